@@ -1,0 +1,201 @@
+package config
+
+import (
+	"fmt"
+	"reflect"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Field is one setting: its names, its default and where its value is kept.
+type Field struct {
+	Name    string // flag name, with dashes
+	Default string // as it would be written on the command line
+	Help    string // one line
+	Type    string // string, bool, int, size, duration
+	value   reflect.Value
+}
+
+// Key is the name in the configuration file.
+func (f Field) Key() string { return strings.ReplaceAll(f.Name, "-", "_") }
+
+// Env is the name in the environment.
+func (f Field) Env() string {
+	return "TIDINGS_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
+}
+
+// Set parses text into the setting.
+func (f Field) Set(text string) error {
+	if err := setValue(f.value, text); err != nil {
+		return fmt.Errorf("--%s %q: %w", f.Name, text, err)
+	}
+	return nil
+}
+
+// String is the present value as it would be written on the command line.
+func (f Field) String() string {
+	if !f.value.IsValid() {
+		return ""
+	}
+	return formatValue(f.value)
+}
+
+// IsBool says that the flag needs no value.
+func (f Field) IsBool() bool { return f.value.Kind() == reflect.Bool }
+
+// Fields lists the settings of c in the order of the struct; setting a Field
+// changes c.
+func (c *Config) Fields() []Field { return c.fields(false) }
+
+func (c *Config) fields(nsqd bool) []Field {
+	v := reflect.ValueOf(c).Elem()
+	t := v.Type()
+	out := make([]Field, 0, t.NumField())
+	for i := range t.NumField() {
+		tag := t.Field(i).Tag
+		def := tag.Get("default")
+		if d, ok := tag.Lookup("nsqd"); nsqd && ok {
+			def = d
+		}
+		out = append(out, Field{
+			Name: tag.Get("name"), Default: def, Help: tag.Get("help"),
+			Type: typeName(v.Field(i)), value: v.Field(i),
+		})
+	}
+	return out
+}
+
+// Default is the configuration that `serve` starts from.
+func Default() Config { return defaults(false) }
+
+// DefaultNSQD is the configuration under the name nsqd: NSQ's ports on all
+// interfaces, data below the working directory.
+func DefaultNSQD() Config { return defaults(true) }
+
+func defaults(nsqd bool) Config {
+	var c Config
+	for _, f := range c.fields(nsqd) {
+		if f.Default == "" {
+			continue
+		}
+		if err := f.Set(f.Default); err != nil {
+			panic("config: bad default: " + err.Error())
+		}
+	}
+	return c
+}
+
+func typeName(v reflect.Value) string {
+	switch v.Interface().(type) {
+	case Bytes:
+		return "size"
+	case time.Duration:
+		return "duration"
+	}
+	return v.Kind().String()
+}
+
+func setValue(v reflect.Value, text string) error {
+	switch v.Interface().(type) {
+	case Bytes:
+		n, err := ParseBytes(text)
+		if err != nil {
+			return err
+		}
+		v.SetInt(int64(n))
+		return nil
+	case time.Duration:
+		d, err := ParseDuration(text)
+		if err != nil {
+			return err
+		}
+		v.SetInt(int64(d))
+		return nil
+	}
+	switch v.Kind() {
+	case reflect.String:
+		v.SetString(text)
+	case reflect.Bool:
+		b, err := strconv.ParseBool(text)
+		if err != nil {
+			return fmt.Errorf("want true or false")
+		}
+		v.SetBool(b)
+	case reflect.Int:
+		n, err := strconv.Atoi(text)
+		if err != nil {
+			return fmt.Errorf("want a whole number")
+		}
+		v.SetInt(int64(n))
+	default:
+		return fmt.Errorf("setting of type %s can't be parsed", v.Type())
+	}
+	return nil
+}
+
+func formatValue(v reflect.Value) string {
+	switch x := v.Interface().(type) {
+	case Bytes:
+		return x.String()
+	case time.Duration:
+		return x.String()
+	}
+	return fmt.Sprint(v.Interface())
+}
+
+var byteUnits = []struct {
+	suffix string
+	factor int64
+}{
+	{"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30}, {"TiB", 1 << 40},
+	{"KB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"TB", 1e12}, {"B", 1},
+}
+
+// ParseBytes reads a size such as "1048576", "64KiB" or "1.5GiB".
+func ParseBytes(text string) (Bytes, error) {
+	num, factor := strings.TrimSpace(text), int64(1)
+	for _, u := range byteUnits {
+		if len(num) > len(u.suffix) && strings.EqualFold(num[len(num)-len(u.suffix):], u.suffix) {
+			num, factor = strings.TrimSpace(num[:len(num)-len(u.suffix)]), u.factor
+			break
+		}
+	}
+	if n, err := strconv.ParseInt(num, 10, 64); err == nil {
+		if n < 0 || n > (1<<62)/factor {
+			return 0, fmt.Errorf("size out of range")
+		}
+		return Bytes(n * factor), nil
+	}
+	x, err := strconv.ParseFloat(num, 64)
+	if err != nil || !(x >= 0) || x*float64(factor) > 1<<62 {
+		return 0, fmt.Errorf("want a size such as 64MiB")
+	}
+	return Bytes(x * float64(factor)), nil
+}
+
+// String writes the size in the largest binary unit that loses nothing.
+func (b Bytes) String() string {
+	for i := 3; i >= 0; i-- {
+		if u := byteUnits[i]; b != 0 && int64(b)%u.factor == 0 {
+			return strconv.FormatInt(int64(b)/u.factor, 10) + u.suffix
+		}
+	}
+	return strconv.FormatInt(int64(b), 10)
+}
+
+// ParseDuration reads a duration such as "30s"; a plain number is
+// milliseconds, as in nsqd's configuration files.
+func ParseDuration(text string) (time.Duration, error) {
+	if ms, err := strconv.ParseInt(text, 10, 64); err == nil {
+		if ms < -(1<<43) || ms > 1<<43 {
+			return 0, fmt.Errorf("duration out of range")
+		}
+		return time.Duration(ms) * time.Millisecond, nil
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		return 0, fmt.Errorf("want a duration such as 30s")
+	}
+	return d, nil
+}
