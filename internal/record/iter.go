@@ -22,10 +22,10 @@ type Record struct {
 // Header returns the value of the first header of that key, and whether there
 // is one. A null value is nil.
 func (r *Record) Header(key string) ([]byte, bool) {
-	b := r.headers
-	for range r.headerCount {
+	for i, n := 0, r.headerCount; n > 0; n-- {
 		var k, v []byte
-		k, v, b = header(b)
+		k, i, _ = bytesAt(r.headers, i)
+		v, i, _ = bytesAt(r.headers, i)
 		if string(k) == key {
 			return v, true
 		}
@@ -36,10 +36,10 @@ func (r *Record) Header(key string) ([]byte, bool) {
 // Headers ranges over keys and values in their order. A null value is nil.
 func (r *Record) Headers() iter.Seq2[[]byte, []byte] {
 	return func(yield func(key, value []byte) bool) {
-		b := r.headers
-		for range r.headerCount {
+		for i, n := 0, r.headerCount; n > 0; n-- {
 			var k, v []byte
-			k, v, b = header(b)
+			k, i, _ = bytesAt(r.headers, i)
+			v, i, _ = bytesAt(r.headers, i)
 			if !yield(k, v) {
 				return
 			}
@@ -66,13 +66,6 @@ func (r *Record) Due() (int64, bool) {
 // AppendDue writes a due time in unix ns as HeaderDue wants it.
 func AppendDue(buf []byte, dueNs int64) []byte {
 	return binary.BigEndian.AppendUint64(buf, uint64(dueNs))
-}
-
-// header takes one checked header off b.
-func header(b []byte) (key, value, rest []byte) {
-	key, b, _ = takeBytes(b)
-	value, b, _ = takeBytes(b)
-	return key, value, b
 }
 
 // Iter walks the records of a batch without copying or allocating.
@@ -119,12 +112,12 @@ func (it *Iter) Next(r *Record) bool {
 		}
 		return false
 	}
-	body, rest, ok := takeBytes(it.rest)
-	if !ok || body == nil || !it.decode(r, body) {
+	body, end, ok := bytesAt(it.rest, 0)
+	if !ok || !it.decode(r, body) {
 		it.err = fmt.Errorf("record with %d to come: %w", it.left-1, ErrMalformed)
 		return false
 	}
-	it.rest = rest
+	it.rest = it.rest[end:]
 	it.left--
 	return true
 }
@@ -132,28 +125,23 @@ func (it *Iter) Next(r *Record) bool {
 // Err is what ended the walk early; nil after a well-formed batch.
 func (it *Iter) Err() error { return it.err }
 
-// decode reads a record without its length; it must fill body exactly.
-func (it *Iter) decode(r *Record, body []byte) bool {
-	if len(body) < 1 {
+// decode reads a record without its length; it must fill b exactly. The one
+// byte of attributes has no meaning yet.
+func (it *Iter) decode(r *Record, b []byte) bool {
+	timeDelta, i := varintAt(b, 1)
+	delta, i := lengthAt(b, i)
+	if delta < 0 {
 		return false
 	}
-	b := body[1:] // attributes: none are defined
-	timeDelta, b, ok := takeVarint(b)
-	if !ok {
+	var ok bool
+	if r.Key, i, ok = bytesAt(b, i); !ok {
 		return false
 	}
-	delta, b, ok := takeLength(b)
-	if !ok || delta < 0 {
+	if r.Value, i, ok = bytesAt(b, i); !ok {
 		return false
 	}
-	if r.Key, b, ok = takeBytes(b); !ok {
-		return false
-	}
-	if r.Value, b, ok = takeBytes(b); !ok {
-		return false
-	}
-	count, b, ok := takeLength(b)
-	if !ok || count < 0 || count > int64(len(b)) {
+	count, i := lengthAt(b, i)
+	if count < 0 || count > len(b)-i {
 		return false
 	}
 	r.Delta = int32(delta)
@@ -161,55 +149,77 @@ func (it *Iter) decode(r *Record, body []byte) bool {
 	if it.appendTime {
 		r.TimestampMs = it.maxTimeMs
 	}
-	r.headers, r.headerCount = b, int(count)
-	return headersFill(b, int(count))
+	r.headers, r.headerCount = b[i:], count
+	return headersFill(r.headers, count)
 }
 
 // headersFill reports whether b is exactly n well-formed headers.
 func headersFill(b []byte, n int) bool {
-	for range n {
-		key, rest, ok := takeBytes(b)
-		if !ok || key == nil {
+	i, ok := 0, true
+	for ; n > 0; n-- {
+		var key []byte
+		if key, i, ok = bytesAt(b, i); !ok || key == nil {
 			return false
 		}
-		if _, b, ok = takeBytes(rest); !ok {
+		if _, i, ok = bytesAt(b, i); !ok {
 			return false
 		}
 	}
-	return len(b) == 0
+	return i == len(b)
 }
 
-// takeVarint takes a zigzag varint off b; most are of one byte.
-func takeVarint(b []byte) (int64, []byte, bool) {
-	if len(b) > 0 && b[0] < 0x80 {
-		return int64(b[0]>>1) ^ -int64(b[0]&1), b[1:], true
+// The three readers below take what stands at b[i] and return the place
+// behind it. A place behind the end is no mistake of the caller: reading there
+// fails. Most varints are of one byte, and that case is inlined.
+
+// varintAt reads a zigzag varint. A broken one puts the place behind the end.
+func varintAt(b []byte, i int) (int64, int) {
+	if i < len(b) && b[i] < 0x80 {
+		return int64(b[i]>>1) ^ -int64(b[i]&1), i + 1
 	}
-	v, n := binary.Varint(b)
+	return longVarint(b, i)
+}
+
+func longVarint(b []byte, i int) (int64, int) {
+	if i >= len(b) {
+		return 0, len(b) + 1
+	}
+	v, n := binary.Varint(b[i:])
 	if n <= 0 {
-		return 0, nil, false
+		return 0, len(b) + 1
 	}
-	return v, b[n:], true
+	return v, i + n
 }
 
-// takeLength takes a length, count or offset delta off b: an int32 that is
-// not below -1, in no more bytes than a Kafka client reads for one.
-func takeLength(b []byte) (int64, []byte, bool) {
-	v, rest, ok := takeVarint(b)
-	return v, rest, ok && v >= -1 && v <= math.MaxInt32 && len(b)-len(rest) <= varint32SizeMax
+// lengthAt reads a length, count or offset delta: an int32 that is not below
+// -1, in no more bytes than a Kafka client reads for one. Below -1: broken.
+func lengthAt(b []byte, i int) (int, int) {
+	if i < len(b) && b[i] < 0x80 {
+		return int(b[i]>>1) ^ -int(b[i]&1), i + 1
+	}
+	return longLength(b, i)
+}
+
+func longLength(b []byte, i int) (int, int) {
+	v, next := longVarint(b, i)
+	if next > len(b) || next-i > varint32SizeMax || v > math.MaxInt32 || v < -1 {
+		return -2, next
+	}
+	return int(v), next
 }
 
 // varint32SizeMax is the longest varint of an int32 in bytes.
 const varint32SizeMax = 5
 
-// takeBytes takes bytes behind their length off b; length -1 yields nil, an
-// empty string of bytes is not nil.
-func takeBytes(b []byte) (data, rest []byte, ok bool) {
-	n, b, ok := takeLength(b)
-	if !ok || n > int64(len(b)) {
-		return nil, nil, false
+// bytesAt reads bytes behind their length; length -1 yields nil, an empty
+// string of bytes is not nil.
+func bytesAt(b []byte, i int) (data []byte, next int, ok bool) {
+	n, i := lengthAt(b, i)
+	if n < 0 {
+		return nil, i, n == -1
 	}
-	if n == -1 {
-		return nil, b, true
+	if n > len(b)-i {
+		return nil, i, false
 	}
-	return b[:n:n], b[n:], true
+	return b[i : i+n : i+n], i + n, true
 }
