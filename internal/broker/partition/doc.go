@@ -1,0 +1,32 @@
+// Package partition is the replicated state of topics: for one shard, every
+// partition's log and every channel's position on it. A Machine is driven by
+// its Raft group (shard.Machine): what waits in its inbox becomes one entry,
+// and an entry that is committed becomes fact in Apply, alike on every replica.
+//
+// # Owners
+//
+// The shard's loop owns the replicated state and the table of lanes; it calls
+// every method of shard.Machine and of Lane. Publish, Do, Attach, Detach,
+// Dirty, Wanted and Query may be called by any goroutine: they put something
+// into the inbox, which has the one lock of the package, and ring the loop.
+// Background work runs on the node's flusher goroutine on immutable copies.
+//
+// # What is fact and what is local
+//
+// Replicated, changed only by Apply: the partitions with start, end, hand-over
+// cursor and pause; the channels with epoch, floor, finished ranges, attempts
+// and parked offsets. Apply reads neither a clock nor a setting.
+//
+// Local to the leader: the lanes, which deliver. A lane reports what happened
+// as a Delta, which goes into the next entry, or into one of its own within
+// ten milliseconds.
+//
+// # Hand-over
+//
+// A partition's hand-over cursor is the first offset that no channel has been
+// given. It follows the end while the topic has a channel and is not paused,
+// and stands still otherwise. It is every channel's limit, and where a new
+// channel starts. The partition's start is the lowest of the hand-over cursor
+// and the floors of its durable channels; below it only parked messages are
+// kept.
+package partition

@@ -1,0 +1,36 @@
+package partition
+
+// Message is one message to publish. Its bytes must not change before the
+// publish is answered.
+type Message struct {
+	Body []byte
+	Key  []byte // nil: no key
+	ID   []byte // the publisher's name for the message; nil: none
+	// DueNs is the time before which no channel delivers it, in unix ns; 0: at
+	// once.
+	DueNs int64
+}
+
+// Publish is one atomic publish to a partition: its messages get consecutive
+// offsets in one batch, or none is published. The Machine owns it from
+// Machine.Publish until it is answered.
+type Publish struct {
+	Topic     uint64 // incarnation
+	Partition int32
+	Messages  []Message
+	Done      Completion // may be nil
+
+	size   int      // upper bound of the records' bytes
+	bytes  int64    // of the bodies
+	hasDue bool     // any message has DueNs
+	next   *Publish // the next one of the same batch
+}
+
+// Completion is told the outcome of a Publish.
+type Completion interface {
+	// Published is called once, on the shard's loop, and must not block. base
+	// is the offset of the first message. With an error nothing is known about
+	// what was published, unless the error is fault.TopicNotFound,
+	// fault.Overloaded or fault.DiskReserve: then nothing was.
+	Published(base int64, err error)
+}
