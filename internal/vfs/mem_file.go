@@ -168,17 +168,12 @@ func (d *memData) sync() {
 func (d *memData) undoLast() {
 	c := d.pending[len(d.pending)-1]
 	old := d.undo[c.undo:]
-	if c.truncate {
-		d.resize(c.size)
+	d.resize(c.size)
+	if len(c.tail) > 0 {
 		copy(d.pages[pagesFor(c.off):], c.tail)
-		if len(old) > 0 {
-			d.put(old, c.off)
-		}
-	} else {
-		d.resize(c.size)
-		if len(old) > 0 {
-			d.put(old, c.off)
-		}
+	}
+	if len(old) > 0 {
+		d.put(old, c.off)
 	}
 	d.undo = d.undo[:c.undo]
 	d.pending = d.pending[:len(d.pending)-1]
