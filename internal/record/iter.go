@@ -170,7 +170,7 @@ func headersFill(b []byte, n int) bool {
 
 // The three readers below take what stands at b[i] and return the place
 // behind it. A place behind the end is no mistake of the caller: reading there
-// fails. Most varints are of one byte, and that case is inlined.
+// fails. Most varints are of one byte, most lengths of one or two.
 
 // varintAt reads a zigzag varint. A broken one puts the place behind the end.
 func varintAt(b []byte, i int) (int64, int) {
@@ -196,6 +196,10 @@ func longVarint(b []byte, i int) (int64, int) {
 func lengthAt(b []byte, i int) (int, int) {
 	if i < len(b) && b[i] < 0x80 {
 		return int(b[i]>>1) ^ -int(b[i]&1), i + 1
+	}
+	if i+1 < len(b) && b[i+1] < 0x80 {
+		v := uint(b[i]&0x7f) | uint(b[i+1])<<7
+		return int(v>>1) ^ -int(v&1), i + 2
 	}
 	return longLength(b, i)
 }
