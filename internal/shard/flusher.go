@@ -1,0 +1,299 @@
+package shard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/tidings-io/tidings/internal/wal"
+)
+
+// Tails is what the flusher needs of a node's seglog.Store.
+type Tails interface {
+	// OverBudget reports whether tails should be moved to files.
+	OverBudget() bool
+	// TailBytes is what the tails hold.
+	TailBytes() int64
+	// FlushOldest does one unit of that; false when there is nothing to do.
+	FlushOldest() (bool, error)
+}
+
+// Compactor is a Machine with background work on its files: Compact does one
+// unit of it on the flusher's goroutine and reports whether there was any.
+type Compactor interface {
+	Compact(now time.Time) (did bool, err error)
+}
+
+// FlusherOptions of a flusher. Zero values mean the default beside the field.
+type FlusherOptions struct {
+	Store  Tails
+	WAL    *wal.WAL
+	Groups []*Group
+	Clock  func() int64 // unix ns; default the system's
+	Logger *slog.Logger // default: discards
+
+	// TailLimit stops new proposals while tails hold more, in bytes: the
+	// flusher is far behind. 64 MiB.
+	TailLimit int64
+	// CheckpointBytes is the groups' own; once the WAL is twice as large, the
+	// shards that pin its oldest segment are checkpointed by force. 64 MiB.
+	CheckpointBytes int64
+	// CompactEvery is the pause between two rounds of compaction. 1 minute.
+	CompactEvery time.Duration
+}
+
+// Flusher moves tails to files, writes checkpoints, releases the WAL and
+// compacts; one per node. Step, or Run around it, owns all fields that are not
+// atomic. The WAL must outlive it.
+type Flusher struct {
+	o       FlusherOptions
+	wake    chan struct{}
+	holding atomic.Bool  // a group waits for tails to shrink
+	applied atomic.Int64 // bytes of entries, all groups, since the start
+
+	job       *job
+	forcedAt  map[uint32]int64 // applied, when the shard was last forced
+	compactAt int64            // unix ns
+	compacted int              // groups done in this round of compaction
+	pausedTo  int64            // unix ns: the disk is full
+	full      bool
+}
+
+// stage is how far a checkpoint has come.
+type stage uint8
+
+const (
+	stageState stage = iota // the machine writes and syncs its files
+	stageManifest
+	stageRelease // the one before the last goes, the WAL is released
+)
+
+// NewFlusher makes the flusher of these groups; their loops must not run yet.
+func NewFlusher(o FlusherOptions) *Flusher {
+	if o.Clock == nil {
+		o.Clock = func() int64 { return time.Now().UnixNano() }
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.TailLimit <= 0 {
+		o.TailLimit = 64 << 20
+	}
+	if o.CheckpointBytes <= 0 {
+		o.CheckpointBytes = 64 << 20
+	}
+	if o.CompactEvery <= 0 {
+		o.CompactEvery = time.Minute
+	}
+	f := &Flusher{o: o, wake: make(chan struct{}, 1), forcedAt: make(map[uint32]int64)}
+	f.compactAt = o.Clock() + int64(o.CompactEvery)
+	for _, g := range o.Groups {
+		g.applyHook, g.jobHook, g.held = f.noted, f.Wake, f.held
+		if older := g.older; older.index > firstIndex {
+			o.WAL.Release(g.o.ID, older.index) // as before the restart
+		}
+	}
+	return f
+}
+
+// Wake tells the flusher to look around.
+func (f *Flusher) Wake() {
+	select {
+	case f.wake <- struct{}{}:
+	default:
+	}
+}
+
+// noted is called by a group's loop after it applied entries.
+func (f *Flusher) noted(bytes int64) {
+	f.applied.Add(bytes)
+	if f.o.Store.OverBudget() {
+		f.Wake()
+	}
+}
+
+// held tells a group's loop to propose nothing. The flag is set before the
+// bytes are read again, so that the flusher cannot shrink the tails unseen.
+func (f *Flusher) held() bool {
+	if f.o.Store.TailBytes() <= f.o.TailLimit {
+		return false
+	}
+	f.holding.Store(true)
+	return f.o.Store.TailBytes() > f.o.TailLimit
+}
+
+// Step does one unit of each kind of work that waits. An error is final: the
+// node must stop. A full disk is none: what failed for it is tried again a
+// second later.
+func (f *Flusher) Step() (did bool, err error) {
+	now := f.o.Clock()
+	if now < f.pausedTo {
+		return false, nil
+	}
+	for _, work := range []func(int64) (bool, error){f.flush, f.advance, f.compact} {
+		worked, err := work(now)
+		if errors.Is(err, syscall.ENOSPC) {
+			f.pause(now, err)
+			return false, nil
+		}
+		if err != nil {
+			return did, fmt.Errorf("flush: %w", err)
+		}
+		did = did || worked
+	}
+	f.press()
+	if did && f.full {
+		f.full = false
+		f.o.Logger.Info("the flusher goes on, the disk has room again")
+	}
+	return did, nil
+}
+
+// pause waits for room on the disk.
+func (f *Flusher) pause(now int64, err error) {
+	f.pausedTo = now + retryAfter
+	if !f.full {
+		f.full = true
+		f.o.Logger.Error("the flusher waits, the disk is full", "err", err)
+	}
+	if j := f.job; j != nil {
+		f.job, j.err = nil, err
+		j.group.finishJob(j)
+	}
+}
+
+// flush moves tails to files.
+func (f *Flusher) flush(int64) (bool, error) {
+	if !f.o.Store.OverBudget() {
+		return false, nil
+	}
+	did, err := f.o.Store.FlushOldest()
+	if err != nil {
+		return false, err
+	}
+	if f.holding.Load() && f.o.Store.TailBytes() <= f.o.TailLimit {
+		f.holding.Store(false)
+		for _, g := range f.o.Groups {
+			g.Wake()
+		}
+	}
+	return did, nil
+}
+
+// advance brings a checkpoint one stage further.
+func (f *Flusher) advance(int64) (bool, error) {
+	if f.job == nil {
+		for _, g := range f.o.Groups {
+			if f.job = g.takeJob(); f.job != nil {
+				break
+			}
+		}
+	}
+	j := f.job
+	if j == nil {
+		return false, nil
+	}
+	var err error
+	switch j.stage {
+	case stageState:
+		if j.m.State, err = j.state.Write(); err != nil {
+			return false, fmt.Errorf("write state of shard %d: %w", j.m.Shard, err)
+		}
+	case stageManifest:
+		if err = j.group.folder.write(&j.m); err != nil {
+			return false, fmt.Errorf("publish checkpoint of shard %d: %w", j.m.Shard, err)
+		}
+		j.m.State = nil
+	case stageRelease:
+		if err = j.group.folder.trim(j.m.Seq, j.older.seq); err != nil {
+			return false, fmt.Errorf("trim checkpoints of shard %d: %w", j.m.Shard, err)
+		}
+		j.state.Published()
+		f.o.WAL.Release(j.m.Shard, j.older.index)
+		f.job = nil
+		j.group.finishJob(j)
+	}
+	j.stage++
+	return true, nil
+}
+
+// press forces checkpoints of the shards that pin the WAL's oldest segment
+// when it has grown too long: an idle shard at once, a busy one at most every
+// half CheckpointBytes of all shards' entries, because only the second
+// checkpoint releases.
+func (f *Flusher) press() {
+	if f.o.WAL.Size() <= 2*f.o.CheckpointBytes {
+		return
+	}
+	applied := f.applied.Load()
+	for _, id := range f.o.WAL.Oldest() {
+		for _, g := range f.o.Groups {
+			if g.o.ID != id || g.CheckpointDue() {
+				continue
+			}
+			s := g.Status()
+			idle := s.Applied == s.CheckpointIndex
+			at, before := f.forcedAt[id]
+			if s.Applied > s.ReleasedIndex && (idle || !before || applied-at >= f.o.CheckpointBytes/2) {
+				f.forcedAt[id] = applied
+				g.RequestCheckpoint()
+			}
+		}
+	}
+}
+
+// compact does one unit of compaction when a round is due.
+func (f *Flusher) compact(now int64) (bool, error) {
+	if now < f.compactAt {
+		return false, nil
+	}
+	for f.compacted < len(f.o.Groups) {
+		g := f.o.Groups[f.compacted]
+		c, ok := g.o.Machine.(Compactor)
+		if ok {
+			did, err := c.Compact(time.Unix(0, now))
+			if err != nil {
+				return false, fmt.Errorf("compact shard %d: %w", g.o.ID, err)
+			}
+			if did {
+				return true, nil
+			}
+		}
+		f.compacted++
+	}
+	f.compacted = 0
+	f.compactAt = now + int64(f.o.CompactEvery)
+	return false, nil
+}
+
+// Run is the loop over Step until ctx ends. A checkpoint that is half written
+// then is left; the start removes what it finds of it.
+func (f *Flusher) Run(ctx context.Context) error {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for ctx.Err() == nil {
+		did, err := f.Step()
+		if err != nil {
+			return err
+		}
+		if did {
+			continue
+		}
+		next := f.compactAt
+		now := f.o.Clock()
+		if f.pausedTo > now {
+			next = f.pausedTo
+		}
+		timer.Reset(until(now, next))
+		select {
+		case <-ctx.Done():
+		case <-f.wake:
+		case <-timer.C:
+		}
+	}
+	return nil
+}

@@ -1,0 +1,504 @@
+package shard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/tidings-io/tidings/internal/fault"
+	"go.etcd.io/raft/v3"
+	pb "go.etcd.io/raft/v3/raftpb"
+)
+
+// Group is one Raft group on this node. Step, or Run around it, is its loop
+// and owns the library, the machine and every field below "loop"; all exported
+// methods but Step may be called from any goroutine.
+type Group struct {
+	o      Options
+	folder folder
+	wake   chan struct{} // one token: Step has something to do
+	ended  chan struct{} // closed when Run has returned
+
+	// set by NewFlusher, before the loop runs
+	applyHook func(bytes int64) // entries were applied
+	held      func() bool       // tails are far over budget: propose nothing
+	jobHook   func()            // a checkpoint waits to be written
+
+	leads  atomic.Bool // serving, for any goroutine
+	forced atomic.Bool // a checkpoint was asked for
+
+	mu     sync.Mutex
+	in     inbox
+	status Status
+	lead   chan struct{} // closed while serving
+	job    *job          // waits for the flusher
+
+	// loop
+	node     *raft.RawNode
+	log      storage
+	failed   error // sticky
+	alone    bool  // this replica is the only member
+	hupped   bool  // campaigned, as the only member does once at start
+	replayTo uint64
+	nextTick int64
+
+	leader  bool   // the library says so
+	serving bool   // and its own no-op of term is applied
+	term    uint64 // of that leadership
+	leadID  uint64
+
+	applied, appliedTerm uint64
+	proposals            []proposal // in flight, oldest first
+	placed               int        // how many of them have an index
+
+	hard     hardState // as last handed to the WAL
+	sequence uint64    // of the last append that waits for a sync
+	appends  []appendWait
+	waiting  *raft.Ready // synchronous mode: accepted, not yet durable
+
+	newest, older point // the last two checkpoints
+	lastSeq       uint64
+	bytes         int64 // of entries applied since the newest was taken
+	changedAt     int64 // unix ns of the first apply since then; 0: none
+	retryAt       int64 // no checkpoint before, after one that failed
+	writing       bool  // one is with the flusher
+	damaged       []string
+}
+
+// proposal is an entry on its way from Drain to Apply. index is 0 until the
+// library has put it into the log.
+type proposal struct {
+	index uint64
+	token any
+}
+
+// appendWait is an append that the WAL has not made durable yet, and what the
+// library wants to hear then.
+type appendWait struct {
+	sequence uint64
+	then     []*pb.Message
+}
+
+// point is where a checkpoint stands.
+type point struct {
+	seq, index, term uint64
+	taken            int64
+}
+
+// inbox is what other goroutines left for the loop.
+type inbox struct {
+	durable   uint64 // highest durable append
+	err       error  // of the WAL
+	messages  []*pb.Message
+	calls     []func()
+	published *job
+}
+
+// Wake tells the loop that Drain has something, or a Tick is due earlier.
+func (g *Group) Wake() {
+	select {
+	case g.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Receive takes a message of another replica.
+func (g *Group) Receive(m *pb.Message) {
+	g.mu.Lock()
+	g.in.messages = append(g.in.messages, m)
+	g.mu.Unlock()
+	g.Wake()
+}
+
+// Step does everything that can be done at the time now (unix ns) without
+// waiting: it takes completions, ticks, drains the machine and proposes, and
+// handles what the library has ready until it is quiet. did says whether
+// anything happened; when not, nothing will before next unless Wake is called.
+// An error is final: the node must stop.
+func (g *Group) Step(now int64) (did bool, next int64, err error) {
+	if g.failed != nil {
+		return false, Never, g.failed
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			err = g.panicked(p)
+		}
+		if err != nil {
+			g.failed = fmt.Errorf("run shard %d: %w", g.o.ID, err)
+			did, next, err = false, Never, g.failed
+		}
+	}()
+	return g.pass(now)
+}
+
+// panicked turns what the library throws into an error; a bug of ours stays a
+// panic.
+func (g *Group) panicked(p any) error {
+	switch p := p.(type) {
+	case raftPanic:
+		if g.log.err != nil {
+			return fmt.Errorf("%s: %w", p.text, g.log.err)
+		}
+		return errors.New(p.text)
+	case error:
+		if g.log.err != nil && errors.Is(p, g.log.err) {
+			return p
+		}
+	}
+	panic(p)
+}
+
+// passRounds bounds the work of one Step, so that a long replay can be left.
+const passRounds = 64
+
+func (g *Group) pass(now int64) (did bool, next int64, err error) {
+	if did, err = g.receive(now); err != nil {
+		return false, Never, err
+	}
+	ticked, next, err := g.tick(now)
+	if err != nil {
+		return false, Never, err
+	}
+	did = did || ticked
+	next = min(next, g.o.Machine.Tick(now))
+	for round := 0; ; round++ {
+		proposed := g.propose(now)
+		handled, err := g.ready(now)
+		if err != nil {
+			return false, Never, err
+		}
+		if !proposed && !handled || round == passRounds {
+			break
+		}
+		did = true
+	}
+	taken, due := g.checkpoint(now)
+	g.report()
+	return did || taken, min(next, due), nil
+}
+
+// receive takes what other goroutines left.
+func (g *Group) receive(now int64) (did bool, err error) {
+	g.mu.Lock()
+	in := g.in
+	g.in = inbox{durable: in.durable}
+	g.mu.Unlock()
+	if in.err != nil {
+		return false, fault.Wrap(fault.Storage, fmt.Errorf("append to WAL: %w", in.err))
+	}
+	for _, call := range in.calls {
+		call()
+	}
+	if in.published != nil {
+		g.published(in.published, now)
+	}
+	did = len(in.calls) > 0 || len(in.messages) > 0 || in.published != nil
+	for len(g.appends) > 0 && g.appends[0].sequence <= in.durable {
+		then := g.appends[0].then
+		g.appends[0] = appendWait{}
+		g.appends = g.appends[1:]
+		did = true
+		if err := g.deliver(then); err != nil {
+			return did, err
+		}
+	}
+	return did, g.deliver(in.messages)
+}
+
+// deliver hands messages to the library, or to the replica they are for.
+func (g *Group) deliver(messages []*pb.Message) error {
+	for _, m := range messages {
+		if m.GetTo() != g.o.RaftID {
+			g.send(m)
+			continue
+		}
+		err := g.node.Step(m)
+		if err != nil && !errors.Is(err, raft.ErrStepPeerNotFound) && !errors.Is(err, raft.ErrProposalDropped) {
+			return fmt.Errorf("step %s: %w", m.GetType(), err)
+		}
+	}
+	return nil
+}
+
+func (g *Group) send(m *pb.Message) {
+	if g.o.Send != nil {
+		g.o.Send(m)
+	}
+}
+
+// tick lets the library's time pass. A replica that is alone needs no time: it
+// campaigns once, when it has applied what it knows as committed.
+func (g *Group) tick(now int64) (did bool, next int64, err error) {
+	if g.applied < g.replayTo {
+		return false, Never, nil
+	}
+	if g.alone {
+		if g.leader || g.hupped {
+			return false, Never, nil
+		}
+		g.hupped = true
+		if err := g.node.Campaign(); err != nil {
+			return false, Never, fmt.Errorf("campaign: %w", err)
+		}
+		return true, Never, nil
+	}
+	if g.nextTick == 0 {
+		g.nextTick = now + tickInterval
+	}
+	if now < g.nextTick {
+		return false, g.nextTick, nil
+	}
+	g.node.Tick()
+	g.nextTick = now + tickInterval
+	return true, g.nextTick, nil
+}
+
+// propose makes one entry of what waits in the machine.
+func (g *Group) propose(now int64) bool {
+	if !g.serving || len(g.proposals) >= g.o.MaxInflight || g.held != nil && g.held() {
+		return false
+	}
+	data, token := g.o.Machine.Drain(g.term, now, g.o.MaxEntryBytes)
+	if len(data) == 0 {
+		return false
+	}
+	if err := g.node.Propose(data); err != nil {
+		g.o.Machine.Drop(token, fault.Wrap(fault.NotLeader, err))
+		return true
+	}
+	g.proposals = append(g.proposals, proposal{token: token})
+	return true
+}
+
+// place gives proposals the index at which the library put them.
+func (g *Group) place(entries []*pb.Entry) {
+	for _, e := range entries {
+		if g.placed == len(g.proposals) {
+			return
+		}
+		if g.leader && e.GetTerm() == g.term && e.GetType() == pb.EntryNormal && len(e.Data) > 0 {
+			g.proposals[g.placed].index = e.GetIndex()
+			g.placed++
+		}
+	}
+}
+
+// token takes the token of an entry that is applied, nil when it is not ours.
+func (g *Group) token(e *pb.Entry) any {
+	if g.placed == 0 || g.proposals[0].index != e.GetIndex() || g.term != e.GetTerm() {
+		return nil
+	}
+	token := g.proposals[0].token
+	g.proposals[0] = proposal{}
+	g.proposals = g.proposals[1:]
+	g.placed--
+	return token
+}
+
+// role follows the library's soft state.
+func (g *Group) role(soft *raft.SoftState) {
+	if soft == nil {
+		return
+	}
+	g.leadID = soft.Lead
+	leader := soft.RaftState == raft.StateLeader
+	if leader == g.leader {
+		return
+	}
+	if g.leader = leader; leader {
+		g.term = g.node.BasicStatus().GetTerm()
+		return
+	}
+	g.unlead(fault.New(fault.NotLeader, "lead shard %d: leadership was lost", g.o.ID))
+}
+
+// unlead ends what a leadership had begun.
+func (g *Group) unlead(err error) {
+	dropped := g.proposals
+	g.proposals, g.placed = nil, 0
+	for _, p := range dropped {
+		g.o.Machine.Drop(p.token, err)
+	}
+	if !g.serving {
+		return
+	}
+	g.serving = false
+	g.leads.Store(false)
+	g.mu.Lock()
+	g.lead = make(chan struct{})
+	g.mu.Unlock()
+	g.o.Machine.Follow()
+}
+
+// serve begins a leadership.
+func (g *Group) serve() {
+	g.serving = true
+	g.leads.Store(true)
+	g.o.Machine.Lead(g.term)
+	g.mu.Lock()
+	close(g.lead)
+	g.mu.Unlock()
+}
+
+// finishFor bounds how long Run goes on after its context ends, to apply what
+// is in flight and to propose what the machine still has to say.
+const (
+	finishFor  = time.Second
+	finishWait = 50 * time.Millisecond
+)
+
+// Run is the loop over Step. When ctx ends it finishes what is in flight, for
+// at most a second, drops the rest and returns nil; the WAL must still run
+// then.
+func (g *Group) Run(ctx context.Context) error {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	var deadline int64 // unix ns; 0: not asked to end
+	for {
+		now := g.o.Clock()
+		did, next, err := g.Step(now)
+		if err != nil {
+			g.stop(err)
+			return err
+		}
+		done := ctx.Done()
+		if ctx.Err() != nil {
+			done = nil
+			if deadline == 0 {
+				deadline = now + int64(finishFor)
+			}
+			if now >= deadline || !did && g.finished(now, next) {
+				g.stop(nil)
+				return nil
+			}
+			next = min(next, deadline)
+		}
+		if did {
+			continue
+		}
+		timer.Reset(until(now, next))
+		select {
+		case <-done:
+		case <-g.wake:
+		case <-timer.C:
+		}
+	}
+}
+
+// finished reports whether nothing is in flight nor due soon.
+func (g *Group) finished(now, next int64) bool {
+	return !g.serving || len(g.proposals) == 0 && next-now > int64(finishWait)
+}
+
+// until is the wait from now to next, at most an hour.
+func until(now, next int64) time.Duration {
+	if next <= now {
+		return 0
+	}
+	return min(time.Duration(next-now), time.Hour)
+}
+
+// stop drops what is in flight; err is nil for a clean end.
+func (g *Group) stop(err error) {
+	if err == nil {
+		err = fault.New(fault.Exiting, "run shard %d: the node shuts down", g.o.ID)
+	}
+	if g.failed == nil {
+		g.failed = err
+	}
+	g.leader = false
+	g.unlead(err)
+	g.report()
+	close(g.ended)
+}
+
+// Exec calls fn on the loop, between two entries, and waits for it. fn must
+// not block.
+func (g *Group) Exec(ctx context.Context, fn func()) error {
+	done := make(chan struct{})
+	g.mu.Lock()
+	g.in.calls = append(g.in.calls, func() { fn(); close(done) })
+	g.mu.Unlock()
+	g.Wake()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-g.ended:
+		return fault.New(fault.Exiting, "query shard %d: the shard has stopped", g.o.ID)
+	}
+}
+
+// Leader reports whether this replica leads and serves.
+func (g *Group) Leader() bool { return g.leads.Load() }
+
+// LeadReady waits until this replica leads and serves: its own no-op is
+// applied. It returns ctx's error, or fault.Exiting once Run has ended.
+func (g *Group) LeadReady(ctx context.Context) error {
+	for !g.leads.Load() {
+		g.mu.Lock()
+		lead := g.lead
+		g.mu.Unlock()
+		select {
+		case <-lead:
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-g.ended:
+			return fault.New(fault.Exiting, "lead shard %d: the shard has stopped", g.o.ID)
+		}
+	}
+	return nil
+}
+
+// Status is a group at a glance.
+type Status struct {
+	ID       uint32
+	Leader   bool   // this replica leads and serves
+	LeaderID uint64 // Raft id of the leader, 0 when unknown
+	Term     uint64
+	Commit   uint64
+	Applied  uint64
+	Inflight int // proposals between propose and apply
+
+	CheckpointIndex uint64 // of the newest that is durable
+	CheckpointTime  int64  // unix ns when its state was taken
+	CheckpointSeq   uint64
+	PendingBytes    int64  // of entries since it, that a start would replay
+	ReleasedIndex   uint64 // of the checkpoint before it: nothing older is kept
+
+	// Damaged names checkpoint files that were passed over at start.
+	Damaged []string
+}
+
+// Status is the state after the last Step.
+func (g *Group) Status() Status {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.status
+}
+
+// report publishes the status.
+func (g *Group) report() {
+	basic := g.node.BasicStatus()
+	s := Status{
+		ID: g.o.ID, Leader: g.serving, LeaderID: g.leadID,
+		Term: basic.GetTerm(), Commit: basic.GetCommit(), Applied: g.applied,
+		Inflight:        len(g.proposals),
+		CheckpointIndex: g.newest.index, CheckpointTime: g.newest.taken, CheckpointSeq: g.newest.seq,
+		ReleasedIndex: g.older.index, PendingBytes: g.bytes, Damaged: g.damaged,
+	}
+	g.mu.Lock()
+	g.status = s
+	g.mu.Unlock()
+}
+
+// only reports whether id is the only member.
+func only(conf *pb.ConfState, id uint64) bool {
+	return slices.Equal(conf.GetVoters(), []uint64{id}) && len(conf.GetVotersOutgoing()) == 0 &&
+		len(conf.GetLearners()) == 0 && len(conf.GetLearnersNext()) == 0
+}

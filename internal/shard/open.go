@@ -1,0 +1,157 @@
+package shard
+
+import (
+	"fmt"
+
+	"github.com/tidings-io/tidings/internal/vfs"
+	"go.etcd.io/raft/v3"
+	pb "go.etcd.io/raft/v3/raftpb"
+)
+
+// firstIndex is where a new group's log begins: its first manifest stands
+// there, so that a later replica can only get the membership with a state.
+const firstIndex, firstTerm = 1, 1
+
+// Open loads the newest whole checkpoint into the machine and prepares the
+// replay of everything above it; the loop then applies it. A damaged newest
+// checkpoint falls back to the older one, which the log and Status report;
+// when no checkpoint is whole, or the log does not reach down to it, Open
+// refuses and names the file.
+func Open(o Options) (*Group, error) {
+	if err := o.fill(); err != nil {
+		return nil, err
+	}
+	g := &Group{
+		o:      o,
+		folder: folder{fs: o.FS, dir: o.Dir, shard: o.ID},
+		wake:   make(chan struct{}, 1),
+		ended:  make(chan struct{}),
+		lead:   make(chan struct{}),
+	}
+	if err := g.recover(); err != nil {
+		return nil, err
+	}
+	if err := g.start(); err != nil {
+		return nil, fmt.Errorf("open shard %d: %w", o.ID, err)
+	}
+	g.report()
+	g.Wake()
+	return g, nil
+}
+
+// recover loads the checkpoint and fits it to the log.
+func (g *Group) recover() error {
+	got, err := g.folder.load()
+	if err != nil {
+		return fmt.Errorf("open shard %d: %w", g.o.ID, err)
+	}
+	for _, name := range got.damaged {
+		g.o.Logger.Warn("checkpoint is damaged, the older one is used", "shard", g.o.ID, "file", name)
+	}
+	g.damaged = got.damaged
+	if got.newest == nil {
+		if got.newest, err = g.found(); err != nil {
+			return err
+		}
+		got.last = got.newest.Seq
+	}
+	m := got.newest
+	if err := g.o.Machine.Restore(m.Index, m.State); err != nil {
+		return fmt.Errorf("restore shard %d from %s: %w", g.o.ID, g.folder.name(m.Seq), err)
+	}
+	g.newest = m.point()
+	g.older = g.newest
+	if got.older != nil {
+		g.older = got.older.point()
+	}
+	g.lastSeq = got.last
+	g.applied, g.appliedTerm = m.Index, m.Term
+	return g.fit(m)
+}
+
+func (m *manifest) point() point {
+	return point{seq: m.Seq, index: m.Index, term: m.Term, taken: m.Taken}
+}
+
+// found begins a new group: the first manifest holds its membership.
+func (g *Group) found() (*manifest, error) {
+	if last, _ := g.o.WAL.Last(g.o.ID); last != 0 {
+		return nil, fmt.Errorf("open shard %d: the WAL holds its log up to entry %d, and %s holds no checkpoint",
+			g.o.ID, last, g.o.Dir)
+	}
+	if err := vfs.MkdirSynced(g.o.FS, g.o.Dir); err != nil {
+		return nil, fmt.Errorf("open shard %d: %w", g.o.ID, err)
+	}
+	m := &manifest{
+		Shard: g.o.ID, Seq: 1, Index: firstIndex, Term: firstTerm,
+		Hard: hardState{Term: firstTerm, Commit: firstIndex},
+		Conf: &pb.ConfState{Voters: g.o.Voters},
+	}
+	if err := g.folder.write(m); err != nil {
+		return nil, fmt.Errorf("open shard %d: %w", g.o.ID, err)
+	}
+	return m, nil
+}
+
+// fit lays the checkpoint beside what the WAL holds.
+func (g *Group) fit(m *manifest) error {
+	w, id := g.o.WAL, g.o.ID
+	hard := m.Hard
+	if h, ok := w.Hard(id); ok && h.Term >= hard.Term {
+		hard.Term, hard.Vote = h.Term, h.Vote
+		hard.Commit = max(hard.Commit, h.Commit)
+	}
+	hard.Commit = max(hard.Commit, m.Index)
+	hard.Term = max(hard.Term, m.Term)
+
+	first := w.First(id)
+	last, _ := w.Last(id)
+	base := g.older
+	switch {
+	case last <= m.Index: // nothing to replay
+		base, last = g.newest, m.Index
+	case first > m.Index+1:
+		return fmt.Errorf("open shard %d: entries %d to %d are missing between %s and the WAL",
+			id, m.Index+1, first-1, g.folder.name(m.Seq))
+	case first > base.index+1:
+		base = g.newest
+	}
+	if hard.Commit > last {
+		return fmt.Errorf("open shard %d: entries up to %d were committed, and the WAL ends at %d",
+			id, hard.Commit, last)
+	}
+	g.log = storage{
+		wal: w, shard: id, conf: m.Conf,
+		hard: &pb.HardState{Term: new(hard.Term), Vote: new(hard.Vote), Commit: new(hard.Commit)},
+		base: base.index, baseTerm: base.term, last: last,
+	}
+	g.hard, g.replayTo = hard, hard.Commit
+	g.alone = only(m.Conf, g.o.RaftID)
+	return nil
+}
+
+// start makes the library's node.
+func (g *Group) start() (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = g.panicked(p)
+		}
+	}()
+	g.node, err = raft.NewRawNode(&raft.Config{
+		ID:                        g.o.RaftID,
+		ElectionTick:              electionTicks,
+		HeartbeatTick:             heartbeatTicks,
+		Storage:                   &g.log,
+		Applied:                   g.applied,
+		AsyncStorageWrites:        g.o.Async,
+		MaxSizePerMsg:             1 << 20,
+		MaxCommittedSizePerReady:  8 << 20,
+		MaxInflightMsgs:           256,
+		CheckQuorum:               true,
+		PreVote:                   true,
+		DisableProposalForwarding: true,
+		StepDownOnRemoval:         true,
+		Logger:                    raftLogger{g.o.Logger.With("shard", g.o.ID)},
+	})
+	return err
+}

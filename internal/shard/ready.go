@@ -1,0 +1,199 @@
+package shard
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/tidings-io/tidings/internal/plant"
+	"github.com/tidings-io/tidings/internal/wal"
+	"go.etcd.io/raft/v3"
+	pb "go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
+)
+
+// ready handles one round of what the library hands out.
+func (g *Group) ready(now int64) (bool, error) {
+	if g.waiting != nil {
+		if len(g.appends) > 0 {
+			return false, nil
+		}
+		rd := g.waiting
+		g.waiting = nil
+		return true, g.advance(rd, now)
+	}
+	if !g.node.HasReady() {
+		return false, nil
+	}
+	rd := g.node.Ready()
+	if !raft.IsEmptySnap(rd.Snapshot) {
+		return false, errors.New("a snapshot arrived, and this version installs none")
+	}
+	g.role(rd.SoftState)
+	g.place(rd.Entries)
+	if g.o.Async {
+		return true, g.storageMessages(rd.Messages, now)
+	}
+	g.write(rd.Entries, rd.HardState, nil)
+	if len(g.appends) > 0 {
+		g.waiting = &rd
+		return true, nil
+	}
+	return true, g.advance(&rd, now)
+}
+
+// advance ends a round of the synchronous mode: what it had to persist is
+// durable.
+func (g *Group) advance(rd *raft.Ready, now int64) error {
+	for _, m := range rd.Messages {
+		g.send(m)
+	}
+	if err := g.apply(rd.CommittedEntries, now); err != nil {
+		return err
+	}
+	g.node.Advance(*rd)
+	return nil
+}
+
+// storageMessages handles a round of the asynchronous mode.
+func (g *Group) storageMessages(messages []*pb.Message, now int64) error {
+	for _, m := range messages {
+		switch m.GetType() {
+		case pb.MsgStorageAppend:
+			var hard *pb.HardState
+			if m.Term != nil {
+				hard = &pb.HardState{Term: m.Term, Vote: m.Vote, Commit: m.Commit}
+			}
+			then := g.write(m.GetEntries(), hard, m.GetResponses())
+			if err := g.deliver(then); err != nil {
+				return err
+			}
+		case pb.MsgStorageApply:
+			if err := g.apply(m.GetEntries(), now); err != nil {
+				return err
+			}
+			if err := g.deliver(m.GetResponses()); err != nil {
+				return err
+			}
+		default:
+			g.send(m)
+		}
+	}
+	return nil
+}
+
+// write hands entries and hard state to the WAL. What must be durable first
+// waits in appends; the rest of then is returned to be delivered at once.
+//
+// A hard state that only moves the commit rides with the next write and is
+// waited for by nobody: what the library wants to hear after it depends on the
+// appends before it alone.
+func (g *Group) write(entries []*pb.Entry, hard *pb.HardState, then []*pb.Message) []*pb.Message {
+	a := wal.Append{Shard: g.o.ID}
+	if !raft.IsEmptyHardState(hard) {
+		h := hardState{Term: hard.GetTerm(), Vote: hard.GetVote(), Commit: hard.GetCommit()}
+		a.Sync = h.Term != g.hard.Term || h.Vote != g.hard.Vote
+		a.Hard = &wal.HardState{Term: h.Term, Vote: h.Vote, Commit: h.Commit}
+		g.hard = h
+	}
+	if len(entries) > 0 {
+		a.Sync = true
+		a.Entries = make([]wal.Entry, len(entries))
+		for i, e := range entries {
+			a.Entries[i] = wal.Entry{Index: e.GetIndex(), Term: e.GetTerm(), Type: int32(e.GetType()), Data: e.Data}
+		}
+		g.log.append(entries)
+	}
+	if a.Sync {
+		g.sequence++
+		sequence := g.sequence
+		a.Done = func(err error) { g.appended(sequence, err) }
+		g.appends = append(g.appends, appendWait{sequence: sequence, then: then})
+		g.o.WAL.Submit(a)
+		return nil
+	}
+	if a.Hard != nil {
+		g.o.WAL.Submit(a)
+	}
+	if len(then) > 0 && len(g.appends) > 0 {
+		last := &g.appends[len(g.appends)-1]
+		last.then = append(last.then[:len(last.then):len(last.then)], then...)
+		return nil
+	}
+	return then
+}
+
+// appended is the WAL's answer, on the WAL's goroutine.
+func (g *Group) appended(sequence uint64, err error) {
+	g.mu.Lock()
+	g.in.durable = max(g.in.durable, sequence)
+	if err != nil && g.in.err == nil {
+		g.in.err = err
+	}
+	g.mu.Unlock()
+	g.Wake()
+}
+
+// apply makes committed entries fact.
+func (g *Group) apply(entries []*pb.Entry, now int64) error {
+	bytes := int64(0)
+	for _, e := range entries {
+		if e.GetIndex() != g.applied+1 {
+			return fmt.Errorf("apply entry %d: %d was applied last", e.GetIndex(), g.applied)
+		}
+		if err := g.applyOne(e); err != nil {
+			return fmt.Errorf("apply entry %d of term %d: %w", e.GetIndex(), e.GetTerm(), err)
+		}
+		g.applied, g.appliedTerm = e.GetIndex(), e.GetTerm()
+		bytes += int64(len(e.Data)) + entryOverhead
+	}
+	if len(entries) == 0 {
+		return nil
+	}
+	if g.changedAt == 0 {
+		g.changedAt = now
+	}
+	g.bytes += bytes
+	g.log.applied(g.applied)
+	if g.applyHook != nil {
+		g.applyHook(bytes)
+	}
+	return nil
+}
+
+func (g *Group) applyOne(e *pb.Entry) error {
+	if e.GetType() != pb.EntryNormal {
+		return g.applyConf(e)
+	}
+	if len(e.Data) == 0 { // the no-op with which a leader begins its term
+		if g.leader && e.GetTerm() == g.term && !g.serving {
+			g.serve()
+		}
+		return nil
+	}
+	entry := Entry{Index: e.GetIndex(), Term: e.GetTerm(), Data: e.Data}
+	if plant.On("apply-twice") && entry.Index <= g.replayTo {
+		if err := g.o.Machine.Apply(entry, nil); err != nil {
+			return err
+		}
+	}
+	return g.o.Machine.Apply(entry, g.token(e))
+}
+
+// applyConf changes the membership.
+func (g *Group) applyConf(e *pb.Entry) error {
+	var change pb.ConfChangeI
+	var err error
+	if e.GetType() == pb.EntryConfChange {
+		c := &pb.ConfChange{}
+		change, err = c, proto.Unmarshal(e.Data, c)
+	} else {
+		c := &pb.ConfChangeV2{}
+		change, err = c, proto.Unmarshal(e.Data, c)
+	}
+	if err != nil {
+		return fmt.Errorf("decode membership: %w", err)
+	}
+	g.log.conf = g.node.ApplyConfChange(change)
+	g.alone = only(g.log.conf, g.o.RaftID)
+	return nil
+}
