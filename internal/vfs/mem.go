@@ -531,6 +531,10 @@ func (d *memDir) commit(n int) {
 	d.pending = slices.Clone(d.pending[n:])
 	for _, op := range ops {
 		op.settle(d)
+		if op.to == nil && op.node.dir != nil {
+			// A folder is only gone with what left it before.
+			op.node.dir.commit(len(op.node.dir.pending))
+		}
 		for _, other := range []*memDir{op.from, op.to} {
 			if other == nil || other == d {
 				continue

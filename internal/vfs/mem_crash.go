@@ -104,25 +104,32 @@ func prefix(rng *rand.Rand, n int) int {
 	}
 }
 
-// shorten cuts the prefixes where a rename between two folders would have gone
-// through in only one of them, and reports whether it had to.
+// shorten cuts prefixes that no file system would leave: a rename between two
+// folders gone through in only one of them, or a folder removed without what
+// left it before. It reports whether it had to.
 func shorten(nodes []*memNode, kept map[*memDir]int) (changed bool) {
 	for _, n := range nodes {
 		for i, op := range n.dir.pending[:kept[n.dir]] {
-			other := op.from
-			if other == n.dir {
-				other = op.to
-			}
-			if other == nil || other == n.dir {
-				continue
-			}
-			if slices.Index(other.pending, op) >= kept[other] {
+			if !op.whole(n.dir, kept) {
 				kept[n.dir], changed = i, true
 				break
 			}
 		}
 	}
 	return changed
+}
+
+// whole reports whether a change that went through in d did so elsewhere too.
+func (op *memDirOp) whole(d *memDir, kept map[*memDir]int) bool {
+	if op.to == nil {
+		removed := op.node.dir
+		return removed == nil || kept[removed] == len(removed.pending)
+	}
+	other := op.from
+	if other == d {
+		other = op.to
+	}
+	return other == nil || other == d || slices.Index(other.pending, op) < kept[other]
 }
 
 // dirs lists every folder that has or may get a name, in the order they were
