@@ -130,15 +130,38 @@ func (s *survey) take() error {
 	if len(s.names) == 0 {
 		return fmt.Errorf("read log folder %s: no segment in it: %w", s.dir, iofs.ErrNotExist)
 	}
-	if err := s.openLive(); err != nil || s.damage != nil {
+	if err := s.openLive(); err != nil {
 		return err
 	}
-	for i := range s.index.live[:len(s.index.live)-1] {
-		if err := s.readSealed(i); err != nil || s.damage != nil {
+	if err := s.read(); err != nil {
+		return err
+	}
+	if s.damage != nil {
+		s.gatherLost()
+	}
+	return nil
+}
+
+// read reads the live segments in order, up to damage.
+func (s *survey) read() error {
+	live := s.index.live
+	for i, seg := range live {
+		var err error
+		switch {
+		case s.damage != nil && seg.sequence >= s.damage.sequence:
+			return nil
+		case i+1 < len(live) && live[i+1].sequence == seg.sequence+1:
+			err = s.readSealed(seg, live[i+1].previous)
+		case s.damage != nil:
+			err = s.readBefore(seg) // the next one's header is gone
+		default:
+			err = s.readLast(seg)
+		}
+		if err != nil {
 			return err
 		}
 	}
-	return s.readLast()
+	return nil
 }
 
 // close closes the live files.
@@ -233,8 +256,7 @@ func (s *survey) scanner(sequence uint64, file vfs.File, size int64) *scanner {
 
 // readSealed reads a segment that has a successor, whose header says where
 // this one ends.
-func (s *survey) readSealed(i int) error {
-	seg, end := s.index.live[i], s.index.live[i+1].previous
+func (s *survey) readSealed(seg *segment, end int64) error {
 	size, err := seg.file.Size()
 	if err != nil {
 		return err
@@ -253,10 +275,28 @@ func (s *survey) readSealed(i int) error {
 	return nil
 }
 
+// readBefore reads a segment as far as it is whole, because damage stands
+// right behind it.
+func (s *survey) readBefore(seg *segment) error {
+	size, err := seg.file.Size()
+	if err != nil {
+		return err
+	}
+	sc := s.scanner(seg.sequence, seg.file, size)
+	for {
+		head, _, err := sc.group(seg.end, size)
+		if err != nil {
+			return nil
+		}
+		if err := s.apply(seg, head, sc.frames); err != nil {
+			return err
+		}
+	}
+}
+
 // readLast reads the segment that was written to, and decides whether what
 // stands behind its last whole group is a torn write or damage.
-func (s *survey) readLast() error {
-	seg := s.index.live[len(s.index.live)-1]
+func (s *survey) readLast(seg *segment) error {
 	size, err := seg.file.Size()
 	if err != nil {
 		return err
@@ -393,16 +433,21 @@ func (s *survey) apply(seg *segment, head frame, frames []placedFrame) error {
 }
 
 // damaged notes damage in a segment: keep bytes of it are whole, place is
-// where it is broken. It looks for what would be lost.
+// where it is broken.
 func (s *survey) damaged(sequence uint64, keep, place int64, reason string) {
 	s.damage = &CorruptError{
 		Segment: segmentName(sequence), Offset: place, Reason: reason,
 		sequence: sequence, keep: keep,
 	}
+}
+
+// gatherLost completes the description of the damage.
+func (s *survey) gatherLost() {
 	if len(s.heads) == 0 {
 		s.damage.Reason += "; what it held cannot be told"
 		return
 	}
+	sequence, keep := s.damage.sequence, s.damage.keep
 	lost := make(map[uint32]Lost)
 	for _, n := range s.names {
 		if n >= sequence {
@@ -410,7 +455,7 @@ func (s *survey) damaged(sequence uint64, keep, place int64, reason string) {
 			if n == sequence {
 				from = max(from, keep)
 			}
-			s.gatherLost(lost, n, from)
+			s.addLost(lost, n, from)
 		}
 	}
 	for id, l := range lost {
@@ -422,9 +467,9 @@ func (s *survey) damaged(sequence uint64, keep, place int64, reason string) {
 	slices.SortFunc(s.damage.Lost, func(a, b Lost) int { return int(int64(a.Shard) - int64(b.Shard)) })
 }
 
-// gatherLost adds the entries whose frame headers stand in a file from an
+// addLost adds the entries whose frame headers stand in a file from an
 // offset on. A file that cannot be read adds nothing: this is a description.
-func (s *survey) gatherLost(lost map[uint32]Lost, sequence uint64, from int64) {
+func (s *survey) addLost(lost map[uint32]Lost, sequence uint64, from int64) {
 	file, size, err := s.open(sequence)
 	if err != nil {
 		return
@@ -446,17 +491,38 @@ func (s *survey) gatherLost(lost map[uint32]Lost, sequence uint64, from int64) {
 // settle makes the survey's end the log's: torn bytes are wiped so that they
 // can never join a later write, and what was read is made durable, because it
 // may so far stand in a page cache only.
-func (s *survey) settle(Options) error {
+func (s *survey) settle(o Options) error {
 	for _, wp := range s.wipe {
 		if err := s.wipeOut(wp); err != nil {
 			return fmt.Errorf("cut torn write: %w", err)
 		}
+	}
+	if err := s.dropShortSpares(o.SegmentSize); err != nil {
+		return fmt.Errorf("remove short spare: %w", err)
 	}
 	if err := s.index.live[len(s.index.live)-1].file.SyncData(); err != nil {
 		return fmt.Errorf("sync recovered log: %w", err)
 	}
 	if err := s.fs.SyncDir(s.dir); err != nil {
 		return fmt.Errorf("sync recovered log: %w", err)
+	}
+	return nil
+}
+
+// dropShortSpares removes, from the newest on, spares that are shorter than a
+// segment: what a crash left of a file that was to grow, or spares of another
+// segment size.
+func (s *survey) dropShortSpares(size int64) error {
+	for n := len(s.spares); n > 0; n-- {
+		name := path.Join(s.dir, segmentName(s.spares[n-1]))
+		info, err := s.fs.Stat(name)
+		if err != nil || info.Size >= size {
+			return err
+		}
+		if err := s.fs.Remove(name); err != nil {
+			return err
+		}
+		s.spares = s.spares[:n-1]
 	}
 	return nil
 }

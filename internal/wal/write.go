@@ -3,6 +3,7 @@ package wal
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"sort"
 	"time"
@@ -95,10 +96,14 @@ func (w *WAL) Write() error {
 	if err == nil {
 		err = w.flush()
 	}
+	position := wr.position
+	if err != nil {
+		position = math.MaxUint64 // some of it may not have been written at all
+	}
 	for i := range wr.taken {
 		r := &wr.taken[i]
 		if r.Done != nil {
-			wr.acks = append(wr.acks, ack{r.Done, wr.position, r.Sync})
+			wr.acks = append(wr.acks, ack{r.Done, position, r.Sync})
 		}
 		wr.wanted = wr.wanted || r.Sync
 	}
