@@ -5,6 +5,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -244,4 +245,61 @@ func (m *model) fits(state map[string]int, left map[string][]byte, exact bool) b
 		}
 	}
 	return true
+}
+
+func TestMemLeavesNoMixture(t *testing.T) {
+	testNoMixture(t, func(uint64) disk { return memDisk{vfs.NewMem()} })
+}
+
+// testNoMixture looks for old bytes among new ones that were written after a
+// truncate: no file system leaves that.
+func testNoMixture(t *testing.T, newDisk func(seed uint64) disk) {
+	outcomes := map[string]bool{}
+	for seed := range uint64(1000) {
+		d := newDisk(seed)
+		must(t, vfs.WriteFileAtomic(d, "/f", bytes.Repeat([]byte("a"), 4096)))
+		f := must1(d.Create("/f"))(t)
+		write(t, f, strings.Repeat("b", 2048), 1024)
+		d.lose(seed, false)
+		got := must1(vfs.ReadFile(d, "/f"))(t)
+		olds, news := bytes.Count(got, []byte("a")), bytes.Count(got, []byte("b"))
+		if olds > 0 && (news > 0 || olds != 4096) {
+			t.Fatalf("seed %d left %d old bytes and %d new ones", seed, olds, news)
+		}
+		switch {
+		case olds > 0:
+			outcomes["old"] = true
+		case news > 0:
+			outcomes["new"] = true
+		}
+	}
+	if len(outcomes) < 2 {
+		t.Errorf("saw only %v", outcomes)
+	}
+}
+
+func TestMemRemovedFolderKeepsWhatLeftIt(t *testing.T) {
+	testRemovedFolder(t, func(uint64) disk { return memDisk{vfs.NewMem()} })
+}
+
+// testRemovedFolder moves a file out of a folder and removes the folder.
+func testRemovedFolder(t *testing.T, newDisk func(seed uint64) disk) {
+	for seed := range uint64(200) {
+		d := newDisk(seed)
+		must(t, vfs.MkdirSynced(d, "/from"))
+		must(t, vfs.MkdirSynced(d, "/to"))
+		put(t, d, "/from/f", "moved")
+		must(t, d.SyncDir("/from"))
+		must(t, d.Rename("/from/f", "/to/f"))
+		must(t, d.Remove("/from"))
+		name := "/to/f"
+		if seed%2 == 0 {
+			must(t, d.SyncDir("/"))
+		}
+		d.lose(seed, seed == 0)
+		if _, err := d.Stat("/from/f"); err == nil && seed%2 == 1 {
+			name = "/from/f"
+		}
+		wantContent(t, d, name, "moved")
+	}
 }

@@ -60,18 +60,12 @@ func TestVolatileModel(t *testing.T) {
 	})
 }
 
+func TestVolatileLeavesNoMixture(t *testing.T) {
+	testNoMixture(t, func(seed uint64) disk { return newVolatileDisk(seed, true) })
+}
+
 func TestVolatileRemovedFolderKeepsWhatLeftIt(t *testing.T) {
-	below := vfs.NewMem()
-	v := vfs.NewVolatile(below)
-	must(t, vfs.MkdirSynced(v, "/from"))
-	must(t, vfs.MkdirSynced(v, "/to"))
-	put(t, v, "/from/f", "moved")
-	must(t, v.SyncDir("/from"))
-	must(t, v.Rename("/from/f", "/to/f"))
-	must(t, v.Remove("/from"))
-	must(t, v.SyncDir("/"))
-	wantContent(t, below, "/to/f", "moved")
-	wantNames(t, below, "/", "to")
+	testRemovedFolder(t, func(seed uint64) disk { return newVolatileDisk(seed, seed > 0) })
 }
 
 // scenarios are what a child process does before it is killed.
