@@ -52,8 +52,6 @@ type hardState struct{ Term, Vote, Commit uint64 }
 // encode returns the bytes of the file.
 func (m *manifest) encode() []byte {
 	b := make([]byte, manifestHeader, manifestHeader+128+len(m.State))
-	copy(b, manifestMagic)
-	binary.LittleEndian.PutUint32(b[8:], manifestVersion)
 	for _, v := range []uint64{
 		uint64(m.Shard), m.Seq, m.Index, m.Term, uint64(m.Taken),
 		m.Hard.Term, m.Hard.Vote, m.Hard.Commit,
@@ -74,7 +72,13 @@ func (m *manifest) encode() []byte {
 	}
 	b = binary.AppendUvarint(b, leave)
 	b = binary.AppendUvarint(b, uint64(len(m.State)))
-	b = append(b, m.State...)
+	return seal(append(b, m.State...))
+}
+
+// seal fills in the header in front of the fields.
+func seal(b []byte) []byte {
+	copy(b, manifestMagic)
+	binary.LittleEndian.PutUint32(b[8:], manifestVersion)
 	binary.LittleEndian.PutUint32(b[12:], crc32.Checksum(b[manifestHeader:], castagnoli))
 	return b
 }

@@ -1,0 +1,171 @@
+package shard
+
+import (
+	"errors"
+	"slices"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// A shard at rest must not pin the WAL: it is checkpointed by force.
+func TestIdleShardDoesNotPinTheWAL(t *testing.T) {
+	eachMode(t, func(t *testing.T, async bool) {
+		r := newRig(t, async, 2)
+		r.mustOpen()
+		r.put(1, 1)
+		r.settle()
+		for v := range uint64(3000) {
+			r.put(0, v)
+			r.settle()
+			if _, err := r.wal.Maintain(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if s := r.groups[1].Status(); s.ReleasedIndex != s.Applied {
+			t.Errorf("the idle shard holds on to entries above %d of %d", s.ReleasedIndex, s.Applied)
+		}
+		if size := r.wal.Size(); size > 6*8192 {
+			t.Errorf("the WAL has grown to %d bytes", size)
+		}
+		if n := r.ledgers[1].published; n > 4 {
+			t.Errorf("the idle shard was checkpointed %d times", n)
+		}
+	})
+}
+
+// The WAL keeps what the older of two checkpoints needs.
+func TestReleaseStaysBehindTheOlder(t *testing.T) {
+	r := newRig(t, true, 1)
+	r.fill()
+	s := r.groups[0].Status()
+	if s.ReleasedIndex >= s.CheckpointIndex {
+		t.Fatalf("status %+v", s)
+	}
+	if first := r.wal.First(0); first != s.ReleasedIndex+1 {
+		t.Errorf("the WAL begins at %d, the older checkpoint stands at %d", first, s.ReleasedIndex)
+	}
+}
+
+func TestCheckpointByAge(t *testing.T) {
+	r := newRig(t, true, 1)
+	r.mustOpen()
+	r.put(0, 1)
+	r.settle()
+	l := r.ledgers[0]
+	r.now += int64(time.Minute) - 1
+	r.settle()
+	if l.published != 0 {
+		t.Error("a checkpoint came early")
+	}
+	r.now++
+	r.settle()
+	if l.published != 1 {
+		t.Errorf("%d checkpoints after a minute", l.published)
+	}
+	r.now += int64(time.Hour)
+	r.settle()
+	if l.published != 1 {
+		t.Errorf("%d checkpoints, and nothing has changed", l.published)
+	}
+	r.groups[0].RequestCheckpoint()
+	if !r.groups[0].CheckpointDue() {
+		t.Error("a requested checkpoint is not due")
+	}
+	r.settle()
+	if l.published != 2 || r.groups[0].CheckpointDue() {
+		t.Errorf("%d checkpoints after a request, due %v", l.published, r.groups[0].CheckpointDue())
+	}
+}
+
+// The state is that of the moment it was taken, whatever is applied meanwhile.
+func TestCheckpointBesideTraffic(t *testing.T) {
+	r := newRig(t, true, 1)
+	r.mustOpen()
+	r.settle()
+	want := []uint64{}
+	put := func() {
+		v := uint64(len(want)) + 1
+		want = append(want, v)
+		r.put(0, v)
+		for range 3 {
+			if _, _, err := r.groups[0].Step(r.now); err != nil {
+				t.Fatal(err)
+			}
+			if err := r.persist(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for range 5 { // the stages of a checkpoint, and entries between them
+		r.groups[0].RequestCheckpoint()
+		put()
+		for range 3 {
+			if did, err := r.flusher.Step(); err != nil || !did {
+				t.Fatal(did, err)
+			}
+			put()
+		}
+	}
+	r.crash(nil)
+	r.mustOpen()
+	r.settle()
+	if got := r.ledgers[0].list; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+func TestFullDiskIsWaitedFor(t *testing.T) {
+	r := newRig(t, true, 1)
+	r.mustOpen()
+	r.put(0, 1)
+	r.settle()
+	r.ledgers[0].failState = &fullDisk{}
+	r.groups[0].RequestCheckpoint()
+	r.settle()
+	if r.ledgers[0].published != 0 || !r.groups[0].CheckpointDue() {
+		t.Fatalf("%d checkpoints, due %v", r.ledgers[0].published, r.groups[0].CheckpointDue())
+	}
+	r.now += int64(2 * time.Second)
+	r.settle()
+	if r.ledgers[0].published != 1 {
+		t.Errorf("%d checkpoints once there is room", r.ledgers[0].published)
+	}
+}
+
+type fullDisk struct{}
+
+func (*fullDisk) Error() string { return "write segment: no space left on device" }
+func (*fullDisk) Unwrap() error { return syscall.ENOSPC }
+
+func TestFlusherStopsOnAnError(t *testing.T) {
+	r := newRig(t, true, 1)
+	r.mustOpen()
+	r.settle()
+	broken := errors.New("input/output error")
+	r.ledgers[0].failState = broken
+	r.groups[0].RequestCheckpoint()
+	if err := r.tryToSettle(); !errors.Is(err, broken) {
+		t.Errorf("error %v", err)
+	}
+}
+
+// Far over budget nothing is proposed until the flusher has caught up.
+func TestProposalsWaitForTails(t *testing.T) {
+	r := newRig(t, true, 1)
+	r.mustOpen()
+	r.settle()
+	r.tails.bytes = 100 << 20
+	r.tails.err = &fullDisk{}
+	r.put(0, 1)
+	r.settle()
+	if len(r.ledgers[0].acked) > 0 {
+		t.Error("acknowledged while tails are over their limit")
+	}
+	r.tails.err = nil
+	r.now += int64(2 * time.Second)
+	r.settle()
+	if len(r.ledgers[0].acked) != 1 || r.tails.flushes != 1 {
+		t.Errorf("acknowledged %v after %d flushes", r.ledgers[0].acked, r.tails.flushes)
+	}
+}

@@ -1,0 +1,28 @@
+//go:build faults
+
+package shard
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/tidings-io/tidings/internal/plant"
+)
+
+// The crash loop must see a command that is applied twice on replay.
+func TestCrashLoopCatchesApplyTwice(t *testing.T) {
+	plant.Set("apply-twice")
+	defer plant.Set()
+	eachMode(t, func(t *testing.T, async bool) {
+		for seed := range uint64(20) {
+			var c crashCounts
+			if err := crashLoop(t, seed, async, &c); err != nil {
+				if !strings.Contains(err.Error(), "twice") {
+					t.Fatal(err)
+				}
+				return
+			}
+		}
+		t.Error("20 seeds, and none has noticed")
+	})
+}
