@@ -65,7 +65,11 @@ type crashLoop struct {
 	released map[uint32]uint64
 	seen     seen
 	trace    []string
+	soft     bool // a failure is a panic with a failure
 }
+
+// failure is what a soft loop panics with.
+type failure string
 
 func newCrashLoop(t testing.TB, seed uint64, seen seen) *crashLoop {
 	rng := rand.New(rand.NewPCG(seed, 1))
@@ -73,8 +77,16 @@ func newCrashLoop(t testing.TB, seed uint64, seen seen) *crashLoop {
 		t: t, rng: rng, fs: newFS(t), seen: seen, durable: model{}, released: map[uint32]uint64{},
 		o: Options{SegmentSize: MinSegmentSize << rng.IntN(5), Spares: rng.IntN(4) - 1},
 	}
-	l.open()
 	return l
+}
+
+// run opens the log and takes a number of steps.
+func (l *crashLoop) run(steps int) {
+	l.t.Helper()
+	l.open()
+	for range steps {
+		l.step()
+	}
 }
 
 func (l *crashLoop) note(format string, args ...any) {
@@ -86,6 +98,9 @@ func (l *crashLoop) note(format string, args ...any) {
 
 func (l *crashLoop) fatal(format string, args ...any) {
 	l.t.Helper()
+	if l.soft {
+		panic(failure(fmt.Sprintf(format, args...)))
+	}
 	for _, s := range l.trace {
 		l.t.Log(s)
 	}
@@ -361,16 +376,13 @@ func (l *crashLoop) step() {
 
 func TestCrashes(t *testing.T) {
 	seen := seen{}
-	seeds, steps := uint64(150), 3000
+	seeds, steps := uint64(60), 3000
 	if testing.Short() {
 		seeds = 20
 	}
 	for seed := range seeds {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			l := newCrashLoop(t, seed, seen)
-			for range steps {
-				l.step()
-			}
+			newCrashLoop(t, seed, seen).run(steps)
 		})
 	}
 	t.Log(seen)

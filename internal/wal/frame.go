@@ -113,7 +113,7 @@ func decodeFrame(b []byte, seed uint32) (frame, bool) {
 func (f *frame) plausible() bool {
 	switch f.kind {
 	case KindGroup:
-		return f.length == 0 && f.term >= frameSize && f.term <= math.MaxInt64/2 && f.index <= math.MaxInt64/2
+		return f.length == 0 && f.term >= frameSize && f.term%frameAlign == 0 && f.term <= math.MaxInt64/2 && f.index <= math.MaxInt64/2
 	case KindHard:
 		return f.length == 8
 	case KindForget:

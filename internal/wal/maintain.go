@@ -3,6 +3,7 @@ package wal
 import (
 	"errors"
 	"fmt"
+	iofs "io/fs"
 	"syscall"
 
 	"github.com/tidings-io/tidings/internal/vfs"
@@ -58,14 +59,13 @@ func (w *WAL) recycle() (bool, error) {
 	// Twice the stock: zeroing fills it to the half, so a log that rolls and
 	// releases in turn comes to live on recycled segments alone.
 	if len(w.spares) >= 2*w.o.Spares || size < w.o.SegmentSize {
-		if err := w.fs.Remove(name); err != nil {
-			return false, err
-		}
-		w.count(func(s *Stats) { s.Removed++ })
-		return true, w.fs.SyncDir(w.dir)
+		return true, w.remove(name)
 	}
 	spare := newest + uint64(len(w.spares)) + 1
 	if err := w.fs.Rename(name, w.path(segmentName(spare))); err != nil {
+		if errors.Is(err, syscall.ENOSPC) {
+			return true, w.remove(name)
+		}
 		return false, err
 	}
 	if err := w.fs.SyncDir(w.dir); err != nil {
@@ -99,6 +99,15 @@ func (w *WAL) detach() (seg *segment, newest uint64) {
 		s.leave(seg)
 	}
 	return seg, newest
+}
+
+// remove gives the space of a released segment back.
+func (w *WAL) remove(name string) error {
+	if err := w.fs.Remove(name); err != nil {
+		return err
+	}
+	w.count(func(s *Stats) { s.Removed++ })
+	return w.fs.SyncDir(w.dir)
 }
 
 // shrink gives a segment that was oversize the usual size.
@@ -154,10 +163,11 @@ func (w *WAL) zero() error {
 // finishSpare gives the spare the next name.
 func (w *WAL) finishSpare() error {
 	b := &w.builder
-	if err := errors.Join(b.file.Sync(), b.file.Close()); err != nil {
+	file := b.file
+	b.file = nil
+	if err := errors.Join(file.Sync(), file.Close()); err != nil {
 		return err
 	}
-	b.file = nil
 	w.names.Lock()
 	defer w.names.Unlock()
 	w.mu.Lock()
@@ -175,12 +185,15 @@ func (w *WAL) finishSpare() error {
 
 // abandonSpare gives the space of a spare that did not come to be back.
 func (w *WAL) abandonSpare() error {
-	if w.builder.file == nil {
-		return nil
+	var err error
+	if w.builder.file != nil {
+		err = w.builder.file.Close()
+		w.builder.file = nil
 	}
-	err := w.builder.file.Close()
-	w.builder.file = nil
-	return errors.Join(err, w.fs.Remove(w.path(spareNew)))
+	if gone := w.fs.Remove(w.path(spareNew)); !errors.Is(gone, iofs.ErrNotExist) {
+		err = errors.Join(err, gone)
+	}
+	return err
 }
 
 // count changes the counters.
