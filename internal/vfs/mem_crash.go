@@ -37,10 +37,25 @@ func (m *Mem) Crash(rng *rand.Rand) Loss {
 	m.dead, m.failAt = false, 0
 	var loss Loss
 	m.crashNames(rng, &loss)
-	m.size = 0
 	m.root.crash(rng, &loss)
+	m.size = 0
 	m.root.each(func(n *memNode) { m.size += n.data.size })
 	return loss
+}
+
+// Kill is the death of the process on a machine that stays up: every handle and
+// lock is gone and FailAfter is disarmed, but what was not synced is still
+// there, for a later sync or a later Crash.
+func (m *Mem) Kill() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.life++
+	m.dead, m.failAt = false, 0
+	m.size = 0
+	m.root.each(func(n *memNode) {
+		n.opens, n.locked = 0, false
+		m.size += n.data.size
+	})
 }
 
 // each calls fn for every file under n.

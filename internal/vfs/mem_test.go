@@ -281,6 +281,26 @@ func TestMemLockEndsWithCrash(t *testing.T) {
 	must(t, held.Close())
 }
 
+func TestMemKillKeepsThePageCache(t *testing.T) {
+	m := vfs.NewMem()
+	m.SetCapacity(1000)
+	f := must1(m.Create("/f"))(t)
+	write(t, f, "not synced", 0)
+	_ = must1(m.Lock("/lock"))(t)
+	put(t, m, "/removed", "held by a handle")
+	_ = must1(m.Open("/removed"))(t)
+	must(t, m.Remove("/removed"))
+	m.Kill()
+	wantErr(t, f.Sync(), vfs.ErrCrashed)
+	wantContent(t, m, "/f", "not synced")
+	must(t, must1(m.Lock("/lock"))(t).Close())
+	if u := must1(m.Usage("/"))(t); u.Free != 990 {
+		t.Errorf("%d bytes free after the kill, want 990", u.Free)
+	}
+	m.Crash(nil)
+	wantNames(t, m, "/")
+}
+
 // dump lists every name with the size and a digest of its content.
 func dump(t *testing.T, m *vfs.Mem) string {
 	t.Helper()

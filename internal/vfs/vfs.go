@@ -1,6 +1,11 @@
 // Package vfs is the seam between tidings and the file system. Every byte that
 // must survive a crash goes through it, so that tests can lose, tear, flip and
 // refuse bytes at will.
+//
+// A process takes Default. OS is the real thing; Mem is a disk in memory that
+// loses power on demand, for the simulator; Fault plants errors, delays and
+// flipped bits into any of them; Volatile (builds with the tag faults) makes a
+// killed process lose what it did not sync.
 package vfs
 
 import (

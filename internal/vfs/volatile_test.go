@@ -235,3 +235,14 @@ func TestVolatileTearsFiles(t *testing.T) {
 		}
 	}
 }
+
+func TestDefaultRefusesWhatItCannotUnderstand(t *testing.T) {
+	for _, choice := range []string{"volatil", "volatile:x", "volatile:"} {
+		cmd := exec.Command(os.Args[0], "-test.run=^TestVolatileChild$")
+		cmd.Env = append(os.Environ(), scenarioEnv+"=file", rootEnv+"="+t.TempDir(), vfs.VolatileEnv+"="+choice)
+		out, err := cmd.CombinedOutput()
+		if err == nil || !strings.Contains(string(out), "want os, volatile or volatile:<seed>") {
+			t.Errorf("%q was taken: %v\n%s", choice, err, out)
+		}
+	}
+}
