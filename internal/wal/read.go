@@ -3,7 +3,6 @@ package wal
 import (
 	"fmt"
 	"hash/crc32"
-	"math"
 	"sync"
 )
 
@@ -140,6 +139,3 @@ func (s *scanner) payload(offset int64, f frame) ([]byte, error) {
 	}
 	return data, nil
 }
-
-// everything is a read budget without bound.
-const everything = math.MaxInt

@@ -118,7 +118,6 @@ func newSurvey(fs vfs.FS, dir string, write bool) *survey {
 		fs: fs, dir: dir, write: write,
 		heads: make(map[uint64]segmentHeader),
 		index: index{shards: make(map[uint32]*shardLog)},
-		buf:   make([]byte, scanWindow),
 	}
 }
 
@@ -251,6 +250,9 @@ func (seg *segment) idOf(heads map[uint64]segmentHeader) uint64 { return heads[s
 
 // scanner makes one over a segment's file.
 func (s *survey) scanner(sequence uint64, file vfs.File, size int64) *scanner {
+	if n := min(scanWindow, max(size, MinSegmentSize)); int64(len(s.buf)) < n {
+		s.buf = make([]byte, n)
+	}
 	return &scanner{file: file, size: size, seed: seedOf(s.id, sequence), buf: s.buf}
 }
 

@@ -47,7 +47,7 @@ type Append struct {
 	Shard uint32
 	// Entries are dense and ascending. An entry at or below the shard's last
 	// index replaces the suffix from there; one above last+1 begins the log
-	// anew (a snapshot was installed).
+	// anew (a snapshot was installed). The slice is the log's until Done.
 	Entries []Entry
 	// Hard, when not nil, replaces the shard's HardState.
 	Hard *HardState

@@ -6,8 +6,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"reflect"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -15,6 +18,9 @@ import (
 )
 
 const dir = "data/wal"
+
+// everything is a read budget without bound.
+const everything = math.MaxInt
 
 // newFS returns a file system with a durable data folder.
 func newFS(t testing.TB) *vfs.Mem {
@@ -283,4 +289,127 @@ func TestRun(t *testing.T) {
 	}
 	w = mustOpen(t, fs, Options{SegmentSize: MinSegmentSize})
 	equal(t, "entries", read(t, w, 1), entries(1, 100, 1, 100))
+}
+
+// After a second of silence the log declares itself durable, once.
+func TestIdleMark(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fs := newFS(t)
+		w := mustOpen(t, fs, Options{SegmentSize: MinSegmentSize, Spares: -1})
+		ctx, stop := context.WithCancel(t.Context())
+		ran := make(chan error, 1)
+		go func() { ran <- w.Run(ctx) }()
+		done := make(chan error, 1)
+		w.Submit(Append{Shard: 1, Entries: entries(1, 1, 1, 100), Sync: true, Done: func(err error) { done <- err }})
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		w.Submit(Append{Shard: 1, Hard: &HardState{Commit: 1}}) // rides along
+		synctest.Wait()
+		if s := w.Stats(); s.Writes != 1 || s.Syncs != 1 || s.SyncBuckets != [len(SyncBounds) + 1]uint64{1} {
+			t.Fatalf("busy: %+v", s)
+		}
+		time.Sleep(3 * idleAfter)
+		synctest.Wait()
+		idle := w.Stats()
+		if idle.Writes != 3 || idle.Syncs != 3 {
+			t.Fatalf("idle: %+v", idle)
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if s := w.Stats(); s.Writes != idle.Writes || s.Syncs != idle.Syncs {
+			t.Fatalf("idle for long: %+v", s)
+		}
+		stop()
+		if err := <-ran; err != nil {
+			t.Fatal(err)
+		}
+		if s := w.Stats(); s.Writes != idle.Writes {
+			t.Fatalf("stopped: %+v", s)
+		}
+		marks := 0
+		if err := Inspect(fs, dir, func(f Frame) error {
+			if f.Kind == KindGroup && f.Group == frameSize {
+				marks++
+				equal(t, "durable", f.Durable, f.Offset)
+			}
+			return nil
+		}); err != nil || marks != 1 {
+			t.Fatal(marks, err)
+		}
+	})
+}
+
+// Steady state allocates nothing per append.
+func TestAllocations(t *testing.T) {
+	w := mustOpen(t, newFS(t), Options{SegmentSize: 16 << 20, Spares: -1})
+	batch := []Entry{{Term: 1, Data: make([]byte, 500)}}
+	done := func(error) {}
+	n := testing.AllocsPerRun(1000, func() {
+		batch[0].Index++
+		w.Submit(Append{Shard: 1, Entries: batch, Sync: true, Done: done})
+		if err := w.pass(); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if n >= 1 { // the file system and the anchors allocate now and then
+		t.Fatalf("%v allocations", n)
+	}
+}
+
+// Shards submit, read and release at once, while the log rolls and recycles.
+func TestConcurrentShards(t *testing.T) {
+	fs := newFS(t)
+	w := mustOpen(t, fs, Options{SegmentSize: MinSegmentSize})
+	ctx, stop := context.WithCancel(t.Context())
+	ran := make(chan error, 1)
+	go func() { ran <- w.Run(ctx) }()
+	const shards, n = 4, 300
+	answers := make(chan error, shards)
+	for id := range uint32(shards) {
+		go func() { answers <- useShard(w, id, n) }()
+	}
+	for range shards {
+		if err := <-answers; err != nil {
+			t.Fatal(err)
+		}
+	}
+	stop()
+	if err := <-ran; err != nil {
+		t.Fatal(err)
+	}
+	if s := w.Stats(); s.Rolls < 20 || s.Recycles+s.Removed < 10 {
+		t.Fatalf("%+v", s)
+	}
+	fs.Crash(nil)
+	w = mustOpen(t, fs, Options{SegmentSize: MinSegmentSize})
+	for id := range uint32(shards) {
+		if last, _ := w.Last(id); last != n {
+			t.Fatalf("shard %d ends at %d", id, last)
+		}
+	}
+}
+
+func useShard(w *WAL, id uint32, n uint64) error {
+	done := make(chan error, 1)
+	for i := uint64(1); i <= n; i++ {
+		w.Submit(Append{Shard: id, Entries: []Entry{entry(i, 1, 200)}, Sync: true, Done: func(err error) { done <- err }})
+		from := max(w.First(id), 1)
+		es, err := w.Entries(id, from, i+1, everything)
+		if err != nil {
+			return err
+		}
+		for k, e := range es {
+			if want := entry(from+uint64(k), 1, 200); !bytes.Equal(e.Data, want.Data) {
+				return fmt.Errorf("entry %d of shard %d is %x", want.Index, id, e.Data)
+			}
+		}
+		if err := <-done; err != nil {
+			return err
+		}
+		if i > 20 {
+			w.Release(id, i-20)
+		}
+	}
+	return nil
 }
