@@ -28,6 +28,13 @@ type Compactor interface {
 	Compact(now time.Time) (did bool, err error)
 }
 
+// Background is a Machine with work for the flusher's goroutine that should not
+// wait for a round of compaction: one unit per call. The machine wakes the
+// flusher when there is some.
+type Background interface {
+	Background() (did bool, err error)
+}
+
 // FlusherOptions of a flusher. Zero values mean the default beside the field.
 type FlusherOptions struct {
 	Store  Tails
@@ -42,6 +49,10 @@ type FlusherOptions struct {
 	// CheckpointBytes is the groups' own; once the WAL is twice as large, the
 	// shards that pin its oldest segment are checkpointed by force. 64 MiB.
 	CheckpointBytes int64
+	// Sweep removes files that nobody knows. It is called once, when every group
+	// has published a checkpoint since the start: before, the older checkpoint
+	// may name them. Nil: nothing to do.
+	Sweep func() error
 	// CompactEvery is the pause between two rounds of compaction. 1 minute.
 	CompactEvery time.Duration
 }
@@ -56,6 +67,7 @@ type Flusher struct {
 	applied atomic.Int64 // bytes of entries, all groups, since the start
 
 	job       *job
+	unswept   map[uint32]bool  // groups without a checkpoint since the start
 	forcedAt  map[uint32]int64 // applied, when the shard was last forced
 	compactAt int64            // unix ns
 	compacted int              // groups done in this round of compaction
@@ -89,9 +101,10 @@ func NewFlusher(o FlusherOptions) *Flusher {
 	if o.CompactEvery <= 0 {
 		o.CompactEvery = time.Minute
 	}
-	f := &Flusher{o: o, wake: make(chan struct{}, 1), forcedAt: make(map[uint32]int64)}
+	f := &Flusher{o: o, wake: make(chan struct{}, 1), forcedAt: make(map[uint32]int64), unswept: make(map[uint32]bool)}
 	f.compactAt = o.Clock() + int64(o.CompactEvery)
 	for _, g := range o.Groups {
+		f.unswept[g.o.ID] = o.Sweep != nil
 		g.applyHook, g.jobHook, g.held = f.noted, f.Wake, f.held
 		if older := g.older; older.index > firstIndex {
 			o.WAL.Release(g.o.ID, older.index) // as before the restart
@@ -134,7 +147,7 @@ func (f *Flusher) Step() (did bool, err error) {
 	if now < f.pausedTo {
 		return false, nil
 	}
-	for _, work := range []func(int64) (bool, error){f.flush, f.advance, f.compact} {
+	for _, work := range []func(int64) (bool, error){f.flush, f.background, f.advance, f.compact} {
 		worked, err := work(now)
 		if errors.Is(err, syscall.ENOSPC) {
 			f.pause(now, err)
@@ -216,9 +229,43 @@ func (f *Flusher) advance(int64) (bool, error) {
 		f.o.WAL.Release(j.m.Shard, j.older.index)
 		f.job = nil
 		j.group.finishJob(j)
+		if err = f.sweep(j.m.Shard); err != nil {
+			return false, err
+		}
 	}
 	j.stage++
 	return true, nil
+}
+
+// sweep takes note of a shard's checkpoint and sweeps behind the last one.
+func (f *Flusher) sweep(id uint32) error {
+	if !f.unswept[id] {
+		return nil
+	}
+	delete(f.unswept, id)
+	if len(f.unswept) > 0 {
+		return nil
+	}
+	if err := f.o.Sweep(); err != nil {
+		return fmt.Errorf("sweep: %w", err)
+	}
+	return nil
+}
+
+// background does what machines have prepared.
+func (f *Flusher) background(int64) (did bool, err error) {
+	for _, g := range f.o.Groups {
+		b, ok := g.o.Machine.(Background)
+		if !ok {
+			continue
+		}
+		worked, err := b.Background()
+		if err != nil {
+			return did, fmt.Errorf("work for shard %d: %w", g.o.ID, err)
+		}
+		did = did || worked
+	}
+	return did, nil
 }
 
 // press forces checkpoints of the shards that pin the WAL's oldest segment

@@ -169,3 +169,54 @@ func TestProposalsWaitForTails(t *testing.T) {
 		t.Errorf("acknowledged %v after %d flushes", r.ledgers[0].acked, r.tails.flushes)
 	}
 }
+
+// Files that nobody knows go once every shard has a checkpoint of this life.
+func TestSweepComesBehindAllCheckpoints(t *testing.T) {
+	r := newRig(t, true, 2)
+	r.mustOpen()
+	sweeps := 0
+	r.flusher = NewFlusher(FlusherOptions{
+		Store: r.tails, WAL: r.wal, Groups: r.groups, Clock: func() int64 { return r.now },
+		Sweep: func() error { sweeps++; return nil },
+	})
+	for i, want := range []int{0, 1, 1} {
+		r.settle()
+		r.groups[i%2].RequestCheckpoint()
+		r.settle()
+		if sweeps != want {
+			t.Errorf("after checkpoint %d: %d sweeps", i+1, sweeps)
+		}
+	}
+}
+
+// worker is a ledger with work for the flusher.
+type worker struct {
+	ledger
+	units, rounds int
+}
+
+func (w *worker) Background() (bool, error) {
+	w.units = max(w.units-1, -1)
+	return w.units >= 0, nil
+}
+
+func (w *worker) Compact(time.Time) (bool, error) {
+	w.rounds++
+	return w.rounds%3 != 0, nil
+}
+
+func TestFlusherWorksForMachines(t *testing.T) {
+	r := newRig(t, true, 1)
+	w := &worker{units: 5}
+	r.options = func(o *Options) { o.Machine = w }
+	r.mustOpen()
+	r.settle()
+	if w.units > 0 || w.rounds != 0 {
+		t.Errorf("%d units are left, %d compactions", w.units, w.rounds)
+	}
+	r.now += int64(time.Minute)
+	r.settle()
+	if w.rounds != 3 {
+		t.Errorf("%d compactions in a round of three", w.rounds)
+	}
+}

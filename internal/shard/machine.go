@@ -13,8 +13,9 @@ type Machine interface {
 	// Drain returns the payload of the next entry, built from everything that
 	// waits, at most about maxBytes (a larger single command is alone in its
 	// entry); nil when nothing waits. It is called only while the group leads
-	// in term, after Lead. now is the leader's clock in unix ns. The token comes
-	// back exactly once, with Apply or with Drop.
+	// in term, after Lead. now is the leader's clock in unix ns. The bytes are
+	// copied at once: the machine may reuse their buffer. The token comes back
+	// exactly once, with Apply or with Drop.
 	Drain(term uint64, now int64, maxBytes int) (data []byte, token any)
 	// Apply makes the entry fact. Entries come in index order, each once per
 	// life of the machine; no-ops and membership changes do not come here. The

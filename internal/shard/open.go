@@ -46,7 +46,7 @@ func (g *Group) recover() error {
 		return fmt.Errorf("open shard %d: %w", g.o.ID, err)
 	}
 	for _, name := range got.damaged {
-		g.o.Logger.Warn("checkpoint is damaged, the older one is used", "shard", g.o.ID, "file", name)
+		g.o.Logger.Warn("checkpoint is damaged and passed over", "shard", g.o.ID, "file", name)
 	}
 	g.damaged = got.damaged
 	if got.newest == nil {
