@@ -1,0 +1,337 @@
+package delivery
+
+import (
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/tidings-io/tidings/internal/broker/partition"
+	"github.com/tidings-io/tidings/internal/fault"
+	"github.com/tidings-io/tidings/internal/seglog"
+)
+
+// Log is the partition's log as a lane reads it: *seglog.Log or *MemoryLog.
+type Log interface {
+	// Read returns the batch that holds offset, or the next one after a hole,
+	// and following ones up to about maxBytes; none at the end. The bytes are
+	// immutable. *seglog.CorruptError names offsets to skip.
+	Read(offset int64, maxBytes int) ([]seglog.Batch, error)
+	// Start is the lowest offset that can still be read.
+	Start() int64
+}
+
+// Shard is told when a lane has something for it: *partition.Machine, or
+// *Memory for channels that are written nowhere. Both calls come from any
+// goroutine, without locks of this package.
+type Shard interface {
+	// Dirty: Collect would return something.
+	Dirty(partition.Lane)
+	// Wanted: Due took less than it was given before, and can take more now.
+	Wanted(partition.Lane)
+}
+
+// Timer is a timer that AfterFunc made: *time.Timer.
+type Timer interface {
+	Reset(d time.Duration) bool
+	Stop() bool
+}
+
+// Config describes a channel.
+type Config struct {
+	Topic, Name string
+	// Codec makes and reads the topic's message ids.
+	Codec Codec
+	// Clock is the current time in unix ns, the same that due times and
+	// deadlines are measured by; nil: time.Now. It should not jump back.
+	Clock func() int64
+	// AfterFunc starts a timer; nil: time.AfterFunc.
+	AfterFunc func(d time.Duration, f func()) Timer
+	// MaxConsumers bounds subscriptions; 0: no bound.
+	MaxConsumers int
+	// WaitOnDisconnect is nsqd's way (--requeue-on-disconnect=false): what a
+	// consumer had in flight when it left waits for its timeout, instead of
+	// coming back by the rule at Subscription.Close.
+	WaitOnDisconnect bool
+	// MaxRequeueDelay is what a longer REQ delay is cut to; 0: 1 h.
+	MaxRequeueDelay time.Duration
+	// Idle is called when the last subscription has been closed, without
+	// locks, by whoever closed it; nil: nobody wants to know. Another one may
+	// have come meanwhile.
+	Idle func()
+	// MaxLag bounds how many messages may wait in the log for this channel;
+	// beyond it the oldest are dropped and counted. For ephemeral channels; 0:
+	// no bound.
+	MaxLag int64
+	// Fresh says that this process created the channel: what already waits for
+	// it then counts into MessageCount.
+	Fresh bool
+	// Logger gets what nobody is told otherwise: damage in the log. nil: none.
+	Logger *slog.Logger
+}
+
+// claimPatience is how long messages are kept for a subscription that was rung
+// before another one may have them: its connection may be stuck in a write.
+const claimPatience = 10 * time.Millisecond
+
+// Channel is the leader-local side of one channel: who gets which message.
+// Its methods may be called from any goroutine.
+type Channel struct {
+	cfg    Config
+	limits limits
+	log    *slog.Logger
+
+	mu     sync.Mutex // guards all below, and all of its lanes and subscriptions
+	lanes  []*Lane
+	subs   []*Subscription // by id; nil where free
+	slots  slab
+	paused bool
+	closed error // why the channel ended; nil while it lives
+	calls  bool  // a lane wants its shard to be called after unlocking
+
+	// waiting are the subscriptions that found nothing and have an open
+	// window, longest waiting first; waitingOpen is the sum of those windows.
+	waiting     subList
+	waitingOpen int64
+	// claimed is what is kept for subscriptions that were rung and have not
+	// come yet.
+	claimed     int64
+	claimsEpoch uint32
+
+	nextLane int // where the next Take begins, so that lanes share
+	consumer int // live subscriptions (without those that only time out)
+
+	timer   Timer
+	armedAt int64 // unix ns the timer is set for; 0: not set
+	// claimsAt is when claims are looked at, unix ns; 0: never.
+	claimsAt int64
+
+	inFlight int64
+	messages uint64
+	requeues uint64
+	timeouts uint64
+	skipped  uint64
+	dropped  uint64
+}
+
+// Stats is a snapshot of a channel's figures. Counts run since the process
+// started.
+type Stats struct {
+	// Depth is what could be delivered now: not in flight, not deferred.
+	Depth int64
+	// InFlight is what consumers hold.
+	InFlight int64
+	// Deferred is what waits in Memory until it is due. For lanes whose shard
+	// is durable the deferred messages are those in the parked set, less Held.
+	Deferred int64
+	// Held is how many messages of the durable parked set are in Depth or
+	// InFlight here.
+	Held int64
+	// MessageCount is how many messages were put into the channel.
+	MessageCount uint64
+	// RequeueCount and TimeoutCount are REQs and deliveries that timed out.
+	RequeueCount, TimeoutCount uint64
+	// SkippedCount is offsets that could not be read: damaged or gone.
+	SkippedCount uint64
+	// DroppedCount is messages given up because the channel lagged too far
+	// (Config.MaxLag) or had too many deferred (Memory).
+	DroppedCount uint64
+	// Consumers is how many subscriptions there are.
+	Consumers int
+	Paused    bool
+}
+
+// NewChannel makes a channel without lanes and consumers.
+func NewChannel(cfg Config) *Channel {
+	if cfg.Clock == nil {
+		cfg.Clock = func() int64 { return time.Now().UnixNano() }
+	}
+	if cfg.AfterFunc == nil {
+		cfg.AfterFunc = func(d time.Duration, f func()) Timer { return time.AfterFunc(d, f) }
+	}
+	if cfg.MaxRequeueDelay <= 0 {
+		cfg.MaxRequeueDelay = time.Hour
+	}
+	log := cfg.Logger
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	return &Channel{cfg: cfg, limits: defaultLimits, log: log}
+}
+
+// AddLane adds the lane of a partition. It delivers nothing before its Begin.
+func (c *Channel) AddLane(part int32, log Log, shard Shard) *Lane {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	l := &Lane{ch: c, log: log, shard: shard, part: part, index: int32(len(c.lanes)), fresh: c.cfg.Fresh, table: newTable(c.limits)}
+	c.lanes = append(c.lanes, l)
+	return l
+}
+
+// SetPaused stops or resumes deliveries. What is in flight stays so.
+func (c *Channel) SetPaused(paused bool) {
+	c.mu.Lock()
+	c.paused = paused
+	c.ring()
+	c.unlock()
+}
+
+// Close ends the channel: it is deleted, or the node stops (err says which;
+// nil is fault.Exiting). Every subscription's Done is closed and nothing is
+// delivered any more; FIN, REQ and TOUCH of what is in flight still work until
+// the subscription is closed. Deliveries that end by this do not count as
+// attempts.
+func (c *Channel) Close(err error) {
+	if err == nil {
+		err = fault.Exiting
+	}
+	c.mu.Lock()
+	defer c.unlock()
+	if c.closed != nil {
+		return
+	}
+	c.closed = err
+	if c.timer != nil {
+		c.timer.Stop()
+	}
+	for _, s := range c.subs {
+		if s != nil && !s.closed {
+			close(s.done)
+		}
+	}
+}
+
+// Err is why the channel was closed; nil while it lives.
+func (c *Channel) Err() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.closed
+}
+
+// Stats returns the channel's figures.
+func (c *Channel) Stats() Stats {
+	c.mu.Lock()
+	st := Stats{
+		InFlight:     c.inFlight,
+		MessageCount: c.messages,
+		RequeueCount: c.requeues,
+		TimeoutCount: c.timeouts,
+		SkippedCount: c.skipped,
+		DroppedCount: c.dropped,
+		Consumers:    c.consumer,
+		Paused:       c.paused,
+	}
+	for _, l := range c.lanes {
+		st.Depth += l.depth()
+		st.Held += l.held
+	}
+	lanes := c.lanes
+	c.mu.Unlock()
+	for _, l := range lanes {
+		if m, ok := l.shard.(*Memory); ok {
+			deferred, dropped := m.count(l)
+			st.Deferred += deferred
+			st.DroppedCount += dropped
+		}
+	}
+	return st
+}
+
+// Subscriptions appends the live subscriptions to dst.
+func (c *Channel) Subscriptions(dst []*Subscription) []*Subscription {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, s := range c.subs {
+		if s != nil && !s.closed {
+			dst = append(dst, s)
+		}
+	}
+	return dst
+}
+
+// now is the current time in unix ns.
+func (c *Channel) now() int64 { return c.cfg.Clock() }
+
+// unlock releases the lock and then calls the shards of lanes that asked for
+// it meanwhile.
+func (c *Channel) unlock() {
+	if !c.calls {
+		c.mu.Unlock()
+		return
+	}
+	c.calls = false
+	type call struct {
+		lane *Lane
+		what uint8
+	}
+	var few [4]call
+	calls := few[:0]
+	for _, l := range c.lanes {
+		if l.calls != 0 {
+			calls = append(calls, call{l, l.calls})
+			l.calls = 0
+		}
+	}
+	c.mu.Unlock()
+	for _, x := range calls {
+		if x.what&callDirty != 0 {
+			x.lane.shard.Dirty(x.lane)
+		}
+		if x.what&callWanted != 0 {
+			x.lane.shard.Wanted(x.lane)
+		}
+	}
+}
+
+// work is how many messages a Take could return now.
+func (c *Channel) work() int64 {
+	var n int64
+	for _, l := range c.lanes {
+		n += l.work()
+	}
+	return min(n, workMax)
+}
+
+// workMax keeps products of work and windows far from overflow.
+const workMax = 1 << 30
+
+// ring wakes as many waiting subscriptions as there is work for that nobody
+// has been woken for, and keeps each one's share for it. It is called at the
+// end of everything that may have made work, opened a window or given up a
+// claim, so no wake-up is lost.
+func (c *Channel) ring() {
+	if c.waiting.head == nil || c.paused || c.closed != nil {
+		return
+	}
+	work := c.work() - c.claimed
+	for work > 0 && c.waiting.head != nil {
+		s := c.waiting.head
+		share := min(max(1, work*s.waitingOpen/c.waitingOpen), s.waitingOpen)
+		work -= share
+		c.claimed += share
+		s.claim, s.claimEpoch = share, c.claimsEpoch
+		s.state = subRung
+		s.settle()
+		s.notify()
+	}
+	if c.claimed > 0 && c.waiting.head != nil && c.claimsAt == 0 {
+		c.claimsAt = c.now() + int64(claimPatience)
+		c.arm(c.claimsAt)
+	}
+}
+
+// quota is how many messages a Take of s may return now: its window, or its
+// share of what is there when others wait for it too.
+func (c *Channel) quota(s *Subscription) int {
+	open := s.open()
+	if open <= 0 || s.closed || c.paused || c.closed != nil {
+		return 0
+	}
+	work := c.work() - c.claimed
+	if work <= 0 {
+		return 0
+	}
+	if c.waitingOpen > 0 {
+		open = min(open, max(1, work*open/(open+c.waitingOpen)))
+	}
+	return int(min(open, work))
+}
