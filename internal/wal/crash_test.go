@@ -36,6 +36,9 @@ func (m model) apply(r modelRequest) {
 		s.hard, s.hasHard = *r.Hard, true
 	}
 	for _, e := range r.Entries {
+		if e.Index > s.last+1 {
+			clear(s.entries) // the log begins anew
+		}
 		for i := e.Index; i <= s.last; i++ {
 			delete(s.entries, i)
 		}
@@ -91,7 +94,7 @@ func (l *crashLoop) run(steps int) {
 
 func (l *crashLoop) note(format string, args ...any) {
 	l.trace = append(l.trace, fmt.Sprintf(format, args...))
-	if len(l.trace) > 60 {
+	if len(l.trace) > 100 {
 		l.trace = l.trace[1:]
 	}
 }
