@@ -73,16 +73,21 @@ func (sp *Spill) write() (int64, error) {
 	if err == nil {
 		err = sp.fs.Rename(tmp, sp.name)
 	}
-	if err != nil {
-		if left := sp.fs.Remove(tmp); left != nil && !errors.Is(left, fs.ErrNotExist) {
-			err = errors.Join(err, left)
-		}
-		return 0, fault.Wrap(fault.Storage, err)
+	if err == nil {
+		err = sp.fs.SyncDir(path.Dir(sp.name))
 	}
-	if err := sp.fs.SyncDir(path.Dir(sp.name)); err != nil {
-		return 0, fault.Wrap(fault.Storage, err)
+	if err != nil {
+		return 0, fault.Wrap(fault.Storage, errors.Join(err, sp.remove(tmp), sp.remove(sp.name)))
 	}
 	return size, nil
+}
+
+// remove removes what a failed write may have left.
+func (sp *Spill) remove(name string) error {
+	if err := sp.fs.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // writeFile writes and syncs all chunks.
@@ -125,28 +130,37 @@ func (s *Set) Commit(sp *Spill) {
 	heap.Push(&s.runs, newRun(sp.seq, sp.size, int64(len(sp.entries)), headerSize, 0, sp.entries[0].DueNs))
 	for _, e := range sp.entries {
 		if it := s.items[e.Offset]; it != nil && it.at != out && it.Entry == e {
-			delete(s.items, e.Offset)
-			it.at = out // leaves the queue below
+			it.at = leaving
 			continue
 		}
 		t := s.tombs[e.Offset]
 		s.tombs[e.Offset] = tomb{bound: s.next, copies: t.copies + 1}
 	}
-	s.rebuildQueue()
+	s.forgetLeaving(len(sp.entries))
 	s.dropStale()
 }
 
-// rebuildQueue drops the items that have lost their place.
-func (s *Set) rebuildQueue() {
-	kept := make(queue, 0, len(s.items))
+// leaving marks, in Commit, an item that is in a run from now on.
+const leaving = -2
+
+// forgetLeaving drops the marked items, about n of them. The map is made anew
+// because one never shrinks.
+func (s *Set) forgetLeaving(n int) {
+	items := make(map[int64]*item, max(0, len(s.items)-n))
+	for offset, it := range s.items {
+		if it.at != leaving {
+			items[offset] = it
+		}
+	}
+	kept := make(queue, 0, len(items))
 	for _, it := range s.queue {
-		if it.at != out {
+		if it.at != leaving {
 			it.at = len(kept)
 			kept = append(kept, it)
 		}
 	}
-	s.queue = kept
-	heap.Init(&s.queue)
+	heap.Init(&kept)
+	s.items, s.queue = items, kept
 }
 
 // compare orders entries as before does.
