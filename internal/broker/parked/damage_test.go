@@ -310,3 +310,37 @@ func BenchmarkSpill(b *testing.B) {
 		s.Commit(sp)
 	}
 }
+
+// TestRunsOutliveTwoCheckpoints: recovery may go back to the older of the last
+// two checkpoints, so a run stays until both do without it.
+func TestRunsOutliveTwoCheckpoints(t *testing.T) {
+	s := spilled(t, vfs.NewMem(), 10)
+	name := s.path(0)
+	publish := func(want ...string) []byte {
+		t.Helper()
+		sn := s.Snapshot()
+		state := sn.Append(nil)
+		if got := sn.Published(); !slices.Equal(got, want) {
+			t.Errorf("free: %v, want %v", got, want)
+		}
+		return state
+	}
+	publish() // names the run
+	abandoned := s.Snapshot()
+	s.Clear()
+	abandoned.Append(nil) // its checkpoint never completes
+	if got := s.Files(); len(got) != 1 {
+		t.Errorf("files of the cleared set: %v", got)
+	}
+	one := publish() // the first without
+	s, _, err := Restore(s.fs, testDir, testPrefix, one)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Snapshot()  // never completes either
+	publish(name) // the second without
+	publish()
+	if got := s.Files(); len(got) != 0 {
+		t.Errorf("files: %v", got)
+	}
+}

@@ -449,3 +449,30 @@ func ExampleSet() {
 	// 100 [{6 100 0}] 2
 	// 200 1
 }
+
+// TestTwoStaleCopies: an entry changes while it is being spilled, and an older
+// run holds a stale copy already. Neither copy may come out.
+func TestTwoStaleCopies(t *testing.T) {
+	s := New(vfs.NewMem(), testDir, testPrefix)
+	s.Add(Entry{Offset: 1, DueNs: 10})
+	s.Add(Entry{Offset: 2, DueNs: 90}) // keeps the runs from being dropped whole
+	spillAll(t, s, 0)
+	s.Add(Entry{Offset: 1, DueNs: 20})
+	sp := s.PrepareSpill(0)
+	if err := sp.Write(); err != nil {
+		t.Fatal(err)
+	}
+	s.Add(Entry{Offset: 1, DueNs: 50})
+	s.Commit(sp)
+	spillAll(t, s, 0)
+	if !s.sound() || s.NextDue() != 50 {
+		t.Fatalf("sound %v, next due %d", s.sound(), s.NextDue())
+	}
+	want := []Entry{{Offset: 1, DueNs: 50}, {Offset: 2, DueNs: 90}}
+	if diff := gocmp.Diff(want, s.TakeDue(100, 10, nil)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if len(s.tombs) > 0 {
+		t.Errorf("tombstones left: %v", s.tombs)
+	}
+}

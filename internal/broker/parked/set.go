@@ -22,6 +22,14 @@
 // start, what a crash has left. A channel that is dropped should Clear its set
 // and keep it in the checkpoints until Files is empty.
 //
+// # Cost
+//
+// An entry in memory takes about 100 bytes. One in a run takes between one bit
+// (all offsets parked) and two bytes (few of them): which offsets are parked is
+// known exactly at any time, so what a command does never depends on a file.
+// A run that is being read takes 4 KiB more. Reading is one pread per chunk, on
+// the owner's goroutine.
+//
 // # Files
 //
 // A run is <prefix>-<16 hex digits>.parked: a header (8 bytes magic, u32
