@@ -123,6 +123,7 @@ func (l *Log) cutSegment(saved *savedSegment, g *segment, index uint64) error {
 	}
 	m, found := x.seekIndex(index)
 	w := walk(h.file, l.seed, v, m, found)
+	defer w.free()
 	saved.sealed = false
 	for {
 		it, ok, err := w.next()
@@ -138,16 +139,16 @@ func (l *Log) cutSegment(saved *savedSegment, g *segment, index uint64) error {
 	}
 }
 
-// appendState encodes the log as of a Raft index.
+// appendState encodes the log as of a Raft index. The start is not in it: it
+// may have moved since, over messages that were parked since, and a restored
+// log must not take them for unneeded before replay has parked them.
 func (l *Log) appendState(dst []byte, index uint64, inlineMax int, segs []savedSegment) []byte {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	end := l.journal.forward(index)
-	start := min(l.start.Load(), end)
 	dst = append(dst, stateVersion)
 	dst = binary.AppendUvarint(dst, index)
-	dst = binary.AppendVarint(dst, start)
-	dst = binary.AppendVarint(dst, end)
+	dst = binary.AppendUvarint(dst, uint64(end))
 	dst = binary.AppendUvarint(dst, uint64(len(segs)))
 	for i := range segs {
 		dst = segs[i].append(dst)

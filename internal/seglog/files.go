@@ -86,6 +86,9 @@ func (f *files) acquire(l *Log, g *segment, sealed bool) (*handle, error) {
 		} else {
 			h.file, h.err = f.fs.OpenReadWrite(h.path)
 		}
+		if h.err == nil {
+			h.err = l.checkHeader(h)
+		}
 	})
 	if h.err != nil {
 		f.forget(g)

@@ -125,6 +125,7 @@ func (l *Log) seek(h *handle, v view, offset int64) (int64, error) {
 		return m.pos, nil
 	}
 	w := walk(h.file, l.seed, v, m, found)
+	defer w.free()
 	for {
 		it, ok, err := w.next()
 		switch {
@@ -246,6 +247,7 @@ func (l *Log) damagedPrefix(h *handle, v view, pos, expect int64, some bool) err
 		return nil
 	}
 	w := walk(h.file, l.seed, v, mark{offset: expect, pos: pos}, true)
+	defer w.free()
 	it, _, err := w.resync()
 	if err != nil {
 		return fmt.Errorf("read segment: %w", err)

@@ -56,6 +56,10 @@ func (d *decoder) bytes(n uint64) []byte {
 // opened by the first read, and what a crash left beyond the state is cut off
 // before the first write, or removed with the first Published. Batches with
 // Raft indexes above the checkpoint's are replayed with Append.
+//
+// The start is not part of a state. Until the first AdvanceStart it is the
+// lowest offset that the log holds: call SetPinned, then AdvanceStart with the
+// start as of the checkpoint.
 func (s *Store) Restore(id LogID, state []byte) (*Log, error) {
 	l := &Log{store: s, id: id, seed: id.seed(), newDirs: true}
 	d := &decoder{b: state}
@@ -63,14 +67,14 @@ func (s *Store) Restore(id LogID, state []byte) (*Log, error) {
 		return nil, fmt.Errorf("restore log %v: state version %d: %w", id, v, errNoState)
 	}
 	index := d.uvarint()
-	l.start.Store(d.varint())
-	l.end.Store(d.varint())
+	l.end.Store(int64(d.uvarint()))
 	l.journal = journal{index: index, from: index, end: l.end.Load()}
 	l.decodeSegments(d)
 	l.decodeTail(d)
 	if d.bad || len(d.b) > 0 {
 		return nil, fmt.Errorf("restore log %v: %w", id, errNoState)
 	}
+	l.start.Store(l.lowest())
 	if l.queued {
 		s.tailBytes.Add(l.tail.bytes)
 		s.enqueue(l)
@@ -78,6 +82,17 @@ func (s *Store) Restore(id LogID, state []byte) (*Log, error) {
 	s.counts.segments.Add(int64(len(l.segs)))
 	s.register(l)
 	return l, nil
+}
+
+// lowest is the first offset that the log may hold.
+func (l *Log) lowest() int64 {
+	switch {
+	case len(l.segs) > 0:
+		return l.segs[0].first
+	case len(l.tail.live()) > 0:
+		return l.tail.live()[0].Base
+	}
+	return l.end.Load()
 }
 
 func (l *Log) decodeSegments(d *decoder) {

@@ -190,3 +190,19 @@ func parseFooter(b []byte, seed uint32, free int64) (*index, bool) {
 	}
 	return x, true
 }
+
+// checkHeader refuses a file of a later format. A damaged header takes nothing
+// with it: each batch is checked against the log's identity on its own.
+func (l *Log) checkHeader(h *handle) error {
+	var b [headerSize]byte
+	if _, err := readFull(h.file, b[:], 0); err != nil {
+		return err
+	}
+	switch head, ok := parseHeader(b[:]); {
+	case !ok:
+		l.store.log.Warn("segment header is damaged; its batches are checked one by one", "file", h.path)
+	case head.version != segmentVersion:
+		return fmt.Errorf("segment %s: format version %d is not known", h.path, head.version)
+	}
+	return nil
+}

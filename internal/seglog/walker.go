@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"math"
+	"sync"
 
 	"github.com/tidings-io/tidings/internal/record"
 	"github.com/tidings-io/tidings/internal/vfs"
@@ -26,7 +27,18 @@ type walker struct {
 
 	buf   []byte // bytes [start, start+len)
 	start int64
-	eof   bool // the file ends before limit
+}
+
+// walkers are kept for their buffers.
+var walkers = sync.Pool{New: func() any { return new(walker) }}
+
+// free gives the walker back; nothing it returned may be used any more.
+func (w *walker) free() {
+	if cap(w.buf) > walkBuffer {
+		w.buf = nil
+	}
+	w.file = nil
+	walkers.Put(w)
 }
 
 // item is a frame, or a stretch of damage.
@@ -40,7 +52,8 @@ type item struct {
 
 // walk begins at a mark, or at the first frame when there is none.
 func walk(file vfs.File, seed uint32, g view, m mark, found bool) *walker {
-	w := &walker{file: file, seed: seed, pos: headerSize, limit: g.size, expect: g.first, last: g.last}
+	w := walkers.Get().(*walker)
+	*w = walker{file: file, seed: seed, pos: headerSize, limit: g.size, expect: g.first, last: g.last, buf: w.buf[:0]}
 	if found {
 		w.pos, w.expect = m.pos, m.offset
 	}
@@ -117,7 +130,7 @@ func (w *walker) peek(pos int64, n int) ([]byte, error) {
 	}
 	size := int(min(int64(max(n, walkBuffer)), w.limit-pos))
 	if cap(w.buf) < size {
-		w.buf = make([]byte, max(size, int(min(walkBuffer, w.limit))))
+		w.buf = make([]byte, max(size, walkBuffer))
 	}
 	got, err := readFull(w.file, w.buf[:size], pos)
 	w.buf, w.start = w.buf[:got], pos
@@ -150,6 +163,7 @@ func readFull(file vfs.File, b []byte, pos int64) (int, error) {
 func rebuild(file vfs.File, seed uint32, g view) (*index, error) {
 	x := &index{}
 	w := walk(file, seed, g, mark{}, false)
+	defer w.free()
 	for {
 		it, ok, err := w.next()
 		if err != nil || !ok {
