@@ -196,6 +196,7 @@ func (c *Channel) Close(err error) {
 	for _, s := range c.subs {
 		if s != nil && !s.closed {
 			close(s.done)
+			s.notify()
 		}
 	}
 }
@@ -319,9 +320,9 @@ func (c *Channel) ring() {
 	}
 }
 
-// quota is how many messages a Take of s may return now: its window, or its
-// share of what is there when others wait for it too.
-func (c *Channel) quota(s *Subscription) int {
+// quota is how many messages a Take of s may return now: its window, or what
+// was kept for it, or its share of what is there when others wait for it too.
+func (c *Channel) quota(s *Subscription, kept int64) int {
 	open := s.open()
 	if open <= 0 || s.closed || c.paused || c.closed != nil {
 		return 0
@@ -331,7 +332,7 @@ func (c *Channel) quota(s *Subscription) int {
 		return 0
 	}
 	if c.waitingOpen > 0 {
-		open = min(open, max(1, work*open/(open+c.waitingOpen)))
+		open = min(open, max(1, kept, work*open/(open+c.waitingOpen)))
 	}
 	return int(min(open, work))
 }

@@ -27,7 +27,7 @@ const (
 // what is left of n and room.
 func (l *Lane) claim(s *Subscription, dst []Delivery, n, room int, now int64) ([]Delivery, int, int) {
 	c := l.ch
-	for n > 0 && room > 0 && l.peek() {
+	for n > 0 && room > 0 && l.peek() && l.makeRoom(l.cursor, false) {
 		if due, ok := l.record.Due(); ok && due > now {
 			l.gather.parked = append(l.gather.parked, parked.Entry{Offset: l.cursor, DueNs: l.dueTime(due)})
 			l.dirty()
@@ -38,9 +38,6 @@ func (l *Lane) claim(s *Subscription, dst []Delivery, n, room int, now int64) ([
 			l.finishRange(l.cursor, l.cursor+1)
 			l.moveTo(l.cursor + 1)
 			continue
-		}
-		if !l.makeRoom(l.cursor, false) {
-			break
 		}
 		i := c.slots.take()
 		e := &c.slots.slots[i]

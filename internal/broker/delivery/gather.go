@@ -65,11 +65,13 @@ func (g *gather) drain() {
 			o += 64 - at&63
 			continue
 		}
-		o += int64(bits.TrailingZeros64(word))
-		word >>= bits.TrailingZeros64(word)
-		n := int64(bits.TrailingZeros64(^word)) // within the word: zeros came in from above
-		g.finishRange(o, o+n)
-		o += n
+		// The ring may be full: the last word then begins with the first bits.
+		zeros := bits.TrailingZeros64(word)
+		from := o + int64(zeros)
+		o = from + int64(bits.TrailingZeros64(^(word >> zeros)))
+		if from < g.hi {
+			g.finishRange(from, min(o, g.hi))
+		}
 	}
 	g.clear()
 }

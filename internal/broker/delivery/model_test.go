@@ -54,6 +54,7 @@ type machine struct {
 	subs   []*mSub
 	paused bool
 	count  uint64 // messages put in
+	seen   coverage
 }
 
 const (
@@ -115,13 +116,13 @@ func (m *machine) shardParks(t *rapid.T, d *durable, o int64, msg *mMessage) {
 
 func (m *machine) subscribe(t *rapid.T) {
 	if len(m.subs) >= 4 {
-		t.Skip("enough consumers")
+		return
 	}
 	s := &mSub{timeout: int64(testTimeout), last: -1}
 	var err error
 	s.Subscription, err = m.ch.Subscribe(SubOptions{
 		MsgTimeout: testTimeout, MaxMsgTimeout: testMaxTimeout, Notify: func() {
-			if s.rung {
+			if s.rung && m.ch.closed == nil {
 				t.Fatalf("rung twice")
 			}
 			s.rung = true
@@ -183,6 +184,7 @@ func (m *machine) takeFor(t *rapid.T, s *mSub) int {
 	for i := range ds {
 		m.delivered(t, s, &ds[i])
 	}
+	m.seen.delivered += len(ds)
 	m.cursorParked(t, m.lane.cursor)
 	return len(ds)
 }
@@ -468,8 +470,13 @@ func (m *machine) check(t *rapid.T) {
 			t.Fatalf("consumer has %d in flight, want %d", n, len(s.have))
 		}
 	}
-	if m.ch.claimed < 0 || m.ch.waitingOpen < 0 || len(m.lane.table.old) > m.lim.old {
+	if m.ch.claimed < 0 || m.ch.waitingOpen < 0 || len(m.lane.table.old) > m.lim.old+m.lim.ring {
 		t.Fatalf("claimed %d, waiting %d, old %d", m.ch.claimed, m.ch.waitingOpen, len(m.lane.table.old))
+	}
+	m.seen.held = max(m.seen.held, int(st.Held))
+	m.seen.old = max(m.seen.old, len(m.lane.table.old))
+	if !m.lane.table.hasRoom(&m.ch.slots, m.lane.cursor) {
+		m.seen.aged++
 	}
 	m.checkFloor(t)
 	m.checkBell(t, waiting)
@@ -514,37 +521,71 @@ func (m *machine) checkBell(t *rapid.T, waiting int64) {
 	}
 }
 
+// rare does what ends much of what the other actions need, now and then.
+func (m *machine) rare(t *rapid.T) {
+	switch rapid.IntRange(0, 15).Draw(t, "rare") {
+	case 0, 1:
+		m.stop(t)
+	case 2, 3, 4:
+		m.close(t)
+	case 5:
+		m.empty(t)
+	case 6, 7:
+		m.restart(t)
+		m.subscribe(t)
+	case 8:
+		m.pause(t)
+	default:
+		m.settle(t)
+	}
+}
+
 // TestChannelAgainstModel runs consumers, time and leaders at random.
 func TestChannelAgainstModel(t *testing.T) {
-	for name, value := range map[string]string{"rapid.steps": "150", "rapid.checks": "150"} {
+	for name, value := range map[string]string{"rapid.steps": "200", "rapid.checks": "300"} {
 		if f := flag.Lookup(name); f.Value.String() == f.DefValue {
 			if err := flag.Set(name, value); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
+	var reached coverage
 	rapid.Check(t, func(t *rapid.T) {
 		m := newMachine(t)
+		m.subscribe(t)
+		m.setWindow(t)
 		t.Repeat(map[string]func(*rapid.T){
 			"publish":   m.publish,
+			"publish2":  m.publish,
 			"subscribe": m.subscribe,
 			"window":    m.setWindow,
 			"take":      m.take,
-			"take2":     m.take,
 			"settle":    m.settle,
+			"settle2":   m.settle,
 			"finish":    m.finish,
 			"finish2":   m.finish,
 			"requeue":   m.requeue,
 			"touch":     m.touch,
 			"wrong":     m.wrong,
-			"close":     m.close,
-			"stop":      m.stop,
-			"pause":     m.pause,
+			"rare":      m.rare,
 			"advance":   m.advance,
 			"commit":    m.commit,
-			"empty":     m.empty,
-			"restart":   m.restart,
 			"":          m.check,
 		})
+		reached.add(m)
 	})
+	t.Logf("%+v", reached)
+	if reached.held == 0 || reached.old == 0 || reached.aged == 0 || reached.delivered == 0 {
+		t.Errorf("the test does not reach what it should: %+v", reached)
+	}
+}
+
+// coverage counts what all runs together have reached.
+type coverage struct{ delivered, held, old, aged int }
+
+func (c *coverage) add(m *machine) {
+	c.delivered += m.seen.delivered
+	c.held += m.seen.held
+	c.old += m.seen.old
+	c.aged += m.seen.aged
 }

@@ -53,10 +53,11 @@ func (s *Subscription) Take(dst []Delivery, maxBytes int) ([]Delivery, error) {
 	c := s.ch
 	had := len(dst)
 	c.mu.Lock()
+	kept := s.claim
 	s.unclaim()
 	s.state = subBusy
 	s.settle()
-	dst, err := s.gatherWork(dst, max(maxBytes, 1))
+	dst, err := s.gatherWork(dst, max(maxBytes, 1), kept)
 	if n := len(dst) - had; n > 0 {
 		s.messages += uint64(n)
 		err = nil
@@ -73,12 +74,12 @@ func (s *Subscription) Take(dst []Delivery, maxBytes int) ([]Delivery, error) {
 }
 
 // gatherWork fills dst, first with what is to be delivered again, and only
-// when there is nothing of it from the log.
-func (s *Subscription) gatherWork(dst []Delivery, room int) ([]Delivery, error) {
+// when there is nothing of it from the log. kept messages were kept for s.
+func (s *Subscription) gatherWork(dst []Delivery, room int, kept int64) ([]Delivery, error) {
 	c := s.ch
 	had := len(dst)
 	for {
-		n := s.ch.quota(s)
+		n := c.quota(s, kept)
 		if n == 0 {
 			return dst, nil
 		}
