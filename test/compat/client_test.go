@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-const patience = 10 * time.Second // how long a row waits for what must come
+const patience = 30 * time.Second // how long a row waits for what must come
 
 var serial atomic.Int64
 

@@ -1,0 +1,63 @@
+package nsq
+
+import (
+	"context"
+
+	"github.com/tidings-io/tidings/internal/broker"
+	"github.com/tidings-io/tidings/internal/broker/delivery"
+	"github.com/tidings-io/tidings/internal/broker/partition"
+)
+
+// Broker is what the front needs of the broker. Over makes one of
+// broker.Broker.
+type Broker interface {
+	// Publish stores messages of one topic, in the order of the calls of one
+	// caller, and makes the topic on first use. It does not wait: done is
+	// called once, on any goroutine, unless an error is returned. msgs and what
+	// they point to stay untouched until then. fault.Overloaded means that
+	// nothing was taken: try again.
+	Publish(topic string, msgs []partition.Message, done partition.Completion) error
+	// Subscribe adds a consumer, and makes topic and channel on first use.
+	Subscribe(ctx context.Context, topic, channel string, o delivery.SubOptions) (Subscription, error)
+
+	CreateTopic(ctx context.Context, topic string) error
+	DeleteTopic(ctx context.Context, topic string) error
+	EmptyTopic(ctx context.Context, topic string) error
+	PauseTopic(ctx context.Context, topic string, paused bool) error
+	CreateChannel(ctx context.Context, topic, channel string) error
+	DeleteChannel(ctx context.Context, topic, channel string) error
+	EmptyChannel(ctx context.Context, topic, channel string) error
+	PauseChannel(ctx context.Context, topic, channel string, paused bool) error
+
+	// Stats returns topics by name. An unknown topic gives none; an unknown
+	// channel leaves its topics without channels.
+	Stats(ctx context.Context, f broker.Filter) ([]broker.TopicStats, error)
+	// Health is nil, or why this node can't take publishes.
+	Health() error
+}
+
+// Subscription is one consumer of a channel: *delivery.Subscription. Take is
+// called by the connection's writer only, the rest by anyone.
+type Subscription interface {
+	SetWindow(n int)
+	Stop()
+	Take(dst []delivery.Delivery, maxBytes int) ([]delivery.Delivery, error)
+	Do(ops []delivery.Op, errs []error) (failed int)
+	Close(abnormal bool)
+	Done() <-chan struct{}
+	Stats() delivery.SubStats
+}
+
+// Over makes the front's Broker of the real one.
+func Over(b *broker.Broker) Broker { return over{b} }
+
+type over struct{ *broker.Broker }
+
+// Subscribe hands out the subscription as the interface.
+func (o over) Subscribe(ctx context.Context, topic, channel string, so delivery.SubOptions) (Subscription, error) {
+	s, err := o.Broker.Subscribe(ctx, topic, channel, so)
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}

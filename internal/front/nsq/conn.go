@@ -1,0 +1,403 @@
+package nsq
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/tidings-io/tidings/internal/broker/delivery"
+	"github.com/tidings-io/tidings/internal/broker/partition"
+	"github.com/tidings-io/tidings/internal/fault"
+)
+
+// The states of a connection, with nsqd's numbers, which /stats shows.
+const (
+	stateInit       = 0
+	stateSubscribed = 3
+	stateClosing    = 4
+)
+
+const (
+	// magicPatience is how long a client may take to say which protocol it
+	// speaks.
+	magicPatience = time.Minute
+	// lingerBytesMax and lingerPatience bound what is read and thrown away
+	// after an error, so that the client sees the error and not a reset.
+	lingerBytesMax = 1 << 20
+	lingerPatience = time.Second
+	// answersMax is how many FIN, REQ and TOUCH are handled under one lock.
+	answersMax = 4096
+)
+
+// errStop ends the reader when the writer will do the rest.
+var errStop = errors.New("connection ends")
+
+// subscribed is a connection's subscription with its names.
+type subscribed struct {
+	Subscription
+	topic, channel string
+}
+
+// conn is one client of the TCP protocol: a reader, which owns the first block
+// of fields, and a writer. They share the queue of answers and a bell.
+type conn struct {
+	front  *Front
+	net    net.Conn
+	remote string
+	since  time.Time
+
+	// The reader's.
+	in        input
+	words     [][]byte
+	names     map[string]string // valid topic names seen, so that they are checked and copied once
+	group     group
+	ops       []delivery.Op
+	errs      []error
+	raise     int64 // RDY to set after ops, -1: none
+	ready     int64 // RDY as the client set it last
+	atCommand bool  // between commands: a read moves the deadline
+	deadline  time.Time
+	pump      pump
+
+	// Shared.
+	state    atomic.Int32
+	sub      atomic.Pointer[subscribed]
+	out      replies
+	bell     chan struct{}   // cap 1: the writer has something to do
+	dead     chan struct{}   // closed by the writer when it ends
+	ctx      context.Context // ends with kill
+	kill     context.CancelFunc
+	refused  atomic.Bool        // an error frame was written: close gently
+	drainEnd atomic.Int64       // unix ns; 0: not draining
+	flushAt  atomic.Int64       // bytes after which the writer flushes
+	wait     atomic.Int64       // output_buffer_timeout, ns; 0: off
+	interval atomic.Int64       // heartbeat interval, ns, as IDENTIFY said last; 0: off
+	beats    chan time.Duration // cap 1: heartbeat interval for the writer, from the first IDENTIFY
+
+	mu   sync.Mutex // guards what /stats shows
+	meta meta
+	pubs map[string]uint64 // messages published by topic
+}
+
+// pump is what the first IDENTIFY fixed, or the defaults: later ones answer,
+// but change nothing of it.
+type pump struct {
+	fixed      bool
+	msgTimeout time.Duration
+	sampleRate int32
+}
+
+func newConn(f *Front, nc net.Conn) *conn {
+	host, _, err := net.SplitHostPort(nc.RemoteAddr().String())
+	if err != nil {
+		host = nc.RemoteAddr().String()
+	}
+	c := &conn{
+		front: f, net: nc, remote: nc.RemoteAddr().String(), since: time.Now(),
+		raise: -1,
+		bell:  make(chan struct{}, 1),
+		dead:  make(chan struct{}),
+		beats: make(chan time.Duration, 1),
+		meta:  defaultMeta(&f.o, host),
+	}
+	c.ctx, c.kill = context.WithCancel(context.Background())
+	c.in = input{src: nc, wait: c.beforeRead}
+	c.out.room = make(chan struct{}, 1)
+	c.interval.Store(int64(f.o.HeartbeatInterval))
+	c.flushAt.Store(outputBytes)
+	c.wait.Store(int64(f.o.OutputBufferTimeout))
+	c.pump.msgTimeout = f.o.MsgTimeout
+	return c
+}
+
+// run lives as long as the connection.
+func (c *conn) run() {
+	defer c.net.Close()
+	defer c.kill()
+	stop := context.AfterFunc(c.ctx, func() { c.net.Close() })
+	defer stop()
+	if !c.magic() {
+		return
+	}
+	var writer sync.WaitGroup
+	writer.Go(func() {
+		defer close(c.dead)
+		switch err := c.write(); {
+		case errors.Is(err, errRefused):
+			c.net.SetReadDeadline(time.Unix(0, 1)) // ends the reader
+		case err != nil:
+			c.front.log.Debug("write to client", "client", c.remote, "error", err)
+			c.net.Close() // ends the reader
+		}
+	})
+	err := c.read()
+	c.endSubscription()
+	c.out.add(reply{frame: c.farewell(err), last: true}, nil)
+	c.ring()
+	writer.Wait()
+	if c.refused.Load() {
+		c.linger()
+	}
+}
+
+// farewell is the error frame for the error that ended the reader, if any.
+func (c *conn) farewell(err error) []byte {
+	var r *refusal
+	if !errors.As(err, &r) {
+		return nil
+	}
+	c.refused.Store(true)
+	c.front.metrics.refusals.Add(1)
+	c.front.log.Debug("refuse command", "client", c.remote, "error", r.text)
+	return appendFrame(nil, frameError, r.text)
+}
+
+// magic reads the four bytes that name the protocol.
+func (c *conn) magic() bool {
+	c.net.SetReadDeadline(time.Now().Add(magicPatience))
+	var b [4]byte
+	if _, err := io.ReadFull(c.net, b[:]); err != nil {
+		return false
+	}
+	if string(b[:]) == "  V2" {
+		return true
+	}
+	c.front.metrics.refusals.Add(1)
+	c.net.SetWriteDeadline(time.Now().Add(time.Second))
+	if _, err := c.net.Write(appendFrame(nil, frameError, "E_BAD_PROTOCOL")); err == nil {
+		c.linger()
+	}
+	return false
+}
+
+// read handles commands until the connection ends. It returns a *refusal when
+// an error frame is to be sent.
+func (c *conn) read() error {
+	for {
+		c.atCommand = true
+		line, err := c.in.line()
+		if err == nil {
+			err = c.execute(line)
+		}
+		if err != nil {
+			if c.settle() != nil {
+				return errStop
+			}
+			return err
+		}
+	}
+}
+
+// beforeRead runs when everything that was in the read buffer has been
+// handled, and the next step may wait for the client.
+func (c *conn) beforeRead() error {
+	if err := c.settle(); err != nil {
+		return err
+	}
+	if !c.atCommand {
+		return nil
+	}
+	c.atCommand = false
+	if c.refused.Load() {
+		return errStop
+	}
+	if end := c.drainEnd.Load(); end != 0 {
+		if sub := c.sub.Load(); sub == nil || sub.Stats().InFlight == 0 {
+			return errStop
+		}
+		return c.net.SetReadDeadline(time.Unix(0, end))
+	}
+	interval := time.Duration(c.interval.Load())
+	if interval <= 0 {
+		if c.deadline.IsZero() {
+			return nil
+		}
+		c.deadline = time.Time{}
+		return c.setReadDeadline(c.deadline)
+	}
+	// Twice the interval, and moved only when an eighth of one has passed.
+	if now := time.Now(); c.deadline.IsZero() || c.deadline.Sub(now) < 2*interval || c.deadline.Sub(now) > 3*interval {
+		c.deadline = now.Add(2*interval + interval/8)
+		return c.setReadDeadline(c.deadline)
+	}
+	return nil
+}
+
+// setReadDeadline sets the deadline, unless the front drains.
+func (c *conn) setReadDeadline(t time.Time) error {
+	if err := c.net.SetReadDeadline(t); err != nil {
+		return err
+	}
+	// What came between would be undone by this.
+	if c.refused.Load() {
+		return errStop
+	}
+	if end := c.drainEnd.Load(); end != 0 {
+		return c.net.SetReadDeadline(time.Unix(0, end))
+	}
+	return nil
+}
+
+// settle hands on what was gathered from the read buffer: publishes, or
+// answers to messages.
+func (c *conn) settle() error {
+	if len(c.group.msgs) > 0 {
+		if err := c.submitGroup(); err != nil {
+			return err
+		}
+	}
+	if len(c.ops) > 0 {
+		if err := c.submitOps(); err != nil {
+			return err
+		}
+	}
+	if c.raise >= 0 {
+		c.sub.Load().SetWindow(int(c.raise))
+		c.raise = -1
+	}
+	return nil
+}
+
+// group is consecutive publishes of one command and topic, in the read buffer.
+type group struct {
+	command, topic string
+	msgs           []partition.Message
+	bytes          int
+}
+
+// submitGroup gives the gathered publishes to the broker in one call.
+func (c *conn) submitGroup() error {
+	g := &c.group
+	p := c.front.newPublish(g.command, g.topic)
+	p.gather(g.msgs, g.bytes)
+	p.answers = len(g.msgs)
+	clear(g.msgs)
+	g.msgs, g.bytes = g.msgs[:0], 0
+	if err := p.charge(c.ctx, 0); err != nil {
+		command := p.command
+		p.drop()
+		return c.refuseLate(command, err)
+	}
+	return c.submit(p)
+}
+
+// submit queues the place of p's answer and gives p to the broker.
+func (c *conn) submit(p *publish) error {
+	p.conn = c
+	m := &c.front.metrics
+	m.publishes.Add(1)
+	m.published.Add(uint64(len(p.msgs)))
+	m.publishedBytes.Add(uint64(len(p.body)))
+	if !c.out.add(reply{publish: p}, c.dead) {
+		p.drop()
+		return errStop
+	}
+	p.submit(c.dead)
+	return nil
+}
+
+// refuseLate queues the error of a publish that was gathered before the
+// command that the reader is at; nothing may be answered after it.
+func (c *conn) refuseLate(command string, err error) error {
+	c.out.add(reply{frame: c.farewell(publishRefusal(command, err)), last: true}, c.dead)
+	c.ring()
+	return errStop
+}
+
+// submitOps handles the gathered FIN, REQ and TOUCH under one lock, and
+// answers those that failed.
+func (c *conn) submitOps() error {
+	ops := c.ops
+	if cap(c.errs) < len(ops) {
+		c.errs = make([]error, len(ops), cap(ops))
+	}
+	errs := c.errs[:len(ops)]
+	clear(errs)
+	c.front.metrics.answers.Add(uint64(len(ops)))
+	failed := c.sub.Load().Do(ops, errs)
+	c.ops = ops[:0]
+	if failed == 0 {
+		return nil
+	}
+	c.front.metrics.answersFailed.Add(uint64(failed))
+	for i, err := range errs {
+		if err == nil {
+			continue
+		}
+		name := opNames[ops[i].Kind]
+		text := "E_" + name + "_FAILED " + name + " " + string(ops[i].ID[:]) + " failed " + fault.CodeOf(err).Error()
+		if !c.out.add(reply{frame: appendFrame(nil, frameError, text)}, c.dead) {
+			return errStop
+		}
+	}
+	c.ring()
+	return nil
+}
+
+var opNames = [...]string{delivery.Finish: "FIN", delivery.Requeue: "REQ", delivery.Touch: "TOUCH"}
+
+// answer queues a frame behind the answers of what came before.
+func (c *conn) answer(frame []byte) error {
+	if err := c.settle(); err != nil {
+		return err
+	}
+	if !c.out.add(reply{frame: frame}, c.dead) {
+		return errStop
+	}
+	c.ring()
+	return nil
+}
+
+// ring wakes the writer. It never blocks.
+func (c *conn) ring() {
+	select {
+	case c.bell <- struct{}{}:
+	default:
+	}
+}
+
+// endSubscription gives back what the consumer has in flight. When the front
+// ends, the broker does that itself: such deliveries are no attempts.
+func (c *conn) endSubscription() {
+	if sub := c.sub.Load(); sub != nil {
+		sub.Stop()
+		if c.drainEnd.Load() == 0 {
+			sub.Close(c.state.Load() != stateClosing)
+		}
+	}
+}
+
+// drain ends the connection by until: at once for those without messages in
+// flight.
+func (c *conn) drain(until time.Time) {
+	c.drainEnd.Store(until.UnixNano())
+	sub := c.sub.Load()
+	if sub == nil {
+		until = time.Now()
+	} else {
+		sub.Stop()
+		if sub.Stats().InFlight == 0 {
+			until = time.Now()
+		}
+	}
+	c.net.SetReadDeadline(until)
+}
+
+// linger closes our side, then reads what the client still sends, within
+// bounds: closing with unread bytes would reset the connection and might take
+// the error frame with it.
+func (c *conn) linger() {
+	if c.drainEnd.Load() != 0 {
+		return
+	}
+	half, ok := c.net.(interface{ CloseWrite() error })
+	if !ok || half.CloseWrite() != nil {
+		return
+	}
+	c.net.SetReadDeadline(time.Now().Add(lingerPatience))
+	_, _ = io.CopyN(io.Discard, c.net, lingerBytesMax)
+}
