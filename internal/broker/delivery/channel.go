@@ -12,10 +12,10 @@ import (
 
 // Log is the partition's log as a lane reads it: *seglog.Log or *MemoryLog.
 type Log interface {
-	// Read returns the batch that holds offset, or the next one after a hole,
-	// and following ones up to about maxBytes; none at the end. The bytes are
-	// immutable. *seglog.CorruptError names offsets to skip.
-	Read(offset int64, maxBytes int) ([]seglog.Batch, error)
+	// AppendRead appends to dst the batch that holds offset, or the next one
+	// after a hole, and following ones up to about maxBytes; none at the end.
+	// The bytes are immutable. *seglog.CorruptError names offsets to skip.
+	AppendRead(dst []seglog.Batch, offset int64, maxBytes int) ([]seglog.Batch, error)
 	// Start is the lowest offset that can still be read.
 	Start() int64
 }

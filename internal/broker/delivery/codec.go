@@ -1,8 +1,6 @@
 package delivery
 
-import (
-	"math/bits"
-)
+import "encoding/binary"
 
 // ID is a message id as NSQ clients know it: 16 lower-case hex characters.
 type ID [16]byte
@@ -32,8 +30,6 @@ const (
 	goldenGamma uint64 = 0x9e3779b97f4a7c15
 )
 
-const hexDigits = "0123456789abcdef"
-
 // Codec turns (partition, offset) of one topic incarnation into message ids
 // and back. It is a bijection on 64 bits, keyed by the topic's seed, so that
 // ids of different topics do not meet in a consumer's set of seen ids.
@@ -58,24 +54,20 @@ func (c Codec) ID(partition int32, offset int64) ID {
 	v := uint64(partition)<<(offsetBits+incarnationBits) | c.incarnation | uint64(offset)&MaxOffset
 	v = mix(v^c.before) ^ c.after
 	var id ID
-	for i := range id {
-		v = bits.RotateLeft64(v, 4)
-		id[i] = hexDigits[v&0xf]
-	}
+	binary.BigEndian.PutUint64(id[:8], hexDigits(uint32(v>>32)))
+	binary.BigEndian.PutUint64(id[8:], hexDigits(uint32(v)))
 	return id
 }
 
 // Parse is the inverse of ID. ok is false for bytes that no call of ID with
 // this codec returns: not lower-case hex, or of another incarnation.
 func (c Codec) Parse(id ID) (partition int32, offset int64, ok bool) {
-	var v uint64
-	for _, b := range id {
-		n := nibbles[b]
-		if n > 0xf {
-			return 0, 0, false
-		}
-		v = v<<4 | uint64(n)
+	high, ok1 := hexValue(binary.BigEndian.Uint64(id[:8]))
+	low, ok2 := hexValue(binary.BigEndian.Uint64(id[8:]))
+	if !ok1 || !ok2 {
+		return 0, 0, false
 	}
+	v := uint64(high)<<32 | uint64(low)
 	v = unmix(v^c.after) ^ c.before
 	const incarnationMask = uint64(1<<incarnationBits-1) << offsetBits
 	if v&incarnationMask != c.incarnation {
@@ -84,16 +76,29 @@ func (c Codec) Parse(id ID) (partition int32, offset int64, ok bool) {
 	return int32(v >> (offsetBits + incarnationBits)), int64(v & MaxOffset), true
 }
 
-// nibbles maps lower-case hex characters to their values, all else to 0xff.
-var nibbles = func() (t [256]uint8) {
-	for i := range t {
-		t[i] = 0xff
-	}
-	for i, c := range []byte(hexDigits) {
-		t[c] = uint8(i)
-	}
-	return t
-}()
+// ones has a one in each of eight bytes, for arithmetic on all at once.
+const ones = 0x0101010101010101
+
+// hexDigits writes v as eight lower-case hex characters, the first in the
+// highest byte.
+func hexDigits(v uint32) uint64 {
+	x := uint64(v)
+	x = (x&0xffff0000)<<16 | x&0xffff
+	x = (x&0x0000ff000000ff00)<<8 | x&0x000000ff000000ff
+	x = (x&0x00f000f000f000f0)<<4 | x&0x000f000f000f000f
+	letters := (x + 6*ones) >> 4 & ones // 1 in bytes of 10 and more
+	return x + '0'*ones + letters*('a'-'0'-10)
+}
+
+// hexValue is the inverse of hexDigits; false for anything it does not write.
+func hexValue(x uint64) (uint32, bool) {
+	letters := x >> 6 & ones // 'a' has that bit, '0' has not
+	n := (x - '0'*ones - letters*('a'-'0'-10)) & (0xf * ones)
+	n = (n>>4 | n) & 0x00ff00ff00ff00ff
+	n = (n>>8 | n) & 0x0000ffff0000ffff
+	v := uint32(n>>16 | n)
+	return v, hexDigits(v) == x
+}
 
 // mix is a permutation of the 64-bit numbers in which every input bit changes
 // about half of the output bits.

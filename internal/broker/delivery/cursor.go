@@ -212,8 +212,10 @@ func (l *Lane) load() error {
 	gen, from := l.gen, l.cursor
 	l.chunk = min(max(2*l.chunk, chunkMin), chunkMax)
 	size := l.chunk
+	buf := l.loaded[:0]
+	l.loaded, l.batch = nil, 0
 	c.unlock()
-	batches, err := l.log.Read(from, size)
+	batches, err := l.log.AppendRead(buf, from, size)
 	start := int64(0)
 	if err == nil && len(batches) == 0 {
 		start = l.log.Start()
@@ -223,9 +225,8 @@ func (l *Lane) load() error {
 		return nil
 	}
 	l.loading = false
+	l.loaded = batches
 	if len(batches) > 0 {
-		l.loaded = append(l.loaded[:0], batches...)
-		l.batch = 0
 		if batches[len(batches)-1].Last()+1 >= l.limit {
 			l.chunk = 0 // caught up
 		}
@@ -247,8 +248,8 @@ func (l *Lane) load() error {
 // loadFailed skips what is damaged; any other error stops the lane for a
 // while and is the caller's.
 func (l *Lane) loadFailed(err error) error {
-	var corrupt *seglog.CorruptError
-	if !errors.As(err, &corrupt) || corrupt.Last < l.cursor {
+	corrupt, ok := errors.AsType[*seglog.CorruptError](err)
+	if !ok || corrupt.Last < l.cursor {
 		l.pause(retryAfterError)
 		return fault.Wrap(fault.Storage, err)
 	}

@@ -27,7 +27,7 @@
 // first), then the log in its order.
 //
 // Lock: everything of a Channel, its lanes and its subscriptions is guarded by
-// Channel.mu. It is never held across Log.Read nor across a call to a Shard;
+// Channel.mu. It is never held across Log.AppendRead nor across a call to a Shard;
 // SubOptions.Notify is called under it and must neither block nor call back.
 // Memory.mu and MemoryLog.mu are taken before Channel.mu, never after it.
 package delivery

@@ -63,7 +63,7 @@ func (m *memLog) publish(n, per int) int64 {
 	return m.end
 }
 
-func (m *memLog) Read(offset int64, maxBytes int) ([]seglog.Batch, error) {
+func (m *memLog) AppendRead(out []seglog.Batch, offset int64, maxBytes int) ([]seglog.Batch, error) {
 	if m.onRead != nil {
 		m.onRead(offset)
 	}
@@ -71,10 +71,9 @@ func (m *memLog) Read(offset int64, maxBytes int) ([]seglog.Batch, error) {
 	defer m.mu.Unlock()
 	m.reads++
 	if m.err != nil {
-		return nil, m.err
+		return out, m.err
 	}
 	i := sort.Search(len(m.batches), func(i int) bool { return m.batches[i].Last() >= max(offset, m.start) })
-	var out []seglog.Batch
 	for size := 0; i < len(m.batches); i++ {
 		b := m.batches[i]
 		for _, r := range m.bad {
@@ -82,7 +81,7 @@ func (m *memLog) Read(offset int64, maxBytes int) ([]seglog.Batch, error) {
 				if len(out) > 0 {
 					return out, nil
 				}
-				return nil, &seglog.CorruptError{First: b.Base, Last: b.Last()}
+				return out, &seglog.CorruptError{First: b.Base, Last: b.Last()}
 			}
 		}
 		if size += len(b.Data); len(out) > 0 && size > maxBytes {

@@ -59,7 +59,7 @@ type Lane struct {
 	skipped int64            // offsets in skip
 	numbers map[int64]uint16 // number of the next delivery, of offsets at or above the cursor, where it is not 1
 
-	loaded  []seglog.Batch // what Log.Read returned, from batch on
+	loaded  []seglog.Batch // what the log returned, from batch on
 	batch   int
 	records record.Iter // over loaded[batch], if reading
 	record  record.Record

@@ -209,13 +209,17 @@ func (m *Memory) floor(l *Lane) int64 {
 	return floor
 }
 
-// dueHeap is a binary heap of entries, earliest first.
+// dueHeap is a binary heap of entries, earliest first, then by offset.
 type dueHeap []parked.Entry
+
+func sooner(a, b *parked.Entry) bool {
+	return a.DueNs < b.DueNs || a.DueNs == b.DueNs && a.Offset < b.Offset
+}
 
 func (h *dueHeap) push(e parked.Entry) {
 	s := append(*h, e)
 	i := len(s) - 1
-	for i > 0 && s[(i-1)/2].DueNs > e.DueNs {
+	for i > 0 && sooner(&e, &s[(i-1)/2]) {
 		s[i] = s[(i-1)/2]
 		i = (i - 1) / 2
 	}
@@ -230,10 +234,10 @@ func (h *dueHeap) pop() {
 	*h = s
 	i := 0
 	for kid := 1; kid < len(s); kid = 2*i + 1 {
-		if kid+1 < len(s) && s[kid+1].DueNs < s[kid].DueNs {
+		if kid+1 < len(s) && sooner(&s[kid+1], &s[kid]) {
 			kid++
 		}
-		if last.DueNs <= s[kid].DueNs {
+		if sooner(&last, &s[kid]) {
 			break
 		}
 		s[i] = s[kid]

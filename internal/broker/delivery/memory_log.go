@@ -64,7 +64,7 @@ func NewMemoryLog(countMax, bytesMax int64) *MemoryLog {
 }
 
 // trimBytes is how much may be published before the log looks for what it can
-// forget.
+// forget: that, or a quarter of what it keeps.
 const trimBytes = 64 << 10
 
 // Append publishes a record batch of count records and returns the offset of
@@ -124,11 +124,11 @@ func (m *MemoryLog) trim() {
 	clear(m.batches[kept:])
 	m.batches = m.batches[:kept]
 	m.handOver = max(m.handOver, m.start)
-	m.trimAt = min(m.bytes+max(m.bytes, trimBytes), m.bytesMax+1)
+	m.trimAt = min(m.bytes+max(m.bytes/4, trimBytes), m.bytesMax+1)
 }
 
-// Read implements Log.
-func (m *MemoryLog) Read(offset int64, maxBytes int) ([]seglog.Batch, error) {
+// AppendRead implements Log.
+func (m *MemoryLog) AppendRead(dst []seglog.Batch, offset int64, maxBytes int) ([]seglog.Batch, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	first := sort.Search(len(m.batches), func(i int) bool { return m.batches[i].Last() >= offset })
@@ -136,7 +136,7 @@ func (m *MemoryLog) Read(offset int64, maxBytes int) ([]seglog.Batch, error) {
 	for size := 0; end < len(m.batches) && (end == first || size+len(m.batches[end].Data) <= maxBytes); end++ {
 		size += len(m.batches[end].Data)
 	}
-	return append([]seglog.Batch(nil), m.batches[first:end]...), nil
+	return append(dst, m.batches[first:end]...), nil
 }
 
 // Start implements Log.

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/tidings-io/tidings/internal/fault"
+	"github.com/tidings-io/tidings/internal/seglog"
 )
 
 // Defaults of SubOptions, nsqd's own.
@@ -68,8 +69,9 @@ type Subscription struct {
 	timeouts      uint64
 
 	// Owned by the goroutine that calls Take.
-	picks []pick
-	order []int32
+	picks   []pick
+	order   []int32 // places in picks, by lane and offset
+	batches []seglog.Batch
 }
 
 // SubStats is a snapshot of a subscription's figures.

@@ -304,12 +304,14 @@ func (s *Subscription) readPicks(dst []Delivery, room int) (n int, err error) {
 // that stand in it.
 func (s *Subscription) readBatch(dst []Delivery, p *pick) error {
 	l := p.lane
-	batches, err := l.log.Read(p.offset, 1)
-	var corrupt *seglog.CorruptError
-	switch {
-	case errors.As(err, &corrupt):
+	batches, err := l.log.AppendRead(s.batches[:0], p.offset, 1)
+	defer func() { clear(batches) }() // their bytes belong to dst now
+	s.batches = batches[:0]
+	if _, corrupt := errors.AsType[*seglog.CorruptError](err); corrupt {
 		p.state = pickGone
 		return nil
+	}
+	switch {
 	case err != nil:
 		l.ch.mu.Lock()
 		l.pause(retryAfterError)
