@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -284,4 +285,13 @@ func multi(bodies ...string) string {
 		b.WriteString(sized(s))
 	}
 	return b.String()
+}
+
+// TestMain runs many rows at once: most of their time they wait.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if err := flag.Set("test.parallel", "64"); err != nil {
+		panic(err)
+	}
+	os.Exit(m.Run())
 }

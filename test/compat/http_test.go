@@ -91,7 +91,7 @@ func redirected(line string, status int, to string) step {
 
 func message(code string) string { return `{"message":"` + code + `"}` }
 
-// pub is a step that posts a body and wants an answer.
+// post is a step that posts a body and wants an answer.
 func post(path, body string, status int, want string) step {
 	return request("POST "+path, body, status, want)
 }
@@ -304,6 +304,11 @@ func TestHTTPConfig(t *testing.T) {
 		rule("get max_rdy_count", request("GET /config/max_rdy_count", "", 200, "2500")),
 		rule("get nsqlookupd_tcp_addresses", request("GET /config/nsqlookupd_tcp_addresses", "", 200, "[]")),
 		rule("get by the flag's name", request("GET /config/max-msg-size", "", 400, message("INVALID_OPTION"))),
+		rule("get a text is raw", func(k *talk) {
+			if res, body := k.do("GET /config/broadcast_address", ""); res.StatusCode != 200 || strings.HasPrefix(body, `"`) || body == "" {
+				k.t.Errorf("%d %q", res.StatusCode, body)
+			}
+		}),
 		rule("put log_level in any case and get it", request("PUT /config/log_level", "INFO", 200, "2"), request("GET /config/log_level", "", 200, "2")),
 		rule("put log_level unknown", request("PUT /config/log_level", "loud", 400, message("INVALID_VALUE"))),
 		rule("put empty", request("PUT /config/log_level", "", 413, message("INVALID_VALUE"))),
@@ -312,6 +317,12 @@ func TestHTTPConfig(t *testing.T) {
 		rule("put an option that is fixed", request("PUT /config/max_msg_size", "1", 400, message("INVALID_OPTION"))),
 		rule("put nsqlookupd_tcp_addresses no JSON", request("PUT /config/nsqlookupd_tcp_addresses", "x", 400, message("INVALID_VALUE"))),
 		rule("setblockrate bad", request("PUT /debug/setblockrate?rate=x", "", 400, `invalid block rate : strconv.Atoi: parsing "x": invalid syntax`)),
+		rule("setblockrate", differs("nsqd does it and then fails to say so",
+			[]step{request("PUT /debug/setblockrate?rate=0", "", 500, message("INTERNAL_ERROR"))},
+			[]step{request("PUT /debug/setblockrate?rate=0", "", 200, "")})),
+		rule("freememory", differs("nsqd does it and then fails to say so",
+			[]step{request("POST /debug/freememory", "", 500, message("INTERNAL_ERROR"))},
+			[]step{request("POST /debug/freememory", "", 200, "")})),
 		rule("pprof", func(k *talk) {
 			for _, p := range []string{"", "heap", "goroutine", "block", "threadcreate", "cmdline", "symbol"} {
 				if res, _ := k.do("GET /debug/pprof/"+p, ""); res.StatusCode != 200 {

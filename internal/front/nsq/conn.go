@@ -273,10 +273,9 @@ type group struct {
 func (c *conn) submitGroup() error {
 	g := &c.group
 	p := c.front.newPublish(g.command, g.topic)
-	p.gather(g.msgs, g.bytes)
-	p.answers = len(g.msgs)
-	clear(g.msgs)
-	g.msgs, g.bytes = g.msgs[:0], 0
+	g.msgs = p.gather(g.msgs, g.bytes)
+	p.answers = len(p.msgs)
+	g.bytes = 0
 	if err := p.charge(c.ctx, 0); err != nil {
 		command := p.command
 		p.drop()

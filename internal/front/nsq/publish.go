@@ -165,13 +165,14 @@ func (p *publish) place() {
 	}
 }
 
-// gather copies everything that msgs point to into p.body. It is the one copy
-// on the way from a socket to a batch.
-func (p *publish) gather(msgs []partition.Message, size int) {
+// gather takes msgs, gives back an empty list for the next ones, and copies
+// everything that they point to into p.body. It is the one copy on the way from
+// a socket to a batch.
+func (p *publish) gather(msgs []partition.Message, size int) []partition.Message {
 	if cap(p.body) < size {
 		p.body = make([]byte, 0, size)
 	}
-	p.msgs = append(p.msgs[:0], msgs...)
+	p.msgs, msgs = msgs, p.msgs[:0]
 	for i := range p.msgs {
 		m := &p.msgs[i]
 		m.Body = p.keep(m.Body)
@@ -179,6 +180,7 @@ func (p *publish) gather(msgs []partition.Message, size int) {
 			m.Key, m.ID = p.keep(m.Key), p.keep(m.ID)
 		}
 	}
+	return msgs
 }
 
 func (p *publish) keep(b []byte) []byte {
