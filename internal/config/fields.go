@@ -41,6 +41,14 @@ func (f Field) String() string {
 	return formatValue(f.value)
 }
 
+// Value is the present value; a duration is its text.
+func (f Field) Value() any {
+	if d, ok := f.value.Interface().(time.Duration); ok {
+		return d.String()
+	}
+	return f.value.Interface()
+}
+
 // IsBool says that the flag needs no value.
 func (f Field) IsBool() bool { return f.value.Kind() == reflect.Bool }
 

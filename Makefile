@@ -1,0 +1,16 @@
+# The two commands a visitor needs are `go run ./cmd/tidings dev` and `make test`.
+GO ?= go
+export CGO_ENABLED ?= 0
+
+.PHONY: build test check bench fuzz clean
+build: ## bin/tidings
+	$(GO) build -trimpath -o bin/tidings ./cmd/tidings
+
+test: ## everything that CI runs, with what it needs installed
+	./test/run
+
+check: ## what to run before a commit
+	./test/check
+
+clean:
+	rm -rf bin

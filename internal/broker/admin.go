@@ -1,0 +1,266 @@
+package broker
+
+import (
+	"context"
+
+	"github.com/tidings-io/tidings/internal/broker/partition"
+	"github.com/tidings-io/tidings/internal/fault"
+	"github.com/tidings-io/tidings/internal/meta"
+)
+
+// CreateTopic makes the topic; one that is there is left as it is.
+func (b *Broker) CreateTopic(ctx context.Context, name string) error {
+	if b.exiting.Load() {
+		return fault.Exiting
+	}
+	_, err := b.ensureTopic(ctx, name)
+	return err
+}
+
+// CreateChannel makes the channel on a topic that is there.
+func (b *Broker) CreateChannel(ctx context.Context, topic, name string) error {
+	if b.exiting.Load() {
+		return fault.Exiting
+	}
+	t, err := b.existing(topic)
+	if err != nil {
+		return err
+	}
+	if !ValidChannel(name) {
+		return fault.New(fault.InvalidChannel, "channel name %q is not valid", name)
+	}
+	_, err = t.ensureChannel(ctx, name)
+	return err
+}
+
+func (b *Broker) existing(topic string) (*Topic, error) {
+	if !ValidTopic(topic) {
+		return nil, fault.New(fault.InvalidTopic, "topic name %q is not valid", topic)
+	}
+	if t := b.find(topic); t != nil {
+		return t, nil
+	}
+	return nil, fault.New(fault.TopicNotFound, "topic %s not found", topic)
+}
+
+// DeleteTopic removes the topic with its messages and channels, and ends its
+// subscriptions: fault.TopicNotFound.
+func (b *Broker) DeleteTopic(ctx context.Context, name string) error {
+	t, err := b.existing(name)
+	if err != nil {
+		return err
+	}
+	return awaitCall(ctx, func(done func(error)) { b.dropTopic(t, done) })
+}
+
+// dropTopic runs a deletion to its end, whoever waits for it: the topic is
+// marked in metadata, then closed by its shards, then forgotten.
+func (b *Broker) dropTopic(t *Topic, done func(error)) {
+	b.mu.Lock()
+	if b.topics[t.name] == t {
+		delete(b.topics, t.name)
+	}
+	b.mu.Unlock()
+	b.o.Meta.DeleteTopic(t.id, func(err error) {
+		if err != nil {
+			done(err)
+			return
+		}
+		t.stop(fault.New(fault.TopicNotFound, "topic %s is deleted", t.name))
+		b.closeTopic(t, done)
+	})
+}
+
+// closeTopic closes the partitions of a topic that is marked, and forgets it.
+func (b *Broker) closeTopic(t *Topic, done func(error)) {
+	forget := func() {
+		b.o.Meta.FinishDeleteTopic(t.id, func(err error) {
+			b.forgotten(t.name)
+			done(err)
+		})
+	}
+	left := newCountdown(len(t.parts), func(err error) {
+		if err != nil {
+			done(err)
+			return
+		}
+		forget()
+	})
+	for i := range t.parts {
+		p := &t.parts[i]
+		p.machine.Do(partition.Close{Key: p.key}, left.done)
+	}
+}
+
+// DeleteChannel removes the channel and ends its subscriptions.
+func (b *Broker) DeleteChannel(ctx context.Context, topic, name string) error {
+	t, m, err := b.existingChannel(topic, name)
+	if err != nil {
+		return err
+	}
+	if m == nil { // in memory only
+		c := t.lookup(name)
+		if c == nil {
+			return channelNotFound(topic, name)
+		}
+		t.end(c)
+		return nil
+	}
+	return awaitCall(ctx, func(done func(error)) { t.dropChannel(m, done) })
+}
+
+// end takes a channel that lives in memory only out of use.
+func (t *Topic) end(c *channelInUse) {
+	t.mu.Lock()
+	mine := t.channels[c.name] == c
+	if mine {
+		delete(t.channels, c.name)
+	}
+	last := len(t.channels) == 0
+	t.mu.Unlock()
+	if !mine {
+		return
+	}
+	c.ch.Close(fault.New(fault.ChannelNotFound, "channel %s is deleted", c.name))
+	t.detach(c)
+	if t.mem != nil && last {
+		t.b.dropTopic(t, func(error) {})
+	}
+}
+
+func (t *Topic) dropChannel(m *meta.Channel, done func(error)) {
+	t.b.o.Meta.DeleteChannel(t.id, m.ID, func(err error) {
+		if err != nil {
+			done(err)
+			return
+		}
+		t.mu.Lock()
+		c := t.channels[m.Name]
+		if c != nil && c.id == m.ID {
+			delete(t.channels, m.Name)
+		}
+		t.mu.Unlock()
+		if c != nil && c.ch != nil {
+			c.ch.Close(fault.New(fault.ChannelNotFound, "channel %s is deleted", m.Name))
+		}
+		t.closeChannel(m, done)
+	})
+}
+
+// closeChannel drops a channel that is marked from its shards, and forgets it.
+func (t *Topic) closeChannel(m *meta.Channel, done func(error)) {
+	left := newCountdown(len(t.parts), func(err error) {
+		if err != nil {
+			done(err)
+			return
+		}
+		t.b.o.Meta.FinishDeleteChannel(t.id, m.ID, done)
+	})
+	for i := range t.parts {
+		p := &t.parts[i]
+		t.open(p)
+		p.machine.Do(partition.DropChannel{Key: p.key, Channel: m.ID}, left.done)
+	}
+}
+
+// existingChannel finds a channel: m is nil for one that lives in memory only.
+func (b *Broker) existingChannel(topic, name string) (t *Topic, m *meta.Channel, err error) {
+	if t, err = b.existing(topic); err != nil {
+		return nil, nil, err
+	}
+	if !ValidChannel(name) {
+		return nil, nil, fault.New(fault.InvalidChannel, "channel name %q is not valid", name)
+	}
+	if mt, ok := b.o.Meta.View().TopicID(t.id); ok {
+		if mc, ok := mt.Channel(name); ok && !mc.Deleting {
+			return t, mc, nil
+		}
+	}
+	if t.lookup(name) == nil {
+		return nil, nil, channelNotFound(topic, name)
+	}
+	return t, nil, nil
+}
+
+func channelNotFound(topic, name string) error {
+	return fault.New(fault.ChannelNotFound, "channel %s of topic %s not found", name, topic)
+}
+
+// EmptyTopic drops the messages that wait in the topic because no channel has
+// been given them. Its channels keep what they have.
+func (b *Broker) EmptyTopic(ctx context.Context, name string) error {
+	t, err := b.existing(name)
+	if err != nil {
+		return err
+	}
+	if t.mem != nil {
+		t.mem.log.Empty()
+		return nil
+	}
+	return t.each(ctx, func(p *part) partition.Command { return partition.EmptyTopic{Key: p.key} })
+}
+
+// EmptyChannel drops all that the channel has been given: waiting, in flight
+// and deferred.
+func (b *Broker) EmptyChannel(ctx context.Context, topic, name string) error {
+	t, m, err := b.existingChannel(topic, name)
+	if err != nil {
+		return err
+	}
+	if m == nil {
+		if c := t.lookup(name); c != nil {
+			t.emptyMemory(c)
+		}
+		return nil
+	}
+	return t.each(ctx, func(p *part) partition.Command { return partition.Empty{Key: p.key, Channel: m.ID} })
+}
+
+// each proposes a command on every partition and waits for all.
+func (t *Topic) each(ctx context.Context, command func(*part) partition.Command) error {
+	return awaitCall(ctx, func(done func(error)) {
+		left := newCountdown(len(t.parts), done)
+		for i := range t.parts {
+			p := &t.parts[i]
+			t.open(p)
+			p.machine.Do(command(p), left.done)
+		}
+	})
+}
+
+// PauseTopic stops (or resumes) the hand-over of messages to the topic's
+// channels. It survives a restart.
+func (b *Broker) PauseTopic(ctx context.Context, name string, paused bool) error {
+	t, err := b.existing(name)
+	if err != nil {
+		return err
+	}
+	err = awaitCall(ctx, func(done func(error)) { b.o.Meta.PauseTopic(t.id, paused, done) })
+	if err != nil {
+		return err
+	}
+	if t.mem != nil {
+		t.mem.log.SetPaused(paused)
+		return nil
+	}
+	return t.each(ctx, func(p *part) partition.Command { return partition.PauseTopic{Key: p.key, Paused: paused} })
+}
+
+// PauseChannel stops (or resumes) the channel's deliveries. It survives a
+// restart.
+func (b *Broker) PauseChannel(ctx context.Context, topic, name string, paused bool) error {
+	t, m, err := b.existingChannel(topic, name)
+	if err != nil {
+		return err
+	}
+	if m != nil {
+		err := awaitCall(ctx, func(done func(error)) { b.o.Meta.PauseChannel(t.id, m.ID, paused, done) })
+		if err != nil {
+			return err
+		}
+	}
+	if c := t.lookup(name); c != nil {
+		c.ch.SetPaused(paused)
+	}
+	return nil
+}

@@ -1,0 +1,77 @@
+package broker
+
+import (
+	"github.com/tidings-io/tidings/internal/broker/delivery"
+	"github.com/tidings-io/tidings/internal/broker/partition"
+	"github.com/tidings-io/tidings/internal/fault"
+)
+
+// memoryTopic is an ephemeral topic: its messages are in memory, on this node,
+// and gone with it. All of its channels live in memory too.
+type memoryTopic struct {
+	t      *Topic
+	log    *delivery.MemoryLog
+	shard  *delivery.Memory
+	clock  func() int64
+	maxLag int64
+}
+
+func newMemoryTopic(t *Topic) *memoryTopic {
+	n := int64(t.b.o.MemQueueSize)
+	return &memoryTopic{
+		t: t, log: delivery.NewMemoryLog(n, 0), shard: t.newMemory(), clock: t.b.o.Clock, maxLag: n,
+	}
+}
+
+func (t *Topic) newMemory() *delivery.Memory {
+	return delivery.NewMemory(delivery.MemoryOptions{Clock: t.b.o.Clock})
+}
+
+// publish answers at once: nothing has to become durable.
+func (m *memoryTopic) publish(msgs []Message, done partition.Completion) error {
+	now := m.clock()
+	base := m.log.Append(partition.AppendBatch(nil, msgs, now), int32(len(msgs)), now)
+	if done != nil {
+		done.Published(base, nil)
+	}
+	return nil
+}
+
+// attach begins a channel on the topic.
+func (m *memoryTopic) attach(c *channelInUse) {
+	cfg := m.t.channelConfig(c.name)
+	cfg.MaxLag = m.maxLag
+	cfg.Fresh = true
+	if IsEphemeral(c.name) {
+		cfg.Idle = func() { m.t.idle(c) }
+	}
+	c.id = m.t.b.localID()
+	c.ch = delivery.NewChannel(cfg)
+	lane := c.ch.AddLane(0, m.log, m.shard)
+	c.lanes = []*delivery.Lane{lane}
+	m.log.Attach(lane)
+}
+
+func (m *memoryTopic) detach(c *channelInUse) {
+	for _, lane := range c.lanes {
+		m.log.Detach(lane, fault.ChannelNotFound)
+	}
+}
+
+func (m *memoryTopic) stats(s *TopicStats) {
+	st := m.log.Stats()
+	s.Depth, s.MessageCount, s.MessageBytes, s.LogBytes = st.Depth, st.MessageCount, st.MessageBytes, st.Bytes
+	s.Paused = st.Paused
+}
+
+// emptyMemory drops all that a channel which lives in memory has been given.
+func (t *Topic) emptyMemory(c *channelInUse) {
+	for i, lane := range c.lanes {
+		if t.mem != nil {
+			t.mem.log.EmptyLane(lane)
+			continue
+		}
+		p := &t.parts[i]
+		p.machine.Do(partition.Empty{Key: p.key, Channel: c.id}, func(error) {})
+	}
+}

@@ -1,0 +1,156 @@
+package broker
+
+import (
+	"context"
+
+	"github.com/tidings-io/tidings/internal/broker/partition"
+	"github.com/tidings-io/tidings/internal/fault"
+	"github.com/tidings-io/tidings/internal/meta"
+	"github.com/tidings-io/tidings/internal/record"
+)
+
+// waitingPublish is a publish, or somebody else, waiting for a topic to be.
+type waitingPublish struct {
+	msgs    []Message
+	bytes   int64
+	done    partition.Completion
+	created func(error) // instead of the rest
+}
+
+// creation is a topic on its way into metadata, with those who wait for it.
+type creation struct{ waiting []waitingPublish }
+
+// Publish appends the messages to a partition of the topic, as one batch with
+// consecutive offsets, all or none; the topic is made on first use. It does not
+// wait: done is called when the batch is committed, on another goroutine, and
+// must not block. Publishes of one caller to one topic keep their order. The
+// messages' bytes must not change before done. An error means that nothing was
+// done and done is not called: fault.Overloaded (try again), fault.DiskReserve,
+// fault.Exiting, fault.InvalidTopic.
+//
+// With several messages the key of the first decides the partition.
+func (b *Broker) Publish(topic string, msgs []Message, done partition.Completion) error {
+	if b.exiting.Load() {
+		return fault.Exiting
+	}
+	if t := b.find(topic); t != nil {
+		return t.publish(msgs, done)
+	}
+	if !ValidTopic(topic) {
+		return fault.New(fault.InvalidTopic, "topic name %q is not valid", topic)
+	}
+	w := waitingPublish{msgs: msgs, done: done}
+	for i := range msgs {
+		w.bytes += int64(len(msgs[i].Body))
+	}
+	b.mu.Lock()
+	if t := b.findLocked(topic); t != nil && b.creating[topic] == nil {
+		defer b.mu.Unlock()
+		return t.publish(msgs, done)
+	}
+	if b.createBytes+w.bytes > b.o.MaxCreateBytes {
+		b.mu.Unlock()
+		return fault.New(fault.Overloaded, "too many publishes wait for the creation of their topics")
+	}
+	first := b.await(topic, w)
+	b.mu.Unlock()
+	if first {
+		b.create(topic)
+	}
+	return nil
+}
+
+// await lines w up for the topic's creation and reports whether it is the
+// first to do so, who has to call create. b.mu is held.
+func (b *Broker) await(name string, w waitingPublish) (first bool) {
+	b.createBytes += w.bytes
+	c := b.creating[name]
+	if c == nil {
+		c = &creation{}
+		b.creating[name] = c
+		first = true
+	}
+	c.waiting = append(c.waiting, w)
+	return first
+}
+
+// create asks for a topic that others wait for. When the name is still being
+// deleted, forgotten asks again.
+func (b *Broker) create(name string) {
+	b.o.Meta.CreateTopic(name, func(_ *meta.Topic, err error) {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if fault.CodeOf(err) != fault.Deleting {
+			b.created(name, err)
+		}
+	})
+}
+
+// created lets go on, in order, what waited for the topic. b.mu is held.
+func (b *Broker) created(name string, err error) {
+	c := b.creating[name]
+	delete(b.creating, name)
+	if c == nil {
+		return
+	}
+	t := b.findLocked(name)
+	if err == nil && t == nil {
+		err = fault.New(fault.TopicNotFound, "topic %s was deleted again", name)
+	}
+	for _, w := range c.waiting {
+		b.createBytes -= w.bytes
+		if w.created != nil {
+			w.created(err)
+			continue
+		}
+		err := err
+		if err == nil {
+			err = t.publish(w.msgs, w.done)
+		}
+		if err != nil && w.done != nil {
+			w.done.Published(0, err)
+		}
+	}
+}
+
+// forgotten begins again the creation of a name whose deletion has ended.
+func (b *Broker) forgotten(name string) {
+	b.mu.Lock()
+	again := b.creating[name] != nil
+	b.mu.Unlock()
+	if again {
+		b.create(name)
+	}
+}
+
+// publishWait is a Completion for those who wait.
+type publishWait chan error
+
+// Published hands the outcome over.
+func (w publishWait) Published(_ int64, err error) { w <- err }
+
+// PublishWait publishes and returns when the messages are committed. When ctx
+// ends first the error is fault.Timeout and the outcome unknown.
+func (b *Broker) PublishWait(ctx context.Context, topic string, msgs []Message) error {
+	w := make(publishWait, 1)
+	if err := b.Publish(topic, msgs, w); err != nil {
+		return err
+	}
+	return wait(ctx, w)
+}
+
+// choose is the partition for a batch: by the key's hash as Kafka's clients do
+// it, by the id's when there is only an id, else the topic's first.
+func (t *Topic) choose(msgs []Message) *part {
+	if len(t.parts) == 1 || len(msgs) == 0 {
+		return &t.parts[0]
+	}
+	name := msgs[0].Key
+	if name == nil {
+		name = msgs[0].ID
+	}
+	if name == nil {
+		return &t.parts[0]
+	}
+	return &t.parts[int(record.Murmur2(name)&0x7fffffff)%len(t.parts)]
+}

@@ -1,0 +1,99 @@
+package broker
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/tidings-io/tidings/internal/broker/partition"
+	"github.com/tidings-io/tidings/internal/meta"
+)
+
+// shardPartition is a partition as its shard knows it.
+type shardPartition struct {
+	machine *partition.Machine
+	view    partition.PartitionView
+}
+
+// task is something to do; it calls done once.
+type task func(done func(error))
+
+// Recover makes what metadata says true on the shards, after a start: a crash
+// may have come between the two. The groups must lead.
+func (b *Broker) Recover(ctx context.Context) error {
+	known := make(map[partition.Key]shardPartition)
+	for _, m := range b.o.Machines {
+		p := part{machine: m}
+		err := p.query(ctx, func(v *partition.View) {
+			v.Each(func(pv partition.PartitionView) { known[pv.Key] = shardPartition{m, pv} })
+		})
+		if err != nil {
+			return fmt.Errorf("read shard state: %w", err)
+		}
+	}
+	var todo []task
+	view := b.o.Meta.View()
+	for _, m := range view.Topics() {
+		todo = append(todo, b.reconcile(m, known)...)
+	}
+	for key, sp := range known {
+		if m, ok := view.TopicID(key.Topic); !ok || int(key.Partition) >= len(m.Partitions) {
+			todo = append(todo, func(done func(error)) { sp.machine.Do(partition.Close{Key: key}, done) })
+		}
+	}
+	err := awaitCall(ctx, func(done func(error)) {
+		left := newCountdown(len(todo), done)
+		for _, f := range todo {
+			f(left.done)
+		}
+	})
+	if err != nil {
+		return fmt.Errorf("reconcile shards with metadata: %w", err)
+	}
+	return nil
+}
+
+// reconcile lists what is left to do for one topic.
+func (b *Broker) reconcile(m *meta.Topic, known map[partition.Key]shardPartition) (todo []task) {
+	if m.Ephemeral() {
+		return nil
+	}
+	t := b.newTopic(m)
+	if m.Deleting {
+		return []task{func(done func(error)) { b.closeTopic(t, done) }}
+	}
+	for _, c := range m.Channels {
+		if c.Deleting {
+			todo = append(todo, func(done func(error)) { t.closeChannel(c, done) })
+		}
+	}
+	for i := range t.parts {
+		p := &t.parts[i]
+		todo = append(todo, p.reconcile(t, m, known[p.key])...)
+	}
+	return todo
+}
+
+func (p *part) reconcile(t *Topic, m *meta.Topic, sp shardPartition) (todo []task) {
+	later := func(c partition.Command) {
+		todo = append(todo, func(done func(error)) {
+			t.open(p)
+			p.machine.Do(c, done)
+		})
+	}
+	has := make(map[uint64]bool, len(sp.view.Channels))
+	for _, c := range sp.view.Channels {
+		has[c.ID] = true
+		if _, ok := m.ChannelID(c.ID); !ok && !c.Ephemeral {
+			later(partition.DropChannel{Key: p.key, Channel: c.ID})
+		}
+	}
+	for _, c := range m.Channels {
+		if !has[c.ID] && !c.Deleting {
+			later(partition.CreateChannel{Key: p.key, Channel: c.ID})
+		}
+	}
+	if sp.view.Paused != m.Paused {
+		later(partition.PauseTopic{Key: p.key, Paused: m.Paused})
+	}
+	return todo
+}

@@ -1,0 +1,189 @@
+package broker
+
+import (
+	"cmp"
+	"context"
+	"slices"
+
+	"github.com/tidings-io/tidings/internal/broker/delivery"
+	"github.com/tidings-io/tidings/internal/broker/partition"
+	"github.com/tidings-io/tidings/internal/meta"
+)
+
+// TopicStats is a topic's state. Counts run since the process started.
+type TopicStats struct {
+	Name         string
+	Depth        int64 // messages that no channel has been given
+	MessageCount int64
+	MessageBytes int64 // of bodies
+	LogBytes     int64 // kept, in memory and files
+	Paused       bool
+	Channels     []ChannelStats // by name
+}
+
+// ChannelStats is a channel's state. Counts run since the process started.
+type ChannelStats struct {
+	Name         string
+	Depth        int64 // could be delivered now
+	InFlight     int64
+	Deferred     int64
+	MessageCount int64 // given to the channel
+	RequeueCount int64
+	TimeoutCount int64
+	Paused       bool
+	Ephemeral    bool
+	// Subscriptions are those of consumers here, in the order they came.
+	Subscriptions []*delivery.Subscription
+}
+
+// Filter says which topics and channels Stats returns; empty fields are all.
+type Filter struct{ Topic, Channel string }
+
+// Stats returns the topics, by name. ctx bounds the wait for the shards.
+func (b *Broker) Stats(ctx context.Context, f Filter) ([]TopicStats, error) {
+	states := make(map[partition.Key]partition.PartitionView)
+	if err := b.partitionViews(ctx, f, states); err != nil {
+		return nil, err
+	}
+	var out []TopicStats
+	for _, m := range b.selected(f) {
+		out = append(out, b.topicStats(m, f, states))
+	}
+	return out, nil
+}
+
+// selected are the topics that a filter names.
+func (b *Broker) selected(f Filter) []*meta.Topic {
+	view := b.o.Meta.View()
+	if f.Topic == "" {
+		return slices.DeleteFunc(slices.Clone(view.Topics()), func(t *meta.Topic) bool { return t.Deleting })
+	}
+	if m, ok := view.Topic(f.Topic); ok && !m.Deleting {
+		return []*meta.Topic{m}
+	}
+	return nil
+}
+
+func (b *Broker) partitionViews(ctx context.Context, f Filter, states map[partition.Key]partition.PartitionView) error {
+	if f.Topic != "" {
+		t := b.find(f.Topic)
+		if t == nil {
+			return nil
+		}
+		for i := range t.parts {
+			p := &t.parts[i]
+			err := p.query(ctx, func(v *partition.View) {
+				if pv, ok := v.Partition(p.key); ok {
+					states[p.key] = pv
+				}
+			})
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	for _, m := range b.o.Machines {
+		p := part{machine: m}
+		err := p.query(ctx, func(v *partition.View) {
+			v.Each(func(pv partition.PartitionView) { states[pv.Key] = pv })
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *Broker) topicStats(m *meta.Topic, f Filter, states map[partition.Key]partition.PartitionView) TopicStats {
+	b.mu.RLock()
+	t := b.topics[m.Name]
+	b.mu.RUnlock()
+	s := TopicStats{Name: m.Name, Paused: m.Paused}
+	var views []partition.PartitionView
+	for i := range m.Partitions {
+		if pv, ok := states[partition.Key{Topic: m.ID, Partition: int32(i)}]; ok {
+			views = append(views, pv)
+			s.Depth += pv.Depth()
+			s.MessageCount += pv.MessageCount
+			s.MessageBytes += pv.MessageBytes
+			s.LogBytes += pv.LogBytes
+		}
+	}
+	if t != nil && t.mem != nil {
+		t.mem.stats(&s)
+	}
+	inUse := make(map[string]*channelInUse)
+	if t != nil {
+		inUse = t.inUse()
+	}
+	for _, mc := range m.Channels {
+		if !mc.Deleting && (f.Channel == "" || f.Channel == mc.Name) {
+			s.Channels = append(s.Channels, durableStats(mc, inUse[mc.Name], views))
+		}
+		delete(inUse, mc.Name)
+	}
+	for name, c := range inUse {
+		if f.Channel == "" || f.Channel == name {
+			s.Channels = append(s.Channels, memoryStats(c))
+		}
+	}
+	slices.SortFunc(s.Channels, func(a, b ChannelStats) int { return cmp.Compare(a.Name, b.Name) })
+	return s
+}
+
+// inUse is a copy of the table of channels that are ready.
+func (t *Topic) inUse() map[string]*channelInUse {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	out := make(map[string]*channelInUse, len(t.channels))
+	for name, c := range t.channels {
+		select {
+		case <-c.ready:
+			out[name] = c
+		default:
+		}
+	}
+	return out
+}
+
+// durableStats joins what is replicated of a channel with what is local.
+func durableStats(mc *meta.Channel, c *channelInUse, views []partition.PartitionView) ChannelStats {
+	s := ChannelStats{Name: mc.Name, Paused: mc.Paused}
+	for i := range views {
+		for _, cv := range views[i].Channels {
+			if cv.ID != mc.ID {
+				continue
+			}
+			s.Deferred += cv.Parked
+			if c == nil {
+				s.Depth += cv.Backlog
+				s.MessageCount += given(&views[i])
+			}
+		}
+	}
+	if c != nil {
+		local := c.ch.Stats()
+		s.fill(c, local)
+		s.Deferred = max(s.Deferred-local.Held, 0)
+	}
+	return s
+}
+
+func memoryStats(c *channelInUse) ChannelStats {
+	s := ChannelStats{Name: c.name, Ephemeral: true}
+	local := c.ch.Stats()
+	s.fill(c, local)
+	s.Deferred = local.Deferred
+	s.Paused = local.Paused
+	return s
+}
+
+func (s *ChannelStats) fill(c *channelInUse, local delivery.Stats) {
+	s.Depth = local.Depth
+	s.InFlight = local.InFlight
+	s.MessageCount = c.before + int64(local.MessageCount)
+	s.RequeueCount = int64(local.RequeueCount)
+	s.TimeoutCount = int64(local.TimeoutCount)
+	s.Subscriptions = c.ch.Subscriptions(nil)
+}

@@ -1,0 +1,288 @@
+package broker
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/tidings-io/tidings/internal/broker/delivery"
+	"github.com/tidings-io/tidings/internal/broker/partition"
+	"github.com/tidings-io/tidings/internal/fault"
+	"github.com/tidings-io/tidings/internal/meta"
+)
+
+// Topic is a topic in use.
+type Topic struct {
+	b     *Broker
+	name  string
+	id    uint64 // incarnation
+	codec delivery.Codec
+	parts []part
+	mem   *memoryTopic // instead of parts' machines, for an ephemeral topic
+
+	mu       sync.Mutex
+	gone     error // why the topic takes nothing any more
+	channels map[string]*channelInUse
+}
+
+// part is one partition of a topic.
+type part struct {
+	key     partition.Key
+	machine *partition.Machine
+	opened  sync.Once
+}
+
+// channelInUse is a channel: with consumers, or made by this process.
+type channelInUse struct {
+	name  string
+	id    uint64
+	ready chan struct{} // closed when the rest is set
+	err   error         // why it could not be made
+	ch    *delivery.Channel
+	lanes []*delivery.Lane
+	// before is how many messages the channel was given since the process
+	// started, before it came into use here.
+	before int64
+}
+
+func (b *Broker) newTopic(m *meta.Topic) *Topic {
+	t := &Topic{b: b, name: m.Name, id: m.ID, codec: codec(m), channels: make(map[string]*channelInUse)}
+	if m.Ephemeral() {
+		t.mem = newMemoryTopic(t)
+		return t
+	}
+	t.parts = make([]part, len(m.Partitions))
+	for i, shard := range m.Partitions {
+		t.parts[i].key = partition.Key{Topic: m.ID, Partition: int32(i)}
+		t.parts[i].machine = b.machine(shard)
+	}
+	return t
+}
+
+// open makes the partition known to its shard before its first use since the
+// process started; what follows on the same machine comes after it.
+func (t *Topic) open(p *part) {
+	p.opened.Do(func() {
+		p.machine.Do(partition.Open{Key: p.key, Name: t.name}, func(error) {})
+	})
+}
+
+func (t *Topic) publish(msgs []Message, done partition.Completion) error {
+	if t.mem != nil {
+		return t.mem.publish(msgs, done)
+	}
+	p := t.choose(msgs)
+	t.open(p)
+	return p.machine.Publish(&partition.Publish{Topic: p.key.Topic, Partition: p.key.Partition, Messages: msgs, Done: done})
+}
+
+// stop ends all deliveries of the topic.
+func (t *Topic) stop(err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.gone = err
+	for _, c := range t.channels {
+		select {
+		case <-c.ready:
+			if c.ch != nil {
+				c.ch.Close(err)
+			}
+		default:
+		}
+	}
+}
+
+// lookup is the channel if it is in use.
+func (t *Topic) lookup(name string) *channelInUse {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	c := t.channels[name]
+	if c == nil {
+		return nil
+	}
+	select {
+	case <-c.ready:
+		if c.err != nil {
+			return nil
+		}
+		return c
+	default:
+		return nil
+	}
+}
+
+// ensureChannel returns the channel in use, making it where there is none.
+func (t *Topic) ensureChannel(ctx context.Context, name string) (*channelInUse, error) {
+	t.mu.Lock()
+	if t.gone != nil {
+		err := t.gone
+		t.mu.Unlock()
+		return nil, err
+	}
+	c := t.channels[name]
+	if c == nil {
+		c = &channelInUse{name: name, ready: make(chan struct{})}
+		t.channels[name] = c
+		t.mu.Unlock()
+		// the making goes on when this caller gives up: others may wait for it
+		go t.makeChannel(context.WithoutCancel(ctx), c)
+	} else {
+		t.mu.Unlock()
+	}
+	select {
+	case <-c.ready:
+		return c, c.err
+	case <-ctx.Done():
+		return nil, fault.Wrap(fault.Timeout, ctx.Err())
+	}
+}
+
+func (t *Topic) makeChannel(ctx context.Context, c *channelInUse) {
+	var err error
+	switch {
+	case t.mem != nil:
+		t.mem.attach(c)
+	case IsEphemeral(c.name):
+		err = t.makeEphemeral(ctx, c)
+	default:
+		err = t.makeDurable(ctx, c)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if err == nil && t.gone != nil {
+		err = t.gone
+	}
+	if err != nil {
+		c.err = fmt.Errorf("create channel %s of topic %s: %w", c.name, t.name, err)
+		delete(t.channels, c.name)
+	}
+	close(c.ready)
+}
+
+// makeDurable brings a channel that metadata knows, or is told of now, into
+// use: its start is committed on every partition before it serves.
+func (t *Topic) makeDurable(ctx context.Context, c *channelInUse) error {
+	m, err := t.metaChannel(ctx, c.name)
+	if err != nil {
+		return err
+	}
+	c.id = m.ID
+	fresh := false
+	for i := range t.parts {
+		p := &t.parts[i]
+		t.open(p)
+		known, before, err := p.channelBefore(ctx, c.id)
+		if err != nil {
+			return err
+		}
+		fresh = fresh || !known
+		c.before += before
+		if err := p.do(ctx, partition.CreateChannel{Key: p.key, Channel: c.id}); err != nil {
+			return err
+		}
+	}
+	cfg := t.channelConfig(c.name)
+	cfg.Fresh = fresh
+	c.ch = delivery.NewChannel(cfg)
+	c.ch.SetPaused(m.Paused)
+	for i := range t.parts {
+		p := &t.parts[i]
+		log, err := p.log(ctx)
+		if err != nil {
+			return err
+		}
+		lane := c.ch.AddLane(p.key.Partition, log, p.machine)
+		c.lanes = append(c.lanes, lane)
+		p.machine.Attach(p.key.Topic, p.key.Partition, c.id, lane)
+	}
+	return nil
+}
+
+// metaChannel makes the channel in metadata, or finds it there. One that is
+// being deleted is waited for.
+func (t *Topic) metaChannel(ctx context.Context, name string) (*meta.Channel, error) {
+	type answer struct {
+		c   *meta.Channel
+		err error
+	}
+	for {
+		got := make(chan answer, 1)
+		t.b.o.Meta.CreateChannel(t.id, name, func(c *meta.Channel, err error) { got <- answer{c, err} })
+		select {
+		case a := <-got:
+			if fault.CodeOf(a.err) != fault.Deleting || a.c == nil {
+				return a.c, a.err
+			}
+		case <-ctx.Done():
+			return nil, fault.Wrap(fault.Timeout, ctx.Err())
+		}
+		select {
+		case <-time.After(deletionPoll):
+		case <-ctx.Done():
+			return nil, fault.Wrap(fault.Timeout, ctx.Err())
+		}
+	}
+}
+
+// deletionPoll is how often a name that is being deleted is asked for again.
+const deletionPoll = 5 * time.Millisecond
+
+func (t *Topic) channelConfig(name string) delivery.Config {
+	o := &t.b.o
+	return delivery.Config{
+		Topic: t.name, Name: name, Codec: t.codec, Clock: o.Clock,
+		MaxConsumers: o.MaxConsumers, WaitOnDisconnect: o.WaitOnDisconnect,
+		MaxRequeueDelay: o.MaxRequeueDelay, Logger: o.Logger,
+	}
+}
+
+// channelBefore asks whether the shard knows the channel, and how many
+// messages it was given since the process started.
+func (p *part) channelBefore(ctx context.Context, id uint64) (known bool, count int64, err error) {
+	err = p.query(ctx, func(v *partition.View) {
+		pv, ok := v.Partition(p.key)
+		if !ok {
+			return
+		}
+		for _, c := range pv.Channels {
+			if c.ID == id {
+				known, count = true, given(&pv)
+			}
+		}
+	})
+	return known, count, err
+}
+
+// given is how many messages of this process's time the partition has handed
+// to its channels.
+func given(pv *partition.PartitionView) int64 { return max(pv.MessageCount-pv.Depth(), 0) }
+
+func (p *part) query(ctx context.Context, f func(*partition.View)) error {
+	done := make(chan struct{})
+	p.machine.Query(func(v *partition.View) {
+		if v != nil {
+			f(v)
+		}
+		close(done)
+	})
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return fault.Wrap(fault.Timeout, ctx.Err())
+	}
+}
+
+// log is the partition's log, which the lanes read.
+func (p *part) log(ctx context.Context) (log delivery.Log, err error) {
+	err = p.query(ctx, func(v *partition.View) {
+		if l := v.Log(p.key); l != nil {
+			log = l
+		}
+	})
+	if err == nil && log == nil {
+		err = fault.New(fault.TopicNotFound, "partition is closed")
+	}
+	return log, err
+}

@@ -1,0 +1,216 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// defaultServer is where a node's HTTP API listens when nobody said otherwise.
+const defaultServer = "127.0.0.1:4151"
+
+// server is a node's HTTP API as the commands use it.
+type server struct {
+	addr    string // HOST:PORT
+	timeout time.Duration
+	http    *http.Client
+}
+
+func serverFlags(cmd *cobra.Command) *server {
+	addr := os.Getenv("TIDINGS_SERVER")
+	if addr == "" {
+		addr = defaultServer
+	}
+	srv := &server{http: &http.Client{}}
+	cmd.Flags().StringVarP(&srv.addr, "server", "s", addr, "HTTP address of a node (environment TIDINGS_SERVER)")
+	cmd.Flags().DurationVar(&srv.timeout, "timeout", 30*time.Second, "how long to wait for an answer")
+	return srv
+}
+
+// call sends a request and returns the answer's body. An answer that is not
+// 200 becomes an error with the right exit code.
+func (srv *server) call(ctx context.Context, method, path string, query url.Values, header http.Header, body []byte) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, srv.timeout)
+	defer cancel()
+	addr := strings.TrimSuffix(strings.TrimPrefix(srv.addr, "http://"), "/")
+	u := url.URL{Scheme: "http", Host: addr, Path: path, RawQuery: query.Encode()}
+	req, err := http.NewRequestWithContext(ctx, method, u.String(), bytes.NewReader(body))
+	if err != nil {
+		return nil, usagef("--server %q: %w", srv.addr, err)
+	}
+	for k, v := range header {
+		req.Header[k] = v
+	}
+	resp, err := srv.http.Do(req)
+	if err != nil {
+		return nil, srv.unreachable(ctx, err)
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return nil, srv.unreachable(ctx, err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		return nil, refused(resp.StatusCode, answer, query)
+	}
+	return answer, nil
+}
+
+func (srv *server) unreachable(ctx context.Context, err error) error {
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return failf(exitTimeout, "no answer from %s within %s; it may still have been done", srv.addr, srv.timeout)
+	}
+	if ctx.Err() != nil {
+		return failf(exitFailure, "interrupted")
+	}
+	var op *net.OpError
+	if errors.As(err, &op) {
+		err = op
+	}
+	return failf(exitUnreachable, "can't reach a node at %s: %w; start one with `tidings dev`, or name another with --server", srv.addr, err)
+}
+
+// refused turns an error answer into words.
+func refused(status int, body []byte, query url.Values) error {
+	var msg struct{ Message string }
+	if json.Unmarshal(body, &msg) != nil || msg.Message == "" {
+		msg.Message = strings.TrimSpace(string(body))
+	}
+	topic, channel := query.Get("topic"), query.Get("channel")
+	switch msg.Message {
+	case "TOPIC_NOT_FOUND":
+		return failf(exitNotFound, "topic %s not found; `tidings topic ls` lists what is there", topic)
+	case "CHANNEL_NOT_FOUND":
+		return failf(exitNotFound, "channel %s not found on topic %s; `tidings channel ls %s` lists what is there", channel, topic, topic)
+	case "INVALID_TOPIC", "INVALID_ARG_TOPIC":
+		return usagef("topic %q: a name has 1 to 64 of the characters . a-z A-Z 0-9 _ - and may end in #ephemeral", topic)
+	case "INVALID_ARG_CHANNEL":
+		return usagef("channel %q: a name has 1 to 64 of the characters . a-z A-Z 0-9 _ - and may end in #ephemeral", channel)
+	case "MSG_TOO_BIG", "BODY_TOO_BIG":
+		return failf(exitFailure, "message is larger than the node takes (%s); see --max-msg-size and --max-body-size of the node", msg.Message)
+	case "MSG_EMPTY":
+		return usagef("message is empty; NSQ has no empty messages")
+	case "DISK_RESERVE":
+		return failf(exitFailure, "refused: the node's disk is full down to its reserve; consume, empty or delete something, or free disk space")
+	}
+	code := exitFailure
+	switch status {
+	case http.StatusUnauthorized, http.StatusForbidden:
+		code = exitDenied
+	case http.StatusConflict:
+		code = exitConflict
+	}
+	return failf(code, "refused with status %d: %s", status, msg.Message)
+}
+
+// stats is the part of /stats that the commands show; the names are NSQ's.
+type stats struct {
+	Version string      `json:"version"`
+	Health  string      `json:"health"`
+	Topics  []topicStat `json:"topics"`
+}
+
+type topicStat struct {
+	Name     string        `json:"topic_name"`
+	Depth    int64         `json:"depth"`
+	Messages int64         `json:"message_count"`
+	Bytes    int64         `json:"message_bytes"`
+	Paused   bool          `json:"paused"`
+	Channels []channelStat `json:"channels"`
+}
+
+type channelStat struct {
+	Name     string `json:"channel_name"`
+	Depth    int64  `json:"depth"`
+	InFlight int64  `json:"in_flight_count"`
+	Deferred int64  `json:"deferred_count"`
+	Messages int64  `json:"message_count"`
+	Requeued int64  `json:"requeue_count"`
+	TimedOut int64  `json:"timeout_count"`
+	Clients  int    `json:"client_count"`
+	Paused   bool   `json:"paused"`
+}
+
+// stats asks for all topics, one topic, or one channel.
+func (srv *server) stats(ctx context.Context, topic, channel string) (stats, error) {
+	q := url.Values{"format": {"json"}, "include_clients": {"false"}, "include_mem": {"false"}}
+	if topic != "" {
+		q.Set("topic", topic)
+	}
+	if channel != "" {
+		q.Set("channel", channel)
+	}
+	body, err := srv.call(ctx, http.MethodGet, "/stats", q, nil, nil)
+	if err != nil {
+		return stats{}, err
+	}
+	var st stats
+	if err := json.Unmarshal(body, &st); err != nil {
+		return stats{}, failf(exitFailure, "read /stats of %s: %w", srv.addr, err)
+	}
+	return st, nil
+}
+
+// topic asks for one topic, which has to be there.
+func (srv *server) topic(ctx context.Context, name string) (topicStat, error) {
+	st, err := srv.stats(ctx, name, "")
+	if err != nil {
+		return topicStat{}, err
+	}
+	for _, t := range st.Topics {
+		if t.Name == name {
+			return t, nil
+		}
+	}
+	return topicStat{}, refused(http.StatusNotFound, []byte(`{"message":"TOPIC_NOT_FOUND"}`), url.Values{"topic": {name}})
+}
+
+// channel asks for one channel, which has to be there.
+func (srv *server) channel(ctx context.Context, topic, name string) (channelStat, error) {
+	t, err := srv.topic(ctx, topic)
+	if err != nil {
+		return channelStat{}, err
+	}
+	for _, c := range t.Channels {
+		if c.Name == name {
+			return c, nil
+		}
+	}
+	return channelStat{}, refused(http.StatusNotFound, []byte(`{"message":"CHANNEL_NOT_FOUND"}`), url.Values{"topic": {topic}, "channel": {name}})
+}
+
+// tcpAddr is where the node takes NSQ TCP clients: the HTTP address's host
+// with the port that /info names.
+func (srv *server) tcpAddr(ctx context.Context) (string, error) {
+	body, err := srv.call(ctx, http.MethodGet, "/info", nil, nil, nil)
+	if err != nil {
+		return "", err
+	}
+	var info struct {
+		TCPPort int `json:"tcp_port"`
+	}
+	if err := json.Unmarshal(body, &info); err != nil || info.TCPPort <= 0 {
+		return "", failf(exitFailure, "read /info of %s: no TCP port in %q", srv.addr, body)
+	}
+	host, _, err := net.SplitHostPort(srv.addr)
+	if err != nil {
+		return "", usagef("--server %q: want HOST:PORT", srv.addr)
+	}
+	return net.JoinHostPort(host, strconv.Itoa(info.TCPPort)), nil
+}
+
+func (srv *server) post(ctx context.Context, path string, query url.Values) error {
+	_, err := srv.call(ctx, http.MethodPost, path, query, nil, nil)
+	return err
+}

@@ -1,0 +1,359 @@
+// Package node builds everything a node is made of and runs it.
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"path"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tidings-io/tidings/internal/broker"
+	"github.com/tidings-io/tidings/internal/broker/partition"
+	"github.com/tidings-io/tidings/internal/config"
+	"github.com/tidings-io/tidings/internal/front/admin"
+	"github.com/tidings-io/tidings/internal/front/nsq"
+	"github.com/tidings-io/tidings/internal/meta"
+	"github.com/tidings-io/tidings/internal/seglog"
+	"github.com/tidings-io/tidings/internal/shard"
+	"github.com/tidings-io/tidings/internal/vfs"
+	"github.com/tidings-io/tidings/internal/wal"
+)
+
+// Options of a node.
+type Options struct {
+	Config   config.Config
+	FS       vfs.FS
+	Logger   *slog.Logger
+	LogLevel *slog.LevelVar // changed by PUT /config/log_level
+}
+
+// Addrs are where a node listens, with the ports it really got.
+type Addrs struct{ TCP, HTTP, Admin string }
+
+// Node is a data folder, the engine on it, and the fronts.
+type Node struct {
+	cfg    config.Config
+	fs     vfs.FS
+	log    *slog.Logger
+	dir    *dataDir
+	fronts listeners
+
+	wal      *wal.WAL
+	store    *seglog.Store
+	groups   []*shard.Group // 0: metadata
+	machines []*partition.Machine
+	flusher  *shard.Flusher
+	reserve  *reserve
+	broker   *broker.Broker
+	nsq      *nsq.Front
+	admin    *admin.Front
+}
+
+// listeners are the sockets, bound before anything is opened, so that a busy
+// port is known at once.
+type listeners struct{ tcp, http, admin net.Listener }
+
+func (l listeners) close() {
+	for _, x := range []net.Listener{l.tcp, l.http, l.admin} {
+		if x != nil {
+			x.Close() //nolint:errcheck // nothing was accepted yet
+		}
+	}
+}
+
+// New binds the sockets, takes the data folder and recovers what is in it. The
+// node serves when Run does.
+func New(o Options) (*Node, error) {
+	started := time.Now()
+	n := &Node{cfg: o.Config, fs: o.FS, log: o.Logger}
+	if err := n.listen(); err != nil {
+		return nil, err
+	}
+	if err := n.open(); err != nil {
+		n.fronts.close()
+		return nil, err
+	}
+	if err := n.buildFronts(o.LogLevel, started); err != nil {
+		n.fronts.close()
+		return nil, err
+	}
+	return n, nil
+}
+
+func (n *Node) listen() error {
+	for _, l := range []struct {
+		flag, addr string
+		to         *net.Listener
+	}{
+		{"tcp-address", n.cfg.TCPAddress, &n.fronts.tcp},
+		{"http-address", n.cfg.HTTPAddress, &n.fronts.http},
+		{"admin-address", n.cfg.AdminAddress, &n.fronts.admin},
+	} {
+		if l.addr == "" {
+			continue
+		}
+		var err error
+		if *l.to, err = net.Listen("tcp", l.addr); err != nil {
+			n.fronts.close()
+			return fmt.Errorf("listen on %s: %w; choose another address with --%s", l.addr, err, l.flag)
+		}
+	}
+	return nil
+}
+
+// Addrs says where the node listens.
+func (n *Node) Addrs() Addrs {
+	a := Addrs{TCP: n.fronts.tcp.Addr().String(), HTTP: n.fronts.http.Addr().String()}
+	if n.fronts.admin != nil {
+		a.Admin = n.fronts.admin.Addr().String()
+	}
+	return a
+}
+
+// open takes the data folder and builds the engine and the domain on it.
+func (n *Node) open() (err error) {
+	started := time.Now()
+	if n.dir, err = openDataDir(n.fs, filepath.ToSlash(n.cfg.DataPath), n.cfg.DataShards); err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, n.dir.lock.Close())
+		}
+	}()
+	if n.dir.DataShards != n.cfg.DataShards {
+		n.log.Warn("the data folder keeps its number of shards", "data_shards", n.dir.DataShards, "asked", n.cfg.DataShards)
+	}
+	segment := n.segmentSize()
+	n.wal, err = wal.Open(n.fs, path.Join(n.dir.path, "wal"), wal.Options{SegmentSize: segment, Logger: n.log})
+	if damaged, ok := errors.AsType[*wal.CorruptError](err); ok {
+		return fmt.Errorf("%w; `tidings log repair --data-path %s` shows what would be lost by going on", damaged, n.cfg.DataPath)
+	}
+	if err != nil {
+		return fmt.Errorf("open write-ahead log: %w", err)
+	}
+	n.store, err = seglog.Open(n.fs, path.Join(n.dir.path, "topics"), seglog.Options{
+		SegmentSize: int64(n.cfg.SegmentSize), TailBytes: int64(n.cfg.TailSize), Logger: n.log,
+	})
+	if err != nil {
+		return fmt.Errorf("open topics: %w", err)
+	}
+	n.reserve = &reserve{
+		fs: n.fs, dir: n.dir.path, segment: segment, fixed: int64(n.cfg.DiskReserve), log: n.log, pressure: n.relieve,
+	}
+	n.reserve.look()
+	if err := n.openGroups(min(int64(n.cfg.CheckpointSize), 4*segment)); err != nil {
+		return err
+	}
+	n.log.Debug("recovered", "data_path", n.cfg.DataPath, "took", time.Since(started))
+	return nil
+}
+
+// segmentSize is the WAL's segment size: as configured, but at most a
+// thirty-second of the volume, so that the reserve leaves room on small ones.
+func (n *Node) segmentSize() int64 {
+	size := int64(n.cfg.WALSegmentSize)
+	if u, err := n.fs.Usage(n.dir.path); err == nil && u.Total > 0 {
+		size = min(size, max(u.Total/32, 1<<20))
+	}
+	return size
+}
+
+// openGroups opens the metadata group and the data shards on the WAL.
+func (n *Node) openGroups(checkpointBytes int64) error {
+	metaGroup := &late{}
+	m, err := meta.New(meta.Options{
+		Node: meta.Node{ID: n.dir.RaftID, Name: n.name()}, Wake: metaGroup.wake, Shards: n.dir.DataShards,
+	})
+	if err != nil {
+		return fmt.Errorf("make metadata: %w", err)
+	}
+	if err := n.openGroup(meta.GroupID, m, metaGroup, checkpointBytes); err != nil {
+		return err
+	}
+	for id := uint32(1); id <= uint32(n.dir.DataShards); id++ {
+		g := &late{}
+		pm := partition.New(partition.Options{
+			Shard: id, Store: n.store, FS: n.fs, Dir: path.Join(n.shardDir(id), "parked"),
+			Wake: g.wake, WakeFlusher: n.wakeFlusher, Reserve: n.reserve.Reached, InboxBytes: int64(n.cfg.MaxInboxSize), TailBytes: int64(n.cfg.TailSize),
+		})
+		if err := n.openGroup(id, pm, g, checkpointBytes); err != nil {
+			return err
+		}
+		n.machines = append(n.machines, pm)
+	}
+	n.flusher = shard.NewFlusher(shard.FlusherOptions{
+		Store: n.store, WAL: n.wal, Groups: n.groups, Logger: n.log, CheckpointBytes: checkpointBytes,
+		TailLimit: 4 * int64(n.cfg.TailSize),
+		// the store knows every log that a shard has restored or opened
+		Sweep: func() error { return n.store.Sweep(func(seglog.LogID) bool { return false }) },
+	})
+	n.broker = broker.New(broker.Options{
+		Meta: m, Machines: n.machines, MaxConsumers: n.cfg.MaxChannelConsumers, MemQueueSize: n.cfg.MemQueueSize,
+		WaitOnDisconnect: !n.cfg.RequeueOnDisconnect, MaxRequeueDelay: n.cfg.MaxReqTimeout,
+		Health: n.health, Logger: n.log,
+	})
+	return nil
+}
+
+// late is a group that a machine can wake before the group is there.
+type late struct{ g *shard.Group }
+
+func (l *late) wake() {
+	if l.g != nil {
+		l.g.Wake()
+	}
+}
+
+func (n *Node) wakeFlusher() {
+	if n.flusher != nil {
+		n.flusher.Wake()
+	}
+}
+
+func (n *Node) shardDir(id uint32) string {
+	return path.Join(n.dir.path, "shards", strconv.FormatUint(uint64(id), 10))
+}
+
+func (n *Node) openGroup(id uint32, m shard.Machine, l *late, checkpointBytes int64) error {
+	g, err := shard.Open(shard.Options{
+		ID: id, RaftID: n.dir.RaftID, Dir: n.shardDir(id), FS: n.fs, WAL: n.wal, Machine: m,
+		Async: !n.cfg.SyncStorage, Logger: n.log.With("shard", id),
+		CheckpointBytes: checkpointBytes, CheckpointAge: n.cfg.CheckpointAge,
+	})
+	if err != nil {
+		return fmt.Errorf("open shard %d: %w", id, err)
+	}
+	l.g = g
+	n.groups = append(n.groups, g)
+	return nil
+}
+
+// relieve asks every shard for a checkpoint: files are deleted and the WAL is
+// released only behind checkpoints.
+func (n *Node) relieve() {
+	for _, g := range n.groups {
+		g.RequestCheckpoint()
+	}
+}
+
+// health is nil while the node takes publishes.
+func (n *Node) health() error {
+	if n.reserve.Reached() {
+		return fmt.Errorf("disk reserve reached: %d bytes free", n.reserve.free.Load())
+	}
+	return nil
+}
+
+func (n *Node) name() string {
+	if n.cfg.Node != "" {
+		return n.cfg.Node
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		return n.dir.NodeID
+	}
+	return host
+}
+
+// Run recovers leadership, serves until ctx ends or something that can't be
+// lived without fails, and stops in order: fronts, deliveries, groups with the
+// flusher, the WAL, files. ready is called when the node serves.
+func (n *Node) Run(ctx context.Context, ready func()) error {
+	background := context.WithoutCancel(ctx)
+	log, stopLog := context.WithCancel(background)
+	defer stopLog()
+	engine, stopEngine := context.WithCancelCause(background)
+	defer stopEngine(nil)
+	start := func(eg *errgroup.Group, ctx context.Context, name string, run func(context.Context) error) {
+		eg.Go(func() error {
+			err := run(ctx)
+			if err != nil {
+				err = fmt.Errorf("%s: %w", name, err)
+				stopEngine(err)
+			}
+			return err
+		})
+	}
+	var logRuns, engineRuns errgroup.Group
+	start(&logRuns, log, "write-ahead log", n.wal.Run)
+	start(&engineRuns, engine, "flusher", n.flusher.Run)
+	start(&engineRuns, engine, "disk reserve", n.reserve.Run)
+	for i, g := range n.groups {
+		start(&engineRuns, engine, fmt.Sprintf("shard %d", i), g.Run)
+	}
+	err := n.serve(ctx, engine, ready)
+	stopEngine(nil)
+	err = errors.Join(engineRuns.Wait(), err)
+	stopLog()
+	return firstCause(errors.Join(logRuns.Wait(), err, n.close()))
+}
+
+// firstCause keeps the text of a joined error short: what broke first says it
+// all, the rest is its echo.
+func firstCause(err error) error {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		return firstCause(joined.Unwrap()[0])
+	}
+	return err
+}
+
+// serve runs the fronts while ctx and the engine live. This is the order of a
+// stop: the fronts stop accepting, deliveries end, what consumers answered is
+// committed; then Run stops the groups, the WAL and the files.
+func (n *Node) serve(ctx, engine context.Context, ready func()) error {
+	for _, g := range n.groups {
+		if err := g.LeadReady(engine); err != nil {
+			return errors.Join(err, context.Cause(engine))
+		}
+	}
+	if err := n.broker.Recover(engine); err != nil {
+		return errors.Join(err, context.Cause(engine))
+	}
+	fronts, stopFronts := context.WithCancel(ctx)
+	defer stopFronts()
+	defer context.AfterFunc(engine, stopFronts)()
+	var eg errgroup.Group
+	for _, run := range n.frontRuns() {
+		eg.Go(func() error {
+			defer stopFronts()
+			return run(fronts)
+		})
+	}
+	eg.Go(func() error { // consumers are told before their connections close
+		<-fronts.Done()
+		n.broker.Exit()
+		return nil
+	})
+	a := n.Addrs()
+	n.log.Info("listening", "tcp", a.TCP, "http", a.HTTP, "admin", a.Admin, "data_path", n.cfg.DataPath)
+	ready()
+	err := eg.Wait()
+	settle, cancel := context.WithTimeout(engine, settleTimeout)
+	defer cancel()
+	if engine.Err() == nil {
+		err = errors.Join(err, n.broker.Settle(settle))
+	}
+	return err
+}
+
+// settleTimeout bounds how long a stop waits for the last answers to commit.
+const settleTimeout = time.Second
+
+// close gives the data folder back.
+func (n *Node) close() error {
+	err := errors.Join(n.wal.Close(), n.store.Close(), n.dir.lock.Close())
+	if errors.Is(err, fs.ErrClosed) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,79 @@
+package node
+
+import (
+	"context"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/tidings-io/tidings/internal/vfs"
+)
+
+// reservePoll is how often free space is asked for. A volume that fills at
+// 2 GB/s loses 200 MB between two looks, less than the reserve of a volume of
+// that speed; the write-ahead log's spare segments are stock beyond it.
+const reservePoll = 100 * time.Millisecond
+
+// reserve watches the free space of the data volume. Publishing stops while it
+// is below the reserve; finishing, emptying and checkpoints go on, so a full
+// disk can be drained.
+type reserve struct {
+	fs       vfs.FS
+	dir      string
+	segment  int64  // bytes of one WAL segment
+	fixed    int64  // from the configuration; 0: computed
+	pressure func() // asks for checkpoints, which release space
+	log      *slog.Logger
+	reached  atomic.Bool
+	free     atomic.Int64
+}
+
+// Reached reports whether publishing has to stop.
+func (r *reserve) Reached() bool { return r.reached.Load() }
+
+// bytes is the reserve for a volume of the given size: three WAL segments and
+// a checkpoint's worth, or five percent of the volume up to 1 GiB, whichever
+// is more.
+func (r *reserve) bytes(total int64) int64 {
+	if r.fixed > 0 {
+		return r.fixed
+	}
+	return max(3*r.segment+min(r.segment, 16<<20), min(total/20, 1<<30))
+}
+
+func (r *reserve) look() {
+	u, err := r.fs.Usage(r.dir)
+	if err != nil {
+		r.log.Warn("read free disk space", "dir", r.dir, "err", err)
+		return
+	}
+	r.free.Store(u.Free)
+	limit := r.bytes(u.Total)
+	below := u.Free < limit
+	if below != r.reached.Swap(below) {
+		if below {
+			r.log.Error("disk reserve reached: publishing stops until space is freed", "dir", r.dir, "free_bytes", u.Free, "reserve_bytes", limit)
+		} else {
+			r.log.Info("disk space is back: publishing goes on", "dir", r.dir, "free_bytes", u.Free, "reserve_bytes", limit)
+		}
+	}
+}
+
+// Run looks until ctx ends.
+func (r *reserve) Run(ctx context.Context) error {
+	tick := time.NewTicker(reservePoll)
+	defer tick.Stop()
+	var asked time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case now := <-tick.C:
+			r.look()
+			if r.Reached() && now.Sub(asked) >= 250*time.Millisecond {
+				asked = now
+				r.pressure()
+			}
+		}
+	}
+}
