@@ -13,7 +13,9 @@ import (
 //
 //	0   8  magic "tidings\x01"
 //	8   4  format version, 1
-//	12  4  CRC32C over everything from byte 16 to the end
+//	12  4  CRC32C over bytes 0–11 and everything from byte 16 to the end; it
+//	       stands here in every version, so that a damaged version number is
+//	       told from a new one
 //	16  …  uvarints: shard, sequence, index, term, taken (unix ns),
 //	       hard state (term, vote, commit), five counted lists of the
 //	       membership (voters, learners, outgoing voters, next learners; the
@@ -79,8 +81,13 @@ func (m *manifest) encode() []byte {
 func seal(b []byte) []byte {
 	copy(b, manifestMagic)
 	binary.LittleEndian.PutUint32(b[8:], manifestVersion)
-	binary.LittleEndian.PutUint32(b[12:], crc32.Checksum(b[manifestHeader:], castagnoli))
+	binary.LittleEndian.PutUint32(b[12:], manifestSum(b))
 	return b
+}
+
+// manifestSum is the checksum of a file.
+func manifestSum(b []byte) uint32 {
+	return crc32.Update(crc32.Checksum(b[:12], castagnoli), castagnoli, b[manifestHeader:])
 }
 
 // decodeManifest reads the bytes of a file: ErrManifest or ErrManifestVersion
@@ -89,11 +96,11 @@ func decodeManifest(b []byte) (*manifest, error) {
 	if len(b) < manifestHeader || string(b[:8]) != manifestMagic {
 		return nil, fmt.Errorf("read header: %w", ErrManifest)
 	}
+	if binary.LittleEndian.Uint32(b[12:]) != manifestSum(b) {
+		return nil, fmt.Errorf("check sum: %w", ErrManifest)
+	}
 	if v := binary.LittleEndian.Uint32(b[8:]); v != manifestVersion {
 		return nil, fmt.Errorf("read version %d: %w", v, ErrManifestVersion)
-	}
-	if binary.LittleEndian.Uint32(b[12:]) != crc32.Checksum(b[manifestHeader:], castagnoli) {
-		return nil, fmt.Errorf("check sum: %w", ErrManifest)
 	}
 	r := reader{b: b[manifestHeader:]}
 	m := &manifest{

@@ -2,6 +2,7 @@ package shard
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"testing"
 
@@ -43,8 +44,8 @@ func TestManifestNoticesEveryBit(t *testing.T) {
 	for i := range b {
 		for bit := range 8 {
 			b[i] ^= 1 << bit
-			if _, err := decodeManifest(b); err == nil {
-				t.Errorf("bit %d of byte %d flipped unseen", bit, i)
+			if _, err := decodeManifest(b); !errors.Is(err, ErrManifest) {
+				t.Errorf("bit %d of byte %d flipped: %v", bit, i, err)
 			}
 			b[i] ^= 1 << bit
 		}
@@ -53,6 +54,17 @@ func TestManifestNoticesEveryBit(t *testing.T) {
 		if _, err := decodeManifest(b[:n]); !errors.Is(err, ErrManifest) {
 			t.Errorf("cut at %d: %v", n, err)
 		}
+	}
+}
+
+// A version that another program has written on purpose is not damage: there
+// is no way back to an older checkpoint from it.
+func TestManifestOfAnotherVersion(t *testing.T) {
+	b := sampleManifest().encode()
+	b[8]++
+	binary.LittleEndian.PutUint32(b[12:], manifestSum(b))
+	if _, err := decodeManifest(b); !errors.Is(err, ErrManifestVersion) {
+		t.Errorf("version %d: %v", b[8], err)
 	}
 }
 
