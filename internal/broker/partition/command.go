@@ -6,6 +6,9 @@ package partition
 type Command interface {
 	// key is the partition that the command is about.
 	key() Key
+	kind() kind
+	// payload appends what stands behind the key.
+	payload(buf []byte) []byte
 }
 
 // Key names a partition of one incarnation of a topic.

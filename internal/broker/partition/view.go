@@ -1,5 +1,7 @@
 package partition
 
+import "github.com/tidings-io/tidings/internal/seglog"
+
 // PartitionView is a partition as statistics want it.
 type PartitionView struct {
 	Key
@@ -29,7 +31,8 @@ type ChannelView struct {
 	Ranges    int   // finished or parked ranges above the floor
 	Parked    int64 // parked messages
 	// Backlog is how many messages below the limit are neither finished nor
-	// parked; those in flight are among them.
+	// parked; those in flight are among them. An ephemeral channel's lane
+	// knows its own, here it is 0.
 	Backlog int64
 	Lane    Lane // nil: not attached
 }
@@ -37,8 +40,60 @@ type ChannelView struct {
 // View reads the state on the shard's loop; it is valid during the Query only.
 type View struct{ m *Machine }
 
-// Partition returns one partition.
-func (v *View) Partition(k Key) (PartitionView, bool) { return PartitionView{}, false }
+// Leading reports whether this node leads the shard.
+func (v *View) Leading() bool { return v.m.leading }
 
-// Each returns all partitions, by topic and partition.
-func (v *View) Each(f func(PartitionView)) {}
+// Partition returns one partition.
+func (v *View) Partition(k Key) (PartitionView, bool) {
+	p := v.m.partitions[k]
+	if p == nil {
+		return PartitionView{}, false
+	}
+	return p.view(), true
+}
+
+// Each calls f for all partitions, by topic and partition.
+func (v *View) Each(f func(PartitionView)) {
+	for _, p := range v.m.sorted {
+		f(p.view())
+	}
+}
+
+// Log returns a partition's log, for reading by any goroutine; nil when the
+// partition is not open.
+func (v *View) Log(k Key) *seglog.Log {
+	if p := v.m.partitions[k]; p != nil {
+		return p.log
+	}
+	return nil
+}
+
+// view describes the partition.
+func (p *partition) view() PartitionView {
+	v := PartitionView{
+		Key: p.Key, Name: p.name, Start: p.start, End: p.end, HandOver: p.handOver, Paused: p.paused,
+		MessageCount: p.messages, MessageBytes: p.bytes, LogBytes: p.log.Bytes(),
+		Channels: make([]ChannelView, 0, len(p.channels)),
+	}
+	for _, c := range p.channels {
+		v.Channels = append(v.Channels, c.view(p.handOver))
+	}
+	return v
+}
+
+// view describes the channel.
+func (c *channel) view(limit int64) ChannelView {
+	v := ChannelView{
+		ID: c.id, Ephemeral: c.ephemeral, Epoch: c.epoch, Floor: c.floor, Limit: limit, Ranges: c.ranges.Len(),
+	}
+	if c.parked != nil {
+		v.Parked = c.parked.Len()
+	}
+	if c.lane != nil {
+		v.Lane = c.lane.lane
+	}
+	if !c.ephemeral {
+		v.Backlog = max(0, limit-c.floor-c.ranges.Count())
+	}
+	return v
+}
