@@ -320,10 +320,8 @@ func (l *Log) removeUnknown() bool {
 // leave takes a dropped log's folders away and forgets it.
 func (l *Log) leave() {
 	s := l.store
-	if len(l.dir()) > 0 {
-		_ = s.fs.Remove(l.dir())           // missing, or not empty: Sweep sees to it
-		_ = s.fs.Remove(path.Dir(l.dir())) // other partitions may be in it
-	}
+	_ = s.fs.Remove(l.dir())           // missing, or not empty: Sweep sees to it
+	_ = s.fs.Remove(path.Dir(l.dir())) // other partitions may be in it
 	s.mu.Lock()
 	if s.logs[l.id] == l {
 		delete(s.logs, l.id)

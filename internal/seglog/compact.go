@@ -184,9 +184,8 @@ func (c *copier) run(old []*segment) error {
 	if err := c.writeOut(); err != nil {
 		return err
 	}
-	c.seg.size = c.pos()
-	c.buf = c.index.appendFooter(c.buf, c.log.seed, c.seg.size)
 	size := c.seg.size
+	c.buf = c.index.appendFooter(c.buf, c.log.seed, size)
 	err := c.writeOut()
 	c.seg.size, c.seg.sealed = size, true
 	return err

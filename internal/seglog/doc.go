@@ -1,39 +1,55 @@
-// Package seglog keeps the messages of partitions: for each partition one Log,
-// the newest batches in memory (the tail), the rest in segment files that are
-// written in the background.
+// Package seglog keeps the log of each partition: a tail in memory and, behind
+// it, segment files that are written in the background.
+//
+// Nothing here is what an acknowledgement waits for. The WAL makes a batch
+// durable; a log takes the batch at apply, serves it, and moves it to a file
+// when the node's tail budget is used up or a checkpoint needs it there.
 //
 // # Owners
 //
-// The shard's loop appends and moves the start. The node's flusher, one
-// goroutine, is the only one that writes, syncs and removes files: FlushOldest,
-// Checkpoint, Published, Compact, Remove. Any goroutine may Read. Log.mu guards
-// what they share and is never held across I/O.
+// A [Log] is touched from three sides. The shard loop calls Append,
+// AdvanceStart, SetPinned and Drop: none of them does I/O. Any goroutine calls
+// Read, Start, End and Bytes. One goroutine per node, the flusher, calls
+// everything that writes: FlushOldest, Checkpoint, Published, Compact, Sweep.
+// Log.mu, Store.mu and the locks of the open files are never held together, nor
+// across I/O or a callback.
 //
-// # On disk
+// # Crash safety
 //
-// A segment is <dir>/<topic>/<partition>/<first offset>[-<generation>].seg:
+// A checkpoint's state describes a log exactly as it was at one Raft index:
+// segment files with their sizes, and a small tail inline. What a file holds
+// beyond its recorded size, and files that the state does not name, were
+// written after the checkpoint; replay writes them again. So a restored log
+// cuts its last file to the recorded size before it appends to it, and nothing
+// stands twice. A file that is no longer needed is removed when the last two
+// complete checkpoints do not name it, because recovery may fall back from the
+// newest to the older one.
 //
-//	header, 40 bytes: magic, format version, partition, topic, first offset,
-//	    generation, CRC32C
-//	then for each batch
-//	    prefix, 24 bytes: magic, CRC32C, Raft index, time base in unix ns
-//	    the record batch, stamped with base offset and leader epoch
-//	and, in a sealed one, a footer: the sparse index with a CRC32C
+// Whole batches below the start offset that no parked message pins may be
+// missing from any state: what moved the start is a committed entry, and
+// replay applies it before anything is served.
 //
-// The prefix's checksum covers topic, partition, index, time and the batch
-// header's bytes 0–20, which Kafka's own CRC leaves out. A reader checks both
-// before a byte leaves the file. Integers are little-endian, those of the
-// record batch big-endian as Kafka has them.
+// # Files
 //
-// # What is durable
+//	topics/<incarnation>/<partition>/<first offset, 20 digits>[-<generation>].seg
 //
-// Nothing here is synced before it has to be: until then the write-ahead log
-// holds it. Checkpoint makes everything that the log has durable, in files or,
-// for small tails, in the state itself, and returns that state. After a crash
-// Restore takes the state up and the shard appends again what came later; a
-// batch that is there already is passed over.
+// The generation is above zero in the result of a compaction. All integers are
+// big-endian, all checksums CRC32C. A segment is
 //
-// A file that is not needed any more is dead: it stays until two published
-// checkpoints do without it, because recovery may fall back from the newest
-// checkpoint to the one before.
+//	header   magic "TSEG", format version u16, 0 u16, incarnation u64,
+//	         first offset i64, partition i32, generation u32, 0 u32, crc u32
+//	frames   (prefix, batch)*
+//	footer   only in a sealed segment: magic "TSIX", count u32,
+//	         (offset i64, position i64, Raft index u64)*, position of the
+//	         footer i64, crc u32, footer length u32
+//
+// The prefix before each batch is
+//
+//	crc u32, offsets i32, Raft index u64, ns base i64
+//
+// and its crc covers the incarnation, the partition, the rest of the prefix
+// and the batch header's bytes 0–20. Kafka's own checksum begins at byte 21,
+// so the two together cover every byte, and a batch that strayed into another
+// partition's file is refused. In the file a batch is stamped with its base
+// offset and epoch; in the tail it is not.
 package seglog

@@ -202,6 +202,7 @@ func (l *Log) writeOut(r *run) error {
 		return nil
 	}
 	if _, err := r.handle.file.WriteAt(r.buf, r.pos); err != nil {
+		_ = r.handle.file.Truncate(r.pos) // a torn write must not look like damage
 		if r.pos == 0 {
 			l.store.files.forget(r.seg) // never joined the log
 		}

@@ -218,6 +218,44 @@ func (m *machine) crash(t *rapid.T) {
 	m.check(t)
 }
 
+// crashDuring has the power fail inside a write, a sync or a change of names.
+func (m *machine) crashDuring(t *rapid.T) {
+	m.published(t)
+	m.fs.FailAfter(rapid.Int64Range(1, 12).Draw(t, "ops"), nil)
+	switch rapid.IntRange(0, 3).Draw(t, "during") {
+	case 0:
+		_, _ = m.store.FlushOldest()
+	case 1:
+		_, _ = m.log.Checkpoint(m.index, 0)
+	case 2:
+		if state, err := m.log.Checkpoint(m.index, 0); err == nil && !m.fs.Tripped() {
+			m.complete = append(m.complete, saved{m.index, state})
+			m.complete = m.complete[max(0, len(m.complete)-2):]
+			m.log.Published()
+		}
+	case 3:
+		_, _ = m.log.Compact(time.Unix(int64(m.index), 0).Add(time.Hour), m.truth.live)
+	}
+	m.crash(t)
+}
+
+// full has a write refused for want of space, and space come back.
+func (m *machine) full(t *rapid.T) {
+	m.fs.SetCapacity(m.used(t) + rapid.Int64Range(1, 3000).Draw(t, "free"))
+	_, _ = m.store.FlushOldest()
+	_, _ = m.log.Compact(time.Unix(int64(m.index), 0).Add(time.Hour), m.truth.live)
+	m.fs.SetCapacity(0)
+}
+
+func (m *machine) used(t *rapid.T) int64 {
+	m.fs.SetCapacity(1 << 40)
+	u, err := m.fs.Usage("/data")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u.Total - u.Free
+}
+
 func (m *machine) restore(t *rapid.T, from saved) {
 	var err error
 	if m.store, err = Open(m.fs, "/data/topics", m.o); err != nil {
@@ -330,6 +368,10 @@ func (m *machine) tidy(t *rapid.T) {
 	if m.log.fileBytes.Load() != size || m.log.Bytes() != size {
 		t.Fatalf("log counts %d bytes, files have %d", m.log.fileBytes.Load(), size)
 	}
+	report, err := Verify(m.fs, "/data/topics")
+	if err != nil || len(report.Damaged) > 0 || report.Files != len(m.log.segs) {
+		t.Fatalf("verify: %v, %+v", err, report)
+	}
 	if m.store.TailBytes() != 0 {
 		t.Fatalf("%d bytes of tails in a flushed store", m.store.TailBytes())
 	}
@@ -353,6 +395,8 @@ func TestModel(t *testing.T) {
 			"published": m.published,
 			"compact":   m.compact,
 			"crash":     m.crash,
+			"during":    m.crashDuring,
+			"full":      m.full,
 			"":          m.check,
 		})
 		m.tidy(t)
