@@ -1,8 +1,14 @@
 package compat
 
 import (
+	"context"
+	"log/slog"
 	"os"
 	"testing"
+
+	"github.com/tidings-io/tidings/internal/config"
+	"github.com/tidings-io/tidings/internal/node"
+	"github.com/tidings-io/tidings/internal/vfs"
 )
 
 // startServer returns the addresses of the server under test: the one named by
@@ -21,9 +27,35 @@ func startServer(t *testing.T) (tcpAddr, httpAddr string) {
 // deliberate differences take nsqd's side.
 func againstNSQD() bool { return os.Getenv("TIDINGS_COMPAT_NSQD") == "1" }
 
-// startOwn starts our own server. Wired to internal/node when that exists.
+// startOwn starts our own node with nsqd's defaults, on ports of its own.
 func startOwn(t *testing.T) (tcpAddr, httpAddr string) {
 	t.Helper()
-	t.Skip("no server: set TIDINGS_COMPAT_TCP and TIDINGS_COMPAT_HTTP")
-	return "", ""
+	cfg := config.DefaultNSQD()
+	cfg.DataPath = t.TempDir()
+	cfg.TCPAddress, cfg.HTTPAddress, cfg.AdminAddress = "127.0.0.1:0", "127.0.0.1:0", ""
+	cfg.MaxChannelConsumers = 2
+	cfg.WALSegmentSize = 4 << 20
+	level := new(slog.LevelVar)
+	n, err := node.New(node.Options{
+		Config: cfg, FS: vfs.Default(), LogLevel: level, Logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	ready, ended := make(chan struct{}), make(chan error, 1)
+	go func() { ended <- n.Run(ctx, func() { close(ready) }) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Errorf("node: %v", err)
+		}
+	})
+	select {
+	case <-ready:
+	case err := <-ended:
+		ended <- err
+		t.Fatal("node ended before it served")
+	}
+	return n.Addrs().TCP, n.Addrs().HTTP
 }
