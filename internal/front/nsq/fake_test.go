@@ -274,3 +274,14 @@ func (b *fakeBroker) Health() error {
 	defer b.mu.Unlock()
 	return b.health
 }
+
+// exit closes all channels, as a broker does when its node stops.
+func (b *fakeBroker) exit() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, t := range b.topics {
+		for _, c := range t.channels {
+			c.ch.Close(fault.Exiting)
+		}
+	}
+}

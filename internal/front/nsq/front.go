@@ -115,6 +115,9 @@ type Front struct {
 	metrics metrics
 
 	memCache memoryCache
+	// stopping reports whether Run's ctx has ended. Set by Run before anything
+	// else.
+	stopping func() bool
 
 	mu       sync.Mutex // guards the following
 	conns    map[*conn]struct{}
@@ -127,6 +130,7 @@ type Front struct {
 func New(b Broker, o Options) *Front {
 	f := &Front{o: o.withDefaults(), broker: b, conns: map[*conn]struct{}{}}
 	f.log = f.o.Logger
+	f.stopping = func() bool { return false }
 	f.budget = newBudget(f.o.MaxBufferedBytes, f.o.PublishPatience, &f.metrics.backPressure)
 	return f
 }
@@ -134,7 +138,12 @@ func New(b Broker, o Options) *Front {
 // Run serves until ctx ends, then stops accepting, lets consumers answer what
 // they hold for up to DrainTimeout, sends the answers of publishes that were
 // read, and closes all connections.
+//
+// The broker may close its channels as soon as ctx has ended: what is in flight
+// can still be answered.
 func (f *Front) Run(ctx context.Context) error {
+	whole := ctx
+	f.stopping = func() bool { return whole.Err() != nil }
 	g, ctx := errgroup.WithContext(ctx)
 	if f.o.TCP != nil {
 		g.Go(func() error { return f.accept(ctx) })

@@ -419,6 +419,7 @@ func TestStopUnderLoad(t *testing.T) {
 	eventually(t, "messages flow", func() bool { return r.Snapshot().AnswersTotal > 1000 })
 	began := time.Now()
 	r.stop()
+	b.exit() // as a node does
 	err := <-r.done
 	r.done <- err
 	if took := time.Since(began); took > 2*time.Second {
@@ -503,4 +504,23 @@ func TestDeletedChannelTriesAgain(t *testing.T) {
 	p.send("SUB a c#ephemeral\n")
 	p.want("1:E_SUB_FAILED SUB failed to deleted topic/channel")
 	p.wantClosed()
+}
+
+// TestStopIdle: without clients there is nothing to wait for.
+func TestStopIdle(t *testing.T) {
+	r := start(t, newFakeBroker(), Options{})
+	r.get("/ping")
+	p := r.dial()
+	p.send("PUB a\n" + sized("x"))
+	p.want("0:OK")
+	c := r.dial()
+	c.send("SUB a c\n")
+	c.want("0:OK")
+	began := time.Now()
+	r.stop()
+	err := <-r.done
+	r.done <- err
+	if took := time.Since(began); took > r.o.DrainTimeout/2 {
+		t.Errorf("stopping took %v", took)
+	}
 }

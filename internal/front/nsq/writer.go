@@ -40,6 +40,7 @@ type writer struct {
 	ready    []reply
 	batch    []delivery.Delivery
 	beat     *time.Timer
+	outlived bool          // the channel is closed because the node stops
 	interval time.Duration // of heartbeats; 0: off
 }
 
@@ -79,13 +80,17 @@ func (w *writer) sleep() error {
 	}
 	w.release()
 	var gone <-chan struct{}
-	if sub := w.c.sub.Load(); sub != nil {
+	if sub := w.c.sub.Load(); sub != nil && !w.outlived {
 		gone = sub.Done()
 	}
 	select {
 	case <-w.c.bell:
 		return nil
 	case <-gone:
+		if w.c.front.stopping() { // drain ends the connection
+			w.outlived = true
+			return nil
+		}
 		return w.goodbye()
 	case <-w.c.ctx.Done():
 		return net.ErrClosed
@@ -220,16 +225,7 @@ func (w *writer) deliver(sub *subscribed) (bool, error) {
 	if w.batch == nil {
 		w.batch = make([]delivery.Delivery, 0, takeMax)
 	}
-	batch, err := sub.Take(w.batch[:0], takeBytesMax)
-	if err != nil {
-		if c := fault.CodeOf(err); c == fault.Exiting || c == fault.Deleting {
-			return false, nil // Done says so too
-		}
-		return false, fmt.Errorf("take messages of %s:%s: %w", sub.topic, sub.channel, err)
-	}
-	if len(batch) == 0 {
-		return false, nil
-	}
+	batch, taken := sub.Take(w.batch[:0], takeBytesMax) // messages may come with an error
 	bytes := 0
 	for i := range batch {
 		bytes += len(batch[i].Body)
@@ -237,12 +233,21 @@ func (w *writer) deliver(sub *subscribed) (bool, error) {
 			return false, err
 		}
 	}
-	m := &w.c.front.metrics
-	m.delivered.Add(uint64(len(batch)))
-	m.deliveredBytes.Add(uint64(bytes))
-	clear(batch)
-	w.batch = batch[:0]
-	return true, nil
+	if len(batch) > 0 {
+		m := &w.c.front.metrics
+		m.delivered.Add(uint64(len(batch)))
+		m.deliveredBytes.Add(uint64(bytes))
+		clear(batch)
+		w.batch = batch[:0]
+	}
+	switch fault.CodeOf(taken) {
+	case fault.None:
+		return len(batch) > 0, nil
+	case fault.Exiting, fault.Deleting, fault.TopicNotFound, fault.ChannelNotFound:
+		return false, nil // Done says so too
+	default:
+		return false, fmt.Errorf("take messages of %s:%s: %w", sub.topic, sub.channel, taken)
+	}
 }
 
 // message writes one message frame.
