@@ -34,15 +34,17 @@ type handle struct {
 	gone bool
 }
 
-// hints remember where sequential readers of a file stopped.
+// hints remember where the latest reads of a file stopped, so that sequential
+// readers go on without a search. Readers that follow each other share them.
 type hints struct {
 	mu   sync.Mutex
-	ring [8]struct{ offset, pos int64 }
+	ring [64]hint // offset -> position of the first frame at or behind it
 	next int
 }
 
-// take finds the position of the frame that follows offset-1.
-func (h *hints) take(offset int64) (int64, bool) {
+type hint struct{ offset, pos int64 }
+
+func (h *hints) take(offset int64) (pos int64, found bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for i := range h.ring {
@@ -53,19 +55,16 @@ func (h *hints) take(offset int64) (int64, bool) {
 	return 0, false
 }
 
-func (h *hints) put(from, offset, pos int64) {
+func (h *hints) put(offset, pos int64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	at := h.next
 	for i := range h.ring {
-		if h.ring[i].offset == from || h.ring[i].offset == offset {
-			at = i
+		if h.ring[i].offset == offset && h.ring[i].pos > 0 {
+			return
 		}
 	}
-	if at == h.next {
-		h.next = (h.next + 1) % len(h.ring)
-	}
-	h.ring[at].offset, h.ring[at].pos = offset, pos
+	h.ring[h.next] = hint{offset, pos}
+	h.next = (h.next + 1) % len(h.ring)
 }
 
 func newFiles(fs vfs.FS, max int) *files {

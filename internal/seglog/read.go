@@ -226,7 +226,7 @@ func (l *Log) readFrames(dst []Batch, h *handle, v view, offset, pos int64, maxB
 		expect, pos, buf = f.last()+1, f.next(), buf[end:]
 	}
 	if expect != offset {
-		h.hints.put(offset, expect, pos)
+		h.hints.put(expect, pos)
 	}
 	return dst, err
 }
