@@ -14,6 +14,8 @@ type Field struct {
 	Default string // as it would be written on the command line
 	Help    string // one line
 	Type    string // string, bool, int, size, duration
+	Min     string // smallest value, as text; empty: no bound
+	Max     string // largest value, as text; empty: no bound
 	value   reflect.Value
 }
 
@@ -25,10 +27,34 @@ func (f Field) Env() string {
 	return "TIDINGS_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
 }
 
-// Set parses text into the setting.
+// Set parses text into the setting. The error says what is wanted, not where
+// the text stood.
 func (f Field) Set(text string) error {
 	if err := setValue(f.value, text); err != nil {
-		return fmt.Errorf("--%s %q: %w", f.Name, text, err)
+		return err
+	}
+	return f.check()
+}
+
+// check holds the value against the field's bounds.
+func (f Field) check() error {
+	for _, bound := range []struct {
+		text, words string
+		broken      func(value, bound int64) bool
+	}{
+		{f.Min, "at least", func(v, b int64) bool { return v < b }},
+		{f.Max, "at most", func(v, b int64) bool { return v > b }},
+	} {
+		if bound.text == "" {
+			continue
+		}
+		limit := reflect.New(f.value.Type()).Elem()
+		if err := setValue(limit, bound.text); err != nil {
+			panic("config: bad bound of " + f.Name + ": " + err.Error())
+		}
+		if bound.broken(f.value.Int(), limit.Int()) {
+			return fmt.Errorf("want %s %s", bound.words, bound.text)
+		}
 	}
 	return nil
 }
@@ -68,7 +94,7 @@ func (c *Config) fields(nsqd bool) []Field {
 		}
 		out = append(out, Field{
 			Name: tag.Get("name"), Default: def, Help: tag.Get("help"),
-			Type: typeName(v.Field(i)), value: v.Field(i),
+			Type: typeName(v.Field(i)), Min: tag.Get("min"), Max: tag.Get("max"), value: v.Field(i),
 		})
 	}
 	return out
@@ -88,7 +114,7 @@ func defaults(nsqd bool) Config {
 			continue
 		}
 		if err := f.Set(f.Default); err != nil {
-			panic("config: bad default: " + err.Error())
+			panic("config: bad default of " + f.Name + ": " + err.Error())
 		}
 	}
 	return c

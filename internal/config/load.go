@@ -1,28 +1,49 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"sort"
+	"strconv"
 	"strings"
 
 	"github.com/knadh/koanf/parsers/toml/v2"
 	"github.com/knadh/koanf/providers/confmap"
 	"github.com/knadh/koanf/providers/rawbytes"
 	"github.com/knadh/koanf/v2"
+	gotoml "github.com/pelletier/go-toml/v2"
 )
 
-// Source is where Load finds values. Flags win over Env, Env over File.
+// Source is where Load finds values. Flags win over Environ, Environ over File,
+// File over Defaults.
 type Source struct {
-	File    string            // path of a TOML file; empty: none
-	Environ []string          // as os.Environ gives it
-	Flags   map[string]string // by flag name; only those that were set
-	NSQD    bool              // nsqd's defaults and file keys; unknown file keys warn
+	Defaults map[string]string // by flag name, in place of the written ones
+	File     string            // path of a TOML file; empty: none
+	Environ  []string          // as os.Environ gives it
+	Flags    map[string]string // by flag name; only those that were set
+	NSQD     bool              // nsqd's defaults and file keys; unknown file keys warn
 }
 
-// Load builds a configuration from its sources. Warnings name file keys that
-// were passed over, which only happens under the name nsqd: everywhere else an
-// unknown key is an error with a suggestion.
+// layered is what the sources said, the strongest last, and where each value
+// stood, for errors that name the place.
+type layered struct {
+	values *koanf.Koanf
+	place  map[string]string // by key
+}
+
+func (l *layered) add(values map[string]any, place func(key string) string) error {
+	for key := range values {
+		l.place[key] = place(key)
+	}
+	return l.values.Load(confmap.Provider(values, "\x00"), nil)
+}
+
+// Load builds a configuration from its sources. Warnings name what was passed
+// over or adapted: unknown file keys, under the name nsqd only (elsewhere they
+// are errors with a suggestion), and environment variables that look like a
+// setting and are none. An error names the place of the value, the value, and
+// what is wanted.
 func Load(src Source) (c Config, warnings []string, err error) {
 	c = defaults(src.NSQD)
 	fields := c.fields(src.NSQD)
@@ -30,95 +51,163 @@ func Load(src Source) (c Config, warnings []string, err error) {
 	for _, f := range fields {
 		known[f.Key()] = f
 	}
-	k := koanf.New("\x00") // flat names: no key is split
+	l := &layered{values: koanf.New("\x00"), place: make(map[string]string)} // flat names: no key is split
+	if err := l.add(byKey(src.Defaults), flagName); err != nil {
+		return c, nil, fmt.Errorf("read defaults: %w", err)
+	}
 	if src.File != "" {
-		if warnings, err = loadFile(k, src, known); err != nil {
+		if warnings, err = l.addFile(src, known); err != nil {
 			return c, nil, err
 		}
 	}
-	if err := k.Load(confmap.Provider(environ(src.Environ, fields), "\x00"), nil); err != nil {
+	env, misspelt := environ(src.Environ, known)
+	warnings = append(warnings, misspelt...)
+	if err := l.add(env, func(key string) string { return known[key].Env() }); err != nil {
 		return c, nil, fmt.Errorf("read environment: %w", err)
 	}
-	flags := make(map[string]any, len(src.Flags))
-	for name, v := range src.Flags {
-		flags[strings.ReplaceAll(name, "-", "_")] = v
-	}
-	if err := k.Load(confmap.Provider(flags, "\x00"), nil); err != nil {
+	if err := l.add(byKey(src.Flags), flagName); err != nil {
 		return c, nil, fmt.Errorf("read flags: %w", err)
 	}
-	for _, key := range k.Keys() {
+	for _, key := range l.values.Keys() {
 		f, ok := known[key]
 		if !ok {
-			continue
+			return c, nil, fmt.Errorf("unknown setting %s", key)
 		}
-		if err := f.Set(fmt.Sprint(k.Get(key))); err != nil {
-			return c, nil, err
+		text := l.values.String(key)
+		if err := f.Set(text); err != nil {
+			return c, nil, fmt.Errorf("%s %q: %w", l.place[key], text, err)
 		}
+	}
+	if src.NSQD {
+		warnings = append(warnings, c.adaptNSQD()...)
 	}
 	return c, warnings, c.Validate()
 }
 
-func loadFile(k *koanf.Koanf, src Source, known map[string]Field) (warnings []string, err error) {
+func flagName(key string) string { return "--" + strings.ReplaceAll(key, "_", "-") }
+
+// byKey turns flag names into file keys.
+func byKey(flags map[string]string) map[string]any {
+	out := make(map[string]any, len(flags))
+	for name, v := range flags {
+		out[strings.ReplaceAll(name, "-", "_")] = v
+	}
+	return out
+}
+
+// addFile adds the values of the configuration file.
+func (l *layered) addFile(src Source, known map[string]Field) (warnings []string, err error) {
 	text, err := os.ReadFile(src.File)
 	if err != nil {
 		return nil, fmt.Errorf("read configuration: %w", err)
 	}
 	file := koanf.New("\x00")
 	if err := file.Load(rawbytes.Provider(text), toml.Parser()); err != nil {
-		return nil, fmt.Errorf("read configuration %s: %w", src.File, err)
+		return nil, syntaxError(src.File, err)
 	}
 	values := make(map[string]any)
 	for key, v := range file.Raw() {
+		if src.NSQD {
+			if err := Unprotected(key, v); err != nil {
+				return nil, fmt.Errorf("%s: %s: %w", src.File, key, err)
+			}
+		}
 		f, ok := known[key]
 		switch {
-		case ok && (f.Type == "string" || !isList(v)):
-			values[key] = v
 		case ok:
-			return nil, fmt.Errorf("read configuration %s: %s: want a %s", src.File, key, f.Type)
+			if values[key], err = scalar(f, v); err != nil {
+				return nil, fmt.Errorf("%s: %s = %v: %w", src.File, key, v, err)
+			}
 		case src.NSQD:
-			warnings = append(warnings, fmt.Sprintf("configuration key %s in %s means nothing here and is passed over", key, src.File))
+			warnings = append(warnings, fmt.Sprintf("configuration key %s in %s has no effect here", key, src.File))
 		default:
-			return nil, fmt.Errorf("read configuration %s: unknown key %s%s", src.File, key, suggest(key, known))
+			return nil, fmt.Errorf("%s: unknown key %s%s", src.File, key, suggest(key, known))
 		}
 	}
 	sort.Strings(warnings)
-	return warnings, k.Load(confmap.Provider(values, "\x00"), nil)
+	return warnings, l.add(values, func(key string) string { return src.File + ": " + key })
 }
 
-func isList(v any) bool {
-	switch v.(type) {
-	case []any, map[string]any:
-		return true
+// syntaxError says where in the file the TOML ends to make sense.
+func syntaxError(file string, err error) error {
+	if at, ok := errors.AsType[*gotoml.DecodeError](err); ok {
+		row, column := at.Position()
+		return fmt.Errorf("%s:%d:%d: not TOML: %s", file, row, column, strings.TrimPrefix(at.Error(), "toml: "))
 	}
-	return false
+	return fmt.Errorf("%s: not TOML: %s", file, strings.TrimPrefix(err.Error(), "toml: "))
 }
 
-func environ(env []string, fields []Field) map[string]any {
-	byEnv := make(map[string]string, len(fields))
-	for _, f := range fields {
-		byEnv[f.Env()] = f.Key()
-	}
-	out := make(map[string]any)
-	for _, kv := range env {
-		name, value, _ := strings.Cut(kv, "=")
-		if key, ok := byEnv[name]; ok {
-			out[key] = value
+// scalar is the text of a TOML value, if it is of a type that the setting may
+// be written in: a string always, a bare number or truth value where it is one.
+func scalar(f Field, v any) (string, error) {
+	switch x := v.(type) {
+	case string:
+		return x, nil
+	case bool:
+		if f.Type == "bool" {
+			return strconv.FormatBool(x), nil
+		}
+	case int64:
+		if f.Type == "int" || f.Type == "size" || f.Type == "duration" {
+			return strconv.FormatInt(x, 10), nil
 		}
 	}
-	return out
+	return "", errors.New("want " + wanted[f.Type])
+}
+
+// wanted says how a setting of each type is written in a file.
+var wanted = map[string]string{
+	"string":   `text in quotes`,
+	"bool":     `true or false`,
+	"int":      `a whole number`,
+	"size":     `a size such as "64MiB", or a number of bytes`,
+	"duration": `a duration such as "30s", or a number of milliseconds`,
+}
+
+// environ picks the settings out of the environment. An empty value counts only
+// where empty text is a value.
+func environ(env []string, known map[string]Field) (values map[string]any, misspelt []string) {
+	values = make(map[string]any)
+	for _, kv := range env {
+		name, value, _ := strings.Cut(kv, "=")
+		rest, ok := strings.CutPrefix(name, "TIDINGS_")
+		if !ok {
+			continue
+		}
+		key := strings.ToLower(rest)
+		f, ok := known[key]
+		switch {
+		case ok && f.Env() == name:
+			if value != "" || f.Type == "string" {
+				values[key] = value
+			}
+		case rest == "SERVER" || rest == "VFS": // the command line's, and a test build's
+		default:
+			if near := nearest(key, known); near != "" {
+				misspelt = append(misspelt, fmt.Sprintf("environment variable %s is no setting; did you mean %s?", name, known[near].Env()))
+			}
+		}
+	}
+	sort.Strings(misspelt)
+	return values, misspelt
 }
 
 func suggest(key string, known map[string]Field) string {
+	if near := nearest(key, known); near != "" {
+		return fmt.Sprintf("; did you mean %s?", near)
+	}
+	return "; `tidings config init` lists the keys"
+}
+
+// nearest is the known key that a word was probably meant to be, or empty.
+func nearest(key string, known map[string]Field) string {
 	best, dist := "", 4
 	for k := range known {
 		if d := distance(key, k); d < dist || (d == dist && k < best) {
 			best, dist = k, d
 		}
 	}
-	if best == "" {
-		return ""
-	}
-	return fmt.Sprintf("; did you mean %s?", best)
+	return best
 }
 
 // distance is the Levenshtein distance between two short words.

@@ -1,6 +1,8 @@
 package config
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,9 +13,9 @@ import (
 )
 
 func TestDefaultsAreValid(t *testing.T) {
-	for name, c := range map[string]Config{"serve": Default(), "nsqd": DefaultNSQD()} {
-		if err := c.Validate(); err != nil {
-			t.Errorf("%s: %v", name, err)
+	for _, nsqd := range []bool{false, true} {
+		if _, _, err := Load(Source{NSQD: nsqd}); err != nil {
+			t.Errorf("nsqd %v: %v", nsqd, err)
 		}
 	}
 }
@@ -85,12 +87,115 @@ func TestParseBytes(t *testing.T) {
 
 func TestBadValuesNameTheFlag(t *testing.T) {
 	for flag, value := range map[string]string{
-		"tcp-address": "nonsense", "max-msg-size": "wide", "msg-timeout": "1 parsec",
-		"max-rdy-count": "0", "log-format": "xml", "data-shards": "1000",
+		"tcp-address": "nonsense", "http-address": "localhost:http", "admin-address": ":65536",
+		"max-msg-size": "wide", "msg-timeout": "1 parsec", "log-level": "loud",
+		"max-rdy-count": "0", "log-format": "xml", "data-shards": "1000", "data-path": "",
+		"max-body-size": "2GiB", "drain-timeout": "-1s", "requeue-on-disconnect": "maybe",
 	} {
 		_, _, err := Load(Source{Flags: map[string]string{flag: value}})
 		if err == nil || !strings.Contains(err.Error(), "--"+flag) {
 			t.Errorf("%s=%s: %v", flag, value, err)
+		}
+	}
+}
+
+func write(t *testing.T, text string) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "t.toml")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+// Every mistake in a file is answered with its place and with what is wanted.
+func TestFileErrors(t *testing.T) {
+	for text, want := range map[string]string{
+		"max_msg_size = true":                  `: max_msg_size = true: want a size such as "64MiB", or a number of bytes`,
+		"max_msg_size = [1]":                   `: max_msg_size = [1]: want a size`,
+		"max_msg_size = 1.5":                   `: max_msg_size = 1.5: want a size`,
+		"max_msg_size = \"wide\"":              `: max_msg_size "wide": want a size such as 64MiB`,
+		"data_path = 7":                        `: data_path = 7: want text in quotes`,
+		"requeue_on_disconnect = 1":            `: requeue_on_disconnect = 1: want true or false`,
+		"max_rdy_count = \"many\"":             `: max_rdy_count "many": want a whole number`,
+		"max_rdy_count = 0":                    `: max_rdy_count "0": want at least 1`,
+		"msg_timeout = 1979-05-27":             `: msg_timeout = 1979-05-27: want a duration`,
+		"[node]\nname = 1":                     `: node = map[name:1]: want text in quotes`,
+		"max_msg_size = 1\nnonsense":           `:2:1: not TOML: `,
+		"max_msg_size = 1\n\nmax_msg_size = 2": `: not TOML: key max_msg_size is already defined`,
+		"zzzzzzzzzz = 1":                       "zzzzzzzzzz; `tidings config init` lists the keys",
+	} {
+		file := write(t, text)
+		_, _, err := Load(Source{File: file})
+		if err == nil || !strings.Contains(err.Error(), want) || !strings.HasPrefix(err.Error(), file) {
+			t.Errorf("%q: %v\nwant %s", text, err, want)
+		}
+	}
+	if _, _, err := Load(Source{File: "absent.toml"}); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("absent file: %v", err)
+	}
+}
+
+func TestDefaultsAreWeakest(t *testing.T) {
+	own := map[string]string{"log-level": "warn", "msg-timeout": "3s"}
+	c, _, err := Load(Source{Defaults: own, File: write(t, "msg_timeout = 4000"), Environ: []string{"TIDINGS_LOG_LEVEL=debug"}})
+	if err != nil || c.LogLevel != "debug" || c.MsgTimeout != 4*time.Second {
+		t.Fatalf("%v %s %s", err, c.LogLevel, c.MsgTimeout)
+	}
+}
+
+func TestEnvironment(t *testing.T) {
+	_, warn, err := Load(Source{Environ: []string{"TIDINGS_SERVER=x", "TIDINGS_MAX_MSG_SISE=1", "TIDINGS_SERVICE_HOST=10.0.0.1", "TIDINGS_MAX_RDY_COUNT="}})
+	if err != nil || len(warn) != 1 || !strings.Contains(warn[0], "did you mean TIDINGS_MAX_MSG_SIZE?") {
+		t.Fatalf("%v %q", err, warn)
+	}
+	_, _, err = Load(Source{Environ: []string{"TIDINGS_MAX_RDY_COUNT=-3"}})
+	if err == nil || err.Error() != `TIDINGS_MAX_RDY_COUNT "-3": want at least 1` {
+		t.Fatal(err)
+	}
+	c, _, err := Load(Source{Environ: []string{"TIDINGS_ADMIN_ADDRESS="}})
+	if err != nil || c.AdminAddress != "" {
+		t.Fatalf("%v %q", err, c.AdminAddress)
+	}
+}
+
+// An nsqd.cfg moves over: nsqd's way of writing values works, keys without a
+// meaning here warn, and what would guard the node is refused.
+func TestNSQDFile(t *testing.T) {
+	file := write(t, `id = 5
+verbose = false
+log_level = "info"
+tcp_address = "0.0.0.0:14150"
+nsqlookupd_tcp_addresses = ["127.0.0.1:4160"]
+auth_http_addresses = []
+mem_queue_size = 100
+max_bytes_per_file = 104857600
+sync_timeout = "2s"
+msg_timeout = "120s"
+max_msg_timeout = 60000
+max_msg_size = 10485760
+tls_required = false
+tls_client_auth_policy = ""
+`)
+	c, warn, err := Load(Source{File: file, NSQD: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := []any{c.DataPath, c.TCPAddress, c.MemQueueSize, c.MsgTimeout, c.MaxMsgTimeout, c.MaxMsgSize, c.MaxBodySize}
+	want := []any{".", "0.0.0.0:14150", 100, 2 * time.Minute, 2 * time.Minute, Bytes(10 << 20), Bytes(10 << 20)}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
+	if len(warn) != 10 {
+		t.Errorf("%d warnings:\n%s", len(warn), strings.Join(warn, "\n"))
+	}
+	for _, line := range []string{
+		"tls_required = true", "tls_required = \"tcp-https\"", "tls_client_auth_policy = \"require\"",
+		"auth_http_addresses = [\"127.0.0.1:4181\"]", "auth_http_address = \"x\"",
+	} {
+		_, _, err := Load(Source{File: write(t, line), NSQD: true})
+		if !errors.Is(err, errUnprotected) {
+			t.Errorf("%s: %v", line, err)
 		}
 	}
 }
