@@ -178,6 +178,11 @@ func (g *Group) pass(now int64) (did bool, next int64, err error) {
 	}
 	taken, due := g.checkpoint(now)
 	g.report()
+	if !did && !taken {
+		// Drain may have changed when the machine wants to be called, even
+		// where it had nothing to propose.
+		next = min(next, g.o.Machine.Tick(now))
+	}
 	return did || taken, min(next, due), nil
 }
 
