@@ -53,7 +53,7 @@ func lost(k *talk) {
 		if err != nil {
 			return
 		}
-		if f.String() != "0:_heartbeat_" {
+		if f.String() != heartbeat {
 			k.t.Fatalf("got frame %q", f)
 		}
 	}
