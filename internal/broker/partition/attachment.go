@@ -56,9 +56,6 @@ func (m *Machine) attach(a *attachment) {
 		a.refuse(err)
 		return
 	}
-	if c.lane != nil {
-		m.release(p, c, fault.New(fault.NotOwner, "deliver channel %d: another lane took over", c.id))
-	}
 	a.p, a.c, c.lane = p, c, a
 	m.lanes[a.lane] = a
 	a.lane.Begin(c.start(p.handOver))

@@ -1,6 +1,10 @@
 package partition
 
-import "slices"
+import (
+	"slices"
+
+	"github.com/tidings-io/tidings/internal/fault"
+)
 
 // slot is where the next publish to a partition joins a batch.
 type slot struct {
@@ -105,9 +109,9 @@ func (m *Machine) plan(maxBytes int) {
 				return
 			}
 		case i.attach != nil:
-			m.planLocal(step{attach: i.attach})
+			m.planAttach(i.attach)
 		case i.detach != nil:
-			m.planDetach(i.detach)
+			m.planDetach(i.detach, nil)
 		case i.settle != nil:
 			for _, a := range m.dirty {
 				m.reportAll(a)
@@ -196,27 +200,43 @@ func (m *Machine) planLocal(s step) {
 	f.steps = append(f.steps, s)
 }
 
+// planAttach lines a lane up. Whichever has the channel before it is taken off
+// first, so that the new one begins behind the last report of the old one.
+func (m *Machine) planAttach(a *attachment) {
+	taken := fault.New(fault.NotOwner, "deliver channel %d: another lane took over", a.channel)
+	if p := m.partitions[a.key]; p != nil {
+		if c := p.channel(a.channel); c != nil && c.lane != nil {
+			m.planDetach(c.lane.lane, taken)
+		}
+	}
+	m.cancelAttach(taken, func(b *attachment) bool { return b.key == a.key && b.channel == a.channel })
+	m.planLocal(step{attach: a})
+}
+
 // planDetach takes the lane's last reports into this entry, and stops it.
-func (m *Machine) planDetach(l Lane) {
+func (m *Machine) planDetach(l Lane, err error) {
 	a := m.lanes[l]
 	if a == nil {
-		m.cancelAttach(l)
+		m.cancelAttach(err, func(b *attachment) bool { return b.lane == l })
 		return
 	}
 	m.reportAll(a)
-	m.release(a.p, a.c, nil)
+	m.release(a.p, a.c, err)
 }
 
-// cancelAttach stops a lane whose attachment waits for an entry.
-func (m *Machine) cancelAttach(l Lane) {
-	for _, f := range append(m.flights, m.planned.flight) {
+// cancelAttach stops the lanes whose attachment waits for an entry.
+func (m *Machine) cancelAttach(err error, which func(*attachment) bool) {
+	cancel := func(f *flight) {
 		for i := f.done; i < len(f.steps); i++ {
-			if a := f.steps[i].attach; a != nil && a.lane == l && !a.cancelled {
-				a.cancelled = true
-				l.Stop(nil)
+			if a := f.steps[i].attach; a != nil && which(a) {
+				a.refuse(err)
 			}
 		}
 	}
+	for _, f := range m.flights {
+		cancel(f)
+	}
+	cancel(m.planned.flight)
 }
 
 // encode writes the planned steps behind buf.

@@ -4,7 +4,6 @@ import (
 	"sync"
 
 	"github.com/tidings-io/tidings/internal/fault"
-	"github.com/tidings-io/tidings/internal/record"
 )
 
 // inbox is what other goroutines have given to the loop. Everything is kept in
@@ -68,10 +67,9 @@ func (m *Machine) Publish(p *Publish) error {
 // measure computes what the loop would otherwise have to.
 func (p *Publish) measure() {
 	p.size, p.bytes, p.hasDue, p.next = 0, 0, false, nil
-	var w writer
 	for i := range p.Messages {
 		msg := &p.Messages[i]
-		p.size += record.RecordSize(w.record(msg))
+		p.size += recordSize(msg)
 		p.bytes += int64(len(msg.Body))
 		p.hasDue = p.hasDue || msg.DueNs != 0
 	}

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -32,61 +33,99 @@ func TestMachineAgainstModel(t *testing.T) {
 		r := newRig(t)
 		r.max = rapid.SampledFrom([]int{200, 1000, 1 << 20}).Draw(t, "max")
 		r.o.ParkedMax = 16
-		key := rapid.SampledFrom([]Key{one, two, six})
+		key := rapid.SampledFrom([]Key{one, two})
 		channel := rapid.SampledFrom([]uint64{red, blue})
-		var acked []acked
+		w := &walk{rig: r, key: key, channel: channel}
+		for _, k := range []Key{one, two} {
+			r.m.Do(Open{Key: k}, nil)
+			r.m.Do(CreateChannel{Key: k, Channel: red}, nil)
+			r.attach(k, red)
+		}
 		t.Repeat(map[string]func(*rapid.T){
-			"open": func(t *rapid.T) {
-				r.m.Do(Open{Key: key.Draw(t, "key"), Name: "orders"}, func(error) {})
-			},
-			"publish": func(t *rapid.T) {
-				k := key.Draw(t, "key")
-				ms := bodies(rapid.IntRange(1, 5).Draw(t, "n"))
-				for i := range ms {
-					if rapid.IntRange(0, 3).Draw(t, "deferred") == 0 {
-						ms[i].DueNs = r.now + rapid.Int64Range(-50e6, 200e6).Draw(t, "due")
-					}
-				}
-				acked = append(acked, watch(k, ms, r.send(k, ms...)))
-			},
-			"command": func(t *rapid.T) { r.m.Do(drawCommand(t, r, key.Draw(t, "key"), channel), func(error) {}) },
-			"attach": func(t *rapid.T) {
-				k, c := key.Draw(t, "key"), channel.Draw(t, "channel")
-				r.m.Do(Open{Key: k}, nil)
-				r.m.Do(CreateChannel{Key: k, Channel: c}, nil)
-				r.attach(k, c)
-			},
-			"detach":  func(t *rapid.T) { drawLane(t, r, func(l *testLane) { r.m.Detach(l) }) },
-			"deliver": func(t *rapid.T) { drawLane(t, r, func(l *testLane) { deliver(t, r, l) }) },
-			"want":    func(t *rapid.T) { drawLane(t, r, func(l *testLane) { l.want(rapid.IntRange(0, 9).Draw(t, "n")) }) },
-			"tick":    func(t *rapid.T) { r.now += rapid.Int64Range(0, 100e6).Draw(t, "ns"); r.m.Tick(r.now) },
-			"propose": func(*rapid.T) { r.propose() },
-			"commit":  func(*rapid.T) { r.commit() },
-			"flush":   func(*rapid.T) { r.flush() },
-			"compact": func(*rapid.T) { r.compact() },
-			"checkpoint": func(t *rapid.T) {
-				if rapid.Bool().Draw(t, "abandoned") {
-					_, _ = r.m.Checkpoint(r.index).Write()
-				}
-				r.checkpoint()
-			},
-			"elect": func(*rapid.T) { r.elect() },
-			"stale": func(*rapid.T) { r.stale() },
-			"crash": func(t *rapid.T) {
-				r.crash(rapid.IntRange(0, 2).Draw(t, "survive"), rapid.IntRange(0, 1).Draw(t, "back"), rapid.Uint64().Draw(t, "seed"))
-			},
-			"settle": func(t *rapid.T) {
-				r.settle()
-				r.checkLanes()
-			},
-			"": func(t *rapid.T) {
-				r.check()
-				for i := range acked {
-					acked[i].check(t, r)
-				}
-			},
+			"publish":    w.publish,
+			"publish 2":  w.publish,
+			"command":    func(t *rapid.T) { r.m.Do(drawCommand(t, r, key.Draw(t, "key"), channel), func(error) {}) },
+			"attach":     w.attach,
+			"lane":       func(t *rapid.T) { drawLane(t, r, func(l *testLane) { w.lane(t, l) }) },
+			"deliver":    func(t *rapid.T) { drawLane(t, r, func(l *testLane) { deliver(t, r, l) }) },
+			"deliver 2":  func(t *rapid.T) { drawLane(t, r, func(l *testLane) { deliver(t, r, l) }) },
+			"tick":       func(t *rapid.T) { r.now += rapid.Int64Range(0, 100e6).Draw(t, "ns"); r.m.Tick(r.now) },
+			"propose":    func(*rapid.T) { r.propose() },
+			"commit":     func(*rapid.T) { r.commit() },
+			"settle":     w.settle,
+			"settle 2":   w.settle,
+			"flush":      func(*rapid.T) { r.flush() },
+			"compact":    func(*rapid.T) { r.compact() },
+			"checkpoint": w.checkpoint,
+			"disaster":   w.disaster,
+			"":           w.check,
 		})
 	})
+}
+
+// walk is the actions of the random test.
+type walk struct {
+	*rig
+	key     *rapid.Generator[Key]
+	channel *rapid.Generator[uint64]
+	acked   []acked
+}
+
+func (w *walk) publish(t *rapid.T) {
+	k := w.key.Draw(t, "key")
+	ms := bodies(rapid.IntRange(1, 12).Draw(t, "n"))
+	for i := range ms {
+		if rapid.IntRange(0, 3).Draw(t, "deferred") == 0 {
+			ms[i].DueNs = w.now + rapid.Int64Range(-50e6, 200e6).Draw(t, "due")
+		}
+	}
+	w.acked = append(w.acked, acked{k, ms, w.send(k, ms...)})
+}
+
+func (w *walk) attach(t *rapid.T) {
+	k, c := w.key.Draw(t, "key"), w.channel.Draw(t, "channel")
+	w.m.Do(Open{Key: k}, nil)
+	w.m.Do(CreateChannel{Key: k, Channel: c}, nil)
+	w.rig.attach(k, c)
+}
+
+func (w *walk) lane(t *rapid.T, l *testLane) {
+	if rapid.IntRange(0, 3).Draw(t, "detach") == 0 {
+		w.m.Detach(l)
+		return
+	}
+	l.room = 0
+	l.want(rapid.IntRange(0, 9).Draw(t, "n"))
+}
+
+func (w *walk) settle(*rapid.T) {
+	w.rig.settle()
+	w.checkLanes()
+}
+
+func (w *walk) checkpoint(t *rapid.T) {
+	if rapid.Bool().Draw(t, "abandoned") {
+		_, _ = w.m.Checkpoint(w.index).Write()
+	}
+	w.rig.checkpoint()
+}
+
+func (w *walk) disaster(t *rapid.T) {
+	switch rapid.IntRange(0, 7).Draw(t, "disaster") {
+	case 0:
+		w.elect()
+	case 1:
+		w.stale()
+	case 2, 3:
+		w.crash(rapid.IntRange(0, 2).Draw(t, "survive"), rapid.IntRange(0, 1).Draw(t, "back"), rapid.Uint64().Draw(t, "seed"))
+	}
+}
+
+func (w *walk) check(t *rapid.T) {
+	w.rig.check()
+	for i := range w.acked {
+		w.acked[i].check(t, w.rig)
+	}
 }
 
 // acked is a publish to look for once it is answered.
@@ -95,8 +134,6 @@ type acked struct {
 	ms []Message
 	*answer
 }
-
-func watch(k Key, ms []Message, a *answer) acked { return acked{k, ms, a} }
 
 // check requires an acknowledged publish to be at its place.
 func (a *acked) check(t fataler, r *rig) {
@@ -162,6 +199,12 @@ func deliver(t *rapid.T, r *rig, l *testLane) {
 		return
 	}
 	o := rapid.SampledFrom(os).Draw(t, "offset")
+	if rapid.IntRange(0, 2).Draw(t, "many") == 0 {
+		for _, o := range os[:len(os)/2] {
+			l.finish(o)
+		}
+		return
+	}
 	switch rapid.IntRange(0, 4).Draw(t, "outcome") {
 	case 0:
 		l.park(parked.Entry{Offset: o, DueNs: r.now + rapid.Int64Range(0, 100e6).Draw(t, "delay"), Attempts: 2})
@@ -192,7 +235,8 @@ func (r *rig) stale() {
 func (r *rig) compact() {
 	for range 2 { // the first round only asks
 		for {
-			did, err := r.m.Compact(compactTime)
+			r.compacts++
+			did, err := r.m.Compact(compactTime.Add(time.Duration(r.compacts) * time.Hour))
 			if err != nil {
 				r.t.Fatalf("compact: %v", err)
 			}

@@ -22,7 +22,7 @@ type fataler interface {
 var errLost = errors.New("lost")
 
 // compactTime is late enough for every segment.
-var compactTime = time.Unix(1<<40, 0)
+var compactTime = time.Unix(1<<32, 0)
 
 // rig drives one Machine as a Raft group of one voter would: what Drain
 // returns is in flight until it is committed or lost, a crash restores a
@@ -44,6 +44,7 @@ type rig struct {
 	saved    []savedState // published checkpoints, newest first, at most two
 	lanes    []*testLane
 	reserve  bool
+	compacts int
 }
 
 type proposal struct {

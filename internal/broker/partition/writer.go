@@ -30,6 +30,20 @@ func (w *writer) record(m *Message) *record.Message {
 	return &w.rec
 }
 
+// recordSize is an upper bound of what a message takes in a batch.
+func recordSize(m *Message) int {
+	// Their keys with lengths, the length of the value, the value.
+	const id, due = 1 + len(record.HeaderID) + binary.MaxVarintLen32, 1 + len(record.HeaderDue) + 1 + 8
+	n := record.RecordSize(&record.Message{Key: m.Key, HasKey: m.Key != nil, Value: m.Body})
+	if m.ID != nil {
+		n += id + len(m.ID)
+	}
+	if m.DueNs != 0 {
+		n += due
+	}
+	return n
+}
+
 // publish writes one publish command with the messages of all publishes from
 // first on, as one batch.
 func (w *writer) publish(buf []byte, k Key, hasDue bool, first *Publish, timeNs int64) []byte {

@@ -1,0 +1,120 @@
+package partition
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/tidings-io/tidings/internal/seglog"
+	"github.com/tidings-io/tidings/internal/shard"
+	"github.com/tidings-io/tidings/internal/vfs"
+)
+
+// BenchmarkPublish is a publish's way from the inbox to its answer, without
+// WAL and files: 256 publishes in one entry.
+func BenchmarkPublish(b *testing.B) {
+	for _, size := range []int{200, 1024} {
+		b.Run(fmt.Sprintf("%dB", size), func(b *testing.B) {
+			r := newRig(&benchFataler{b})
+			r.must(Open{Key: one})
+			r.must(CreateChannel{Key: one, Channel: red})
+			l := r.attach(one, red)
+			r.settle()
+			ps := make([]Publish, 256)
+			for i := range ps {
+				ps[i] = Publish{Topic: one.Topic, Messages: []Message{{Body: make([]byte, size)}}, Done: &answer{}}
+			}
+			r.m.o.TailBytes = 1 << 40
+			b.ReportAllocs()
+			for b.Loop() {
+				for i := range ps {
+					if err := r.m.Publish(&ps[i]); err != nil {
+						b.Fatal(err)
+					}
+				}
+				data, token := r.m.Drain(1, r.now, 1<<20)
+				r.index++
+				if err := r.m.Apply(shard.Entry{Index: r.index, Term: 1, Data: append([]byte(nil), data...)}, token); err != nil {
+					b.Fatal(err)
+				}
+				p := r.m.partitions[one]
+				l.r.m.Do(Empty{one, red}, nil)
+				data, token = r.m.Drain(1, r.now, 1<<20)
+				r.index++
+				if err := r.m.Apply(shard.Entry{Index: r.index, Term: 1, Data: append([]byte(nil), data...)}, token); err != nil {
+					b.Fatal(err)
+				}
+				if p.start != p.end {
+					b.Fatal("not emptied")
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/256, "ns/msg")
+		})
+	}
+}
+
+type benchFataler struct{ *testing.B }
+
+// BenchmarkCheckpoint takes a state of 10,000 partitions with two channels
+// each: all of them changed, and one.
+func BenchmarkCheckpoint(b *testing.B) {
+	m := many(b, 10_000)
+	b.Run("loop-all", func(b *testing.B) {
+		for b.Loop() {
+			for _, p := range m.sorted {
+				p.touch()
+			}
+			m.Checkpoint(1 << 40)
+		}
+	})
+	b.Run("loop-one", func(b *testing.B) {
+		for b.Loop() {
+			m.sorted[7].touch()
+			m.Checkpoint(1 << 40)
+		}
+	})
+	b.Run("write", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			c := m.Checkpoint(1 << 40)
+			if _, err := c.Write(); err != nil {
+				b.Fatal(err)
+			}
+			c.Published()
+		}
+	})
+}
+
+// TestCheckpointIsQuick: the loop must not stop for a checkpoint of 10,000
+// partitions. The bound is far above what it takes.
+func TestCheckpointIsQuick(t *testing.T) {
+	m := many(t, 10_000)
+	start := time.Now()
+	m.Checkpoint(1 << 40)
+	if d := time.Since(start); d > 200*time.Millisecond {
+		t.Errorf("it takes %v", d)
+	}
+}
+
+// many makes a machine with n partitions of two channels each.
+func many(t testing.TB, n int) *Machine {
+	fs := vfs.NewMem()
+	store, err := seglog.Open(fs, "topics", seglog.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := New(Options{Store: store, FS: fs, Dir: "parked"})
+	for i := range n {
+		k := Key{Topic: uint64(i), Partition: 0}
+		data := appendHeader(nil, header{time: 1e18, term: 1, count: 4})
+		data = appendCommand(data, Open{Key: k, Name: fmt.Sprintf("topic-%d", i)})
+		data = appendCommand(data, CreateChannel{Key: k, Channel: red})
+		data = appendCommand(data, CreateChannel{Key: k, Channel: blue})
+		p := &Publish{Messages: bodies(1)}
+		data = m.writer.publish(data, k, false, p, 1e18)
+		if err := m.Apply(shard.Entry{Index: uint64(i + 1), Term: 1, Data: data}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return m
+}
