@@ -77,6 +77,28 @@ func TestBusyConsumerLeavesTheirShareToTheRung(t *testing.T) {
 	}
 }
 
+// TestBellIsPassedOn: who takes less than was kept for it, or loads more than
+// its share, rings others, and does not leave that to its next Take.
+func TestBellIsPassedOn(t *testing.T) {
+	r := newRig(Config{})
+	subs, rung := bells(t, r, 1, 100)
+	r.publish(50)
+	late := 0
+	other := r.subscribe(t, 100, SubOptions{Notify: func() { late++ }})
+	if rung[0] != 1 || late != 0 {
+		t.Fatalf("rung %v, %d", rung, late)
+	}
+	if ds, err := subs[0].Take(nil, 40); len(ds) != 5 || err != nil {
+		t.Fatalf("took %d, %v", len(ds), err)
+	}
+	if late != 1 {
+		t.Fatalf("45 messages are left, and nobody is rung")
+	}
+	if got := len(take(t, other)); got != 45 {
+		t.Fatalf("the other got %d", got)
+	}
+}
+
 // TestStuckConsumer: what is kept for a consumer that does not come is given
 // to others, soon; and at once when it leaves or closes its window.
 func TestStuckConsumer(t *testing.T) {

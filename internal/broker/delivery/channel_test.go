@@ -252,6 +252,28 @@ func TestTouchIsCapped(t *testing.T) {
 	}
 }
 
+// TestCappedTouchKeepsTheOrder: a deadline that was capped is met before those
+// of later deliveries.
+func TestCappedTouchKeepsTheOrder(t *testing.T) {
+	r := newRig(Config{})
+	r.publish(1)
+	s := r.subscribe(t, 3, SubOptions{MsgTimeout: 10 * time.Second, MaxMsgTimeout: 12 * time.Second})
+	take(t, s)
+	for range 2 {
+		r.clock.advance(4 * time.Second)
+		r.publish(1)
+		take(t, s)
+	}
+	r.clock.advance(time.Second)           // 9 s: deadlines at 10, 14, 18
+	if err := s.Touch(id(0)); err != nil { // 12
+		t.Fatal(err)
+	}
+	r.clock.advance(3 * time.Second)
+	if got := show(t, take(t, s)); got != "0/2 " {
+		t.Fatalf("at 12 s: %s", got)
+	}
+}
+
 func TestCloseTellsConsumers(t *testing.T) {
 	rung := 0
 	r := newRig(Config{})

@@ -103,6 +103,13 @@ type memShard struct {
 	mu    sync.Mutex
 	dirty map[partition.Lane]bool
 	lanes map[partition.Lane]*durable
+	// pending are deltas that were collected and are not applied yet.
+	pending []pendingDelta
+}
+
+type pendingDelta struct {
+	lane  partition.Lane
+	delta partition.Delta
 }
 
 // durable is the replicated state of a channel on one partition.
@@ -148,9 +155,15 @@ type fataler interface {
 	Fatalf(format string, args ...any)
 }
 
-// collect applies what all dirty lanes report.
+// collect takes what all dirty lanes report, and applies it.
 func (m *memShard) collect(t fataler) {
 	t.Helper()
+	m.propose()
+	m.commit(t)
+}
+
+// propose takes what all dirty lanes report.
+func (m *memShard) propose() {
 	m.mu.Lock()
 	var lanes []partition.Lane
 	for l := range m.dirty {
@@ -160,13 +173,22 @@ func (m *memShard) collect(t fataler) {
 	m.mu.Unlock()
 	for _, l := range lanes {
 		for more := true; more; {
-			var d partition.Delta
-			more = l.Collect(&d)
-			m.mu.Lock()
-			m.state(l).apply(t, &d)
-			m.mu.Unlock()
+			p := pendingDelta{lane: l}
+			more = l.Collect(&p.delta)
+			m.pending = append(m.pending, p)
 		}
 	}
+}
+
+// commit applies what was proposed.
+func (m *memShard) commit(t fataler) {
+	t.Helper()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for i := range m.pending {
+		m.state(m.pending[i].lane).apply(t, &m.pending[i].delta)
+	}
+	m.pending = nil
 }
 
 // apply checks that each offset stands once in the delta and applies it.

@@ -59,7 +59,7 @@ type machine struct {
 
 const (
 	testTimeout    = 10 * time.Second
-	testMaxTimeout = 25 * time.Second
+	testMaxTimeout = 13 * time.Second
 )
 
 func newMachine(t *rapid.T) *machine {
@@ -288,7 +288,7 @@ func (m *machine) finish(t *rapid.T) {
 
 func (m *machine) requeue(t *rapid.T) {
 	s, o := m.pickMine(t)
-	delay := rapid.SampledFrom([]time.Duration{0, 0, time.Second, time.Minute}).Draw(t, "delay")
+	delay := rapid.SampledFrom([]time.Duration{0, 0, time.Millisecond, time.Second, time.Minute}).Draw(t, "delay")
 	if err := s.Requeue(id(o), delay); err != nil {
 		t.Fatalf("REQ %d: %v", o, err)
 	}
@@ -351,7 +351,7 @@ func (m *machine) close(t *rapid.T) {
 
 // advance lets time pass: deliveries time out and parked messages come due.
 func (m *machine) advance(t *rapid.T) {
-	d := time.Duration(rapid.SampledFrom([]int{1, 10, 1000, 7000, 11000}).Draw(t, "ms")) * time.Millisecond
+	d := time.Duration(rapid.SampledFrom([]int{1, 10, 1000, 3000, 7000, 11000}).Draw(t, "ms")) * time.Millisecond
 	m.clock.advance(d)
 	for o := range m.msgs {
 		if msg := &m.msgs[o]; msg.where == inFlight && msg.deadline <= m.clock.now {
@@ -362,16 +362,26 @@ func (m *machine) advance(t *rapid.T) {
 	}
 }
 
-// commit applies what the lane reports and brings it what is due.
-func (m *machine) commit(t *rapid.T) {
+// propose takes what the lane reports; commit makes it fact some time later.
+func (m *machine) propose(*rapid.T) { m.shard.propose() }
+
+// commit applies what the lane reported.
+func (m *machine) commit(t *rapid.T) { m.shard.commit(t) }
+
+// collect does both, and compares.
+func (m *machine) collect(t *rapid.T) {
 	m.shard.collect(t)
 	for o, e := range m.shard.state(m.lane).parked {
 		if msg := &m.msgs[o]; msg.where == isParked && (e.DueNs != msg.due || e.Attempts != msg.number-1) {
 			t.Fatalf("%d parked as %+v, due is %d, number %d", o, e, msg.due, msg.number)
 		}
 	}
+}
+
+// offer brings the lane what is due.
+func (m *machine) offer(*rapid.T) {
 	for _, e := range m.shard.offer(m.lane, m.clock.now) {
-		if msg := &m.msgs[e.Offset]; msg.where == isParked {
+		if msg := &m.msgs[e.Offset]; msg.where == isParked && e.DueNs == msg.due {
 			msg.where = isDue
 		}
 	}
@@ -392,7 +402,8 @@ func (m *machine) settle(t *rapid.T) {
 
 func (m *machine) empty(t *rapid.T) {
 	d := m.shard.state(m.lane)
-	m.shard.collect(t)
+	m.shard.propose()
+	m.shard.pending = nil // of an epoch that has passed
 	*d = *newDurable()
 	d.floor = m.limit
 	m.lane.Reset(partition.Start{Floor: m.limit, Limit: m.limit})
@@ -404,7 +415,7 @@ func (m *machine) empty(t *rapid.T) {
 // restart begins with a new leader: nothing finished comes again, and
 // deliveries that were under way have the same number again.
 func (m *machine) restart(t *rapid.T) {
-	m.commit(t)
+	m.collect(t)
 	d := m.shard.state(m.lane)
 	m.ch.Close(nil)
 	for _, s := range m.subs {
@@ -569,7 +580,11 @@ func TestChannelAgainstModel(t *testing.T) {
 			"wrong":     m.wrong,
 			"rare":      m.rare,
 			"advance":   m.advance,
+			"propose":   m.propose,
 			"commit":    m.commit,
+			"collect":   m.collect,
+			"offer":     m.offer,
+			"offer2":    m.offer,
 			"":          m.check,
 		})
 		reached.add(m)
