@@ -47,7 +47,7 @@ func (m *Machine) spill() {
 		}
 	}
 	var s *parked.Spill
-	if most != nil && most.MemLen() >= spillMin {
+	if most != nil && most.MemLen() >= m.spillMin {
 		s = most.PrepareSpill(most.MemLen() / 4)
 	}
 	if s == nil {

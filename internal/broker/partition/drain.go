@@ -43,7 +43,7 @@ func (m *Machine) Drain(term uint64, now int64, maxBytes int) (data []byte, toke
 	}
 	m.plan(maxBytes)
 	if pl.items > 0 {
-		m.inbox.release(pl.items, pl.bytes, &m.o)
+		m.inbox.release(pl.items, pl.bytes)
 	}
 	if pl.count == 0 && m.failed == nil {
 		m.recycle(pl.flight)

@@ -20,8 +20,6 @@ type inbox struct {
 	refuse error
 	// closed: the loop has ended.
 	closed bool
-	// room is closed when the inbox is half empty again; nil: nobody asked.
-	room chan struct{}
 	// dirty are lanes with something to report, each once.
 	dirty    []Lane
 	dirtySet map[Lane]struct{}
@@ -89,37 +87,12 @@ func (b *inbox) admit(size int64, o *Options) error {
 	return nil
 }
 
-// Room returns a channel that is closed when the inbox is at most half full,
-// for a publisher that was refused with fault.Overloaded and wants to try
-// again.
-func (m *Machine) Room() <-chan struct{} {
-	b := &m.inbox
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.room == nil {
-		b.room = make(chan struct{})
-	}
-	room := b.room
-	b.ring(&m.o)
-	return room
-}
-
 // release counts items out that have gone into an entry or were answered.
-func (b *inbox) release(items int, bytes int64, o *Options) {
+func (b *inbox) release(items int, bytes int64) {
 	b.mu.Lock()
 	b.waiting -= items
 	b.waitingBytes -= bytes
-	b.ring(o)
 	b.mu.Unlock()
-}
-
-// ring tells those who wait for room.
-func (b *inbox) ring(o *Options) {
-	if b.room == nil || !b.closed && (b.waiting > o.InboxCount/2 || b.waitingBytes > o.InboxBytes/2) {
-		return
-	}
-	close(b.room)
-	b.room = nil
 }
 
 // Do proposes a command. done, which may be nil, is told the outcome once, on

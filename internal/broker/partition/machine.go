@@ -99,6 +99,7 @@ type Machine struct {
 
 	parkedLen   int         // parked entries in memory
 	spilling    *parked.Set // a spill of it is not committed yet; nil: none
+	spillMin    int         // how many of one channel are worth a file
 	spillAt     int         // when parkedLen is above, look for what to spill
 	compactFrom Key         // where the next look for logs to compact begins
 	ghosts      []*ghost
@@ -122,6 +123,7 @@ func New(o Options) *Machine {
 		slots:      make(map[Key]*slot),
 		lanes:      make(map[Lane]*attachment),
 		collectAt:  math.MaxInt64,
+		spillMin:   spillMin,
 		spillAt:    o.ParkedMax,
 	}
 }
@@ -163,7 +165,6 @@ func (m *Machine) Close(err error) {
 	b.closed = true
 	calls := b.calls
 	b.calls = nil
-	b.ring(&m.o)
 	b.mu.Unlock()
 	for _, f := range calls {
 		f()
@@ -182,7 +183,7 @@ func (m *Machine) stop(err error) {
 			bytes += int64(i.publish.size)
 		}
 	}
-	m.inbox.release(len(waiting), bytes, &m.o)
+	m.inbox.release(len(waiting), bytes)
 	for _, i := range waiting {
 		i.fail(err)
 	}

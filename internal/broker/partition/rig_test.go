@@ -45,6 +45,7 @@ type rig struct {
 	lanes    []*testLane
 	reserve  bool
 	compacts int
+	spillMin int // 0: the default, and ParkedMax too
 }
 
 type proposal struct {
@@ -75,7 +76,13 @@ func (r *rig) boot(s savedState) {
 	o := r.o
 	o.Store, o.FS, o.Dir, o.TailBytes = r.store, r.fs, "parked", 1<<20
 	o.Reserve = func() bool { return r.reserve }
+	if r.spillMin > 0 {
+		o.ParkedMax = 2 * r.spillMin
+	}
 	r.m = New(o)
+	if r.spillMin > 0 {
+		r.m.spillMin = r.spillMin
+	}
 	if err := r.m.Restore(s.index, s.state); err != nil {
 		r.t.Fatalf("restore: %v", err)
 	}
