@@ -29,5 +29,5 @@
 // Lock: everything of a Channel, its lanes and its subscriptions is guarded by
 // Channel.mu. It is never held across Log.AppendRead nor across a call to a Shard;
 // SubOptions.Notify is called under it and must neither block nor call back.
-// Memory.mu and MemoryLog.mu are taken before Channel.mu, never after it.
+// Order: MemoryLog.mu, then Memory.mu, then Channel.mu; never the other way.
 package delivery
