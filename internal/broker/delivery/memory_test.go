@@ -330,106 +330,125 @@ func TestMemoryEmptyAndDetach(t *testing.T) {
 	}
 }
 
+// memoryStress is an ephemeral topic under load.
+type memoryStress struct {
+	t        *testing.T
+	log      *MemoryLog
+	shard    *Memory
+	finished []atomic.Int32 // by offset
+	left     atomic.Int64
+	done     chan struct{}
+}
+
 // TestMemoryStress: an ephemeral topic with publishers, consumers that requeue
 // and leave, and channels that come and go, all at once: every message of the
 // lasting channel is finished once, and nothing locks up.
 func TestMemoryStress(t *testing.T) {
 	const total = 20_000
-	log, shard := NewMemoryLog(1<<20, 1<<30), NewMemory(MemoryOptions{})
-	newChannel := func() (*Channel, *Lane) {
-		c := NewChannel(Config{Codec: testCodec, MaxLag: 1 << 20})
-		l := c.AddLane(0, log, shard)
-		log.Attach(l)
-		return c, l
+	x := &memoryStress{
+		t: t, log: NewMemoryLog(1<<20, 1<<30), shard: NewMemory(MemoryOptions{}),
+		finished: make([]atomic.Int32, total), done: make(chan struct{}),
 	}
-	c, _ := newChannel()
-	finished := make([]atomic.Int32, total)
-	var left atomic.Int64
-	left.Store(total)
-	done := make(chan struct{})
+	x.left.Store(total)
+	c, _ := x.channel()
 	var wg sync.WaitGroup
-	wg.Go(func() {
-		var b record.Builder
-		for n := 0; n < total; n += 20 {
-			b.Begin(nil, 1)
-			for i := range 20 {
-				b.Add(&record.Message{Value: body(int64(n + i))})
-			}
-			log.Append(b.Finish(), 20, time.Now().UnixNano())
-		}
-	})
-	consume := func(c *Channel, until <-chan struct{}, answer func(*Subscription, *Delivery)) {
-		bell := make(chan struct{}, 1)
-		s, err := c.Subscribe(SubOptions{Notify: func() {
-			select {
-			case bell <- struct{}{}:
-			default:
-			}
-		}})
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		defer s.Close(true)
-		s.SetWindow(50)
-		for {
-			ds, err := s.Take(nil, 1024)
-			if err != nil {
-				return
-			}
-			for i := range ds {
-				answer(s, &ds[i])
-			}
-			if len(ds) > 0 {
-				continue
-			}
-			select {
-			case <-bell:
-			case <-until:
-				return
-			}
-		}
-	}
+	wg.Go(x.publish)
+	wg.Go(x.comeAndGo)
 	for range 3 {
-		wg.Go(func() {
-			consume(c, done, func(s *Subscription, d *Delivery) {
-				_, o, _ := testCodec.Parse(d.ID)
-				if d.Attempts == 1 && o%11 == 0 {
-					if err := s.Requeue(d.ID, time.Duration(o%3)*time.Millisecond); err != nil {
-						t.Error(err)
-					}
-					return
-				}
-				if err := s.Finish(d.ID); err != nil || finished[o].Add(1) > 1 {
-					t.Errorf("FIN %d: %v", o, err)
-				}
-				if left.Add(-1) == 0 {
-					close(done)
-				}
-			})
-		})
+		wg.Go(func() { x.consume(c, x.done, x.answer) })
 	}
-	wg.Go(func() { // channels come and go
-		for {
-			select {
-			case <-done:
-				return
-			default:
-			}
-			c, l := newChannel()
-			short := make(chan struct{})
-			time.AfterFunc(time.Millisecond, func() { close(short) })
-			consume(c, short, func(s *Subscription, d *Delivery) { s.Do([]Op{{ID: d.ID}}, nil) })
-			log.EmptyLane(l)
-			c.Close(nil)
-			log.Detach(l, nil)
-		}
-	})
 	ended := make(chan struct{})
 	go func() { wg.Wait(); close(ended) }()
 	select {
 	case <-ended:
 	case <-time.After(time.Minute):
-		t.Fatalf("stuck: %d left, %+v", left.Load(), c.Stats())
+		t.Fatalf("stuck: %d left, %+v", x.left.Load(), c.Stats())
+	}
+}
+
+func (x *memoryStress) channel() (*Channel, *Lane) {
+	c := NewChannel(Config{Codec: testCodec, MaxLag: 1 << 20})
+	l := c.AddLane(0, x.log, x.shard)
+	x.log.Attach(l)
+	return c, l
+}
+
+func (x *memoryStress) publish() {
+	var b record.Builder
+	for n := 0; n < len(x.finished); n += 20 {
+		b.Begin(nil, 1)
+		for i := range 20 {
+			b.Add(&record.Message{Value: body(int64(n + i))})
+		}
+		x.log.Append(b.Finish(), 20, time.Now().UnixNano())
+	}
+}
+
+// consume takes and answers until it is told to leave.
+func (x *memoryStress) consume(c *Channel, until <-chan struct{}, answer func(*Subscription, *Delivery)) {
+	bell := make(chan struct{}, 1)
+	s, err := c.Subscribe(SubOptions{Notify: func() {
+		select {
+		case bell <- struct{}{}:
+		default:
+		}
+	}})
+	if err != nil {
+		x.t.Error(err)
+		return
+	}
+	defer s.Close(true)
+	s.SetWindow(50)
+	for {
+		ds, err := s.Take(nil, 1024)
+		if err != nil {
+			return
+		}
+		for i := range ds {
+			answer(s, &ds[i])
+		}
+		if len(ds) > 0 {
+			continue
+		}
+		select {
+		case <-bell:
+		case <-until:
+			return
+		}
+	}
+}
+
+// answer requeues some on their first delivery and finishes the others.
+func (x *memoryStress) answer(s *Subscription, d *Delivery) {
+	_, o, _ := testCodec.Parse(d.ID)
+	if d.Attempts == 1 && o%11 == 0 {
+		if err := s.Requeue(d.ID, time.Duration(o%3)*time.Millisecond); err != nil {
+			x.t.Error(err)
+		}
+		return
+	}
+	if err := s.Finish(d.ID); err != nil || x.finished[o].Add(1) > 1 {
+		x.t.Errorf("FIN %d: %v", o, err)
+	}
+	if x.left.Add(-1) == 0 {
+		close(x.done)
+	}
+}
+
+// comeAndGo makes channels that live for a millisecond.
+func (x *memoryStress) comeAndGo() {
+	for {
+		select {
+		case <-x.done:
+			return
+		default:
+		}
+		c, l := x.channel()
+		short := make(chan struct{})
+		time.AfterFunc(time.Millisecond, func() { close(short) })
+		x.consume(c, short, func(s *Subscription, d *Delivery) { s.Do([]Op{{ID: d.ID}}, nil) })
+		x.log.EmptyLane(l)
+		c.Close(nil)
+		x.log.Detach(l, nil)
 	}
 }
