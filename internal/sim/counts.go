@@ -19,6 +19,8 @@ const (
 	CrashFlush
 	CrashCheckpoint
 	CrashRecycle
+	CrashCompact
+	CrashSpill
 	CrashOpen
 	CrashIdle
 	Kills
@@ -37,6 +39,7 @@ const (
 	DueDelivered
 	Redelivered
 	Swept
+	Acknowledged
 	optional
 	Overloads count = iota - 1
 	counts
@@ -44,10 +47,10 @@ const (
 
 var countNames = [counts]string{
 	"recycles", "torn-tails-cut", "unsynced-tails-lost", "oversize-frames", "crashes-in-write", "crashes-in-sync",
-	"crashes-in-flush", "crashes-in-checkpoint", "crashes-in-recycle", "crashes-in-recovery", "crashes-between",
+	"crashes-in-flush", "crashes-in-checkpoint", "crashes-in-recycle", "crashes-in-compaction", "crashes-in-spill", "crashes-in-recovery", "crashes-between",
 	"kills", "clean-stops", "checkpoint-fallbacks", "both-checkpoints-refused", "wal-damage-refused",
 	"compactions", "pinned-reads", "spills", "disk-full-refusals", "disk-full-stops", "checkpoints",
-	"entries-replayed", "publishes-unanswered", "due-delivered", "redelivered", "swept", "overloads",
+	"entries-replayed", "publishes-unanswered", "due-delivered", "redelivered", "swept", "acknowledged", "overloads",
 }
 
 // Counts are how often each thing was met.

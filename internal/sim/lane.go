@@ -29,6 +29,7 @@ type lane struct {
 	unparked []int64
 	attempts []partition.Attempt
 
+	ended   []int64 // all that was finished
 	batches []seglog.Batch
 }
 
@@ -250,6 +251,7 @@ func (l *lane) remove(i int) delivery {
 func (l *lane) finish(i int) {
 	d := l.remove(i)
 	l.c.set(d.offset, finished)
+	l.ended = append(l.ended, d.offset)
 	if d.parked {
 		l.unparked = append(l.unparked, d.offset)
 	} else if n := len(l.finished); n > 0 && l.finished[n-1].To == d.offset {
@@ -258,6 +260,16 @@ func (l *lane) finish(i int) {
 		l.finished = append(l.finished, offsets.Range{From: d.offset, To: d.offset + 1})
 	}
 	l.m.Dirty(l)
+}
+
+// finishedIsDone checks that the channel knows all that was finished, once
+// everything is reported.
+func (l *lane) finishedIsDone() {
+	for _, o := range l.ended {
+		if !l.c.settled(o) {
+			l.sim.failf("channel %d: offset %d was finished, and is not after the lanes have reported", l.c.id, o)
+		}
+	}
 }
 
 // requeue puts a message back, to come again later, or at once with one more

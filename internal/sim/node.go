@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"path"
 	"strings"
+	"time"
 
 	"github.com/tidings-io/tidings/internal/broker/partition"
 	"github.com/tidings-io/tidings/internal/fault"
@@ -34,6 +35,7 @@ const (
 	flushing
 	checkpointing
 	compacting
+	spilling
 )
 
 // node is the engine over one disk, for one life of the process.
@@ -94,10 +96,10 @@ func (t tails) FlushOldest() (bool, error) {
 	return did, err
 }
 
-// leave ends a phase that went well.
+// leave ends a phase of the flusher that went well.
 func (n *node) leave(err error) {
 	if err == nil && !n.disk.Tripped() {
-		n.phase = idle
+		n.phase = checkpointing // what else it does
 	}
 }
 
@@ -290,6 +292,25 @@ func (c *snapshot) Published() {
 	c.r.node.sim.count(Checkpoints, 1)
 	c.r.node.sim.note(evPublished, int64(c.r.model.id), int64(c.r.published), 0)
 	c.Checkpoint.Published()
+}
+
+// Background implements shard.Background.
+func (r *recorder) Background() (bool, error) {
+	r.node.phase = spilling
+	did, err := r.Machine.Background()
+	if did {
+		r.node.sim.count(Spills, 1)
+	}
+	r.node.leave(err)
+	return did, err
+}
+
+// Compact implements shard.Compactor.
+func (r *recorder) Compact(now time.Time) (bool, error) {
+	r.node.phase = compacting
+	did, err := r.Machine.Compact(now)
+	r.node.leave(err)
+	return did, err
 }
 
 // answered takes the next answer that is due.

@@ -53,6 +53,7 @@ const (
 	actCheckpoint
 	actLook
 	actRead
+	actPass
 	actMark
 	actCapacity
 	actArm
@@ -65,7 +66,7 @@ const (
 var usual = [actions]int{
 	actPublish: 2000, actGroup: 2600, actWrite: 1000, actSync: 900, actFinish: 900, actMaintain: 350, actFlush: 900,
 	actClock: 500, actPump: 900, actDone: 900, actRequeue: 250, actCommand: 120, actAttach: 150, actCheckpoint: 60,
-	actLook: 100, actRead: 100, actMark: 40, actCapacity: 15, actArm: 50, actCrash: 12, actStop: 12,
+	actLook: 100, actRead: 100, actPass: 500, actMark: 40, actCapacity: 15, actArm: 50, actCrash: 12, actStop: 12,
 }
 
 // pick returns one of the values.
@@ -86,7 +87,7 @@ func choose(rng *rand.Rand, seed uint64, steps int) options {
 		openFiles:       1 + rng.IntN(6),
 		checkpointBytes: pick[int64](rng, 2<<10, 8<<10, 32<<10),
 		checkpointAge:   pick(rng, 20*time.Millisecond, time.Second, time.Minute),
-		entryBytes:      pick(rng, 256, 2<<10, 32<<10),
+		entryBytes:      pick(rng, 256, 2<<10, 8<<10, 32<<10),
 		inflight:        1 + rng.IntN(3),
 		inboxBytes:      pick[int64](rng, 16<<10, 1<<20),
 		inboxCount:      pick(rng, 8, 64, 1024),
