@@ -1030,3 +1030,55 @@ func TestDamagedRunStopsTheReplica(t *testing.T) {
 		t.Fatalf("apply: %v", err)
 	}
 }
+
+// TestReportBehindEmptyIsIgnored: what a lane did before it learnt that the
+// channel is emptied does not bring messages back.
+func TestReportBehindEmptyIsIgnored(t *testing.T) {
+	r := newRig(t)
+	r.must(Open{Key: one})
+	r.must(CreateChannel{Key: one, Channel: red})
+	l := r.attach(one, red)
+	r.publish(one, 5)
+	r.m.Do(Empty{Key: one, Channel: red}, nil)
+	r.propose()
+	l.park(parked.Entry{Offset: 2, DueNs: r.now + 1})
+	r.send(one, bodies(1)...) // the report goes along at once
+	r.propose()
+	if len(r.inflight) != 2 {
+		t.Fatalf("%d entries in flight, want 2", len(r.inflight))
+	}
+	r.settle()
+	if got := r.left(one, red); !slices.Equal(got.log, []int64{5}) || len(got.parked) != 0 || len(l.due) != 0 {
+		t.Fatalf("an emptied channel has %+v, its lane %v", got, l.due)
+	}
+	r.check()
+}
+
+// TestHeldIsForgottenWhenReported: what waits for room in the lane is not
+// offered any more once the lane has finished it or parked it anew.
+func TestHeldIsForgottenWhenReported(t *testing.T) {
+	r := newRig(t)
+	r.must(Open{Key: one})
+	r.must(CreateChannel{Key: one, Channel: red})
+	r.publish(one, 3)
+	l := r.attach(one, red)
+	r.settle()
+	l.room = 0
+	for o := range int64(3) {
+		l.park(parked.Entry{Offset: o, DueNs: r.now + 1})
+	}
+	r.settle()
+	if held := len(r.m.lanes[l].held); held != 3 {
+		t.Fatalf("%d are held, want 3", held)
+	}
+	l.parked[0] = parked.Entry{Offset: 0, DueNs: r.now + 1e12}
+	l.unparked[1] = true
+	r.m.Dirty(l)
+	r.settle()
+	l.want(9)
+	r.m.Tick(r.now)
+	if !slices.Equal(sorted(l.due), []int64{2}) {
+		t.Fatalf("offered are %v, want 2", sorted(l.due))
+	}
+	r.check()
+}
