@@ -68,7 +68,7 @@ func CodeOf(err error) Code {
 		return None
 	}
 	for e := err; e != nil; {
-		switch x := e.(type) {
+		switch x := e.(type) { //nolint:errorlint // this is the loop that unwraps
 		case Code:
 			return x
 		case *Error:

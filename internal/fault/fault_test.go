@@ -9,7 +9,7 @@ import (
 
 func TestEveryCodeHasARow(t *testing.T) {
 	names := map[string]Code{}
-	for c := None; c < codes; c++ {
+	for c := range codes {
 		r := table[c]
 		if r.name == "" || r.text == "" || r.status == 0 {
 			t.Errorf("code %d: row is incomplete: %+v", c, r)

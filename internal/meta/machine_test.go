@@ -145,7 +145,7 @@ func TestDeletion(t *testing.T) {
 
 	must := func(err error, want error) {
 		t.Helper()
-		if !errors.Is(err, want) && !(err == nil && want == nil) {
+		if !errors.Is(err, want) && (err != nil || want != nil) {
 			t.Errorf("got %v, want %v", err, want)
 		}
 	}

@@ -65,7 +65,7 @@ type listeners struct{ tcp, http, admin net.Listener }
 func (l listeners) close() {
 	for _, x := range []net.Listener{l.tcp, l.http, l.admin} {
 		if x != nil {
-			x.Close() //nolint:errcheck // nothing was accepted yet
+			x.Close()
 		}
 	}
 }

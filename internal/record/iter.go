@@ -155,9 +155,10 @@ func (it *Iter) decode(r *Record, b []byte) bool {
 
 // headersFill reports whether b is exactly n well-formed headers.
 func headersFill(b []byte, n int) bool {
-	i, ok := 0, true
+	i := 0
 	for ; n > 0; n-- {
 		var key []byte
+		var ok bool
 		if key, i, ok = bytesAt(b, i); !ok || key == nil {
 			return false
 		}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"path"
+	"slices"
 	"sort"
 	"testing"
 	"time"
@@ -156,7 +157,7 @@ func (m *machine) unpark(t *rapid.T) {
 	for o := range m.truth.parked {
 		all = append(all, o)
 	}
-	sort.Slice(all, func(i, j int) bool { return all[i] < all[j] })
+	slices.Sort(all)
 	m.do(op{kind: 'u', from: rapid.SampledFrom(all).Draw(t, "offset")})
 }
 

@@ -41,9 +41,10 @@ func (l *Log) Read(offset int64, maxBytes int) ([]Batch, error) {
 // share their memory: one of them kept keeps up to 256 KiB.
 func (l *Log) AppendRead(dst []Batch, offset int64, maxBytes int) ([]Batch, error) {
 	for {
-		v, n, found := view{}, len(dst), false
+		n := len(dst)
 		l.mu.Lock()
-		if v, found = l.locate(offset); !found {
+		v, found := l.locate(offset)
+		if !found {
 			dst = l.readTail(dst, offset, maxBytes)
 		}
 		l.mu.Unlock()

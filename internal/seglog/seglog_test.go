@@ -80,8 +80,7 @@ func readAll(t reporter, l *Log, from int64, maxBytes int) (got []Batch, lost []
 	t.Helper()
 	for {
 		bs, err := l.Read(from, maxBytes)
-		var c *CorruptError
-		if errors.As(err, &c) {
+		if c, ok := errors.AsType[*CorruptError](err); ok {
 			if c.Last < from {
 				t.Fatalf("read at %d: damage ends before: %v", from, c)
 			}

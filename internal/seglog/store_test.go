@@ -148,9 +148,9 @@ func TestOpenFiles(t *testing.T) {
 	}
 	got, _ := readAll(t, l, 0, 1<<10)
 	wantBatches(t, got, want)
-	for i := len(want) - 1; i >= 0; i-- {
+	for i, w := range slices.Backward(want) {
 		bs, err := l.Read(int64(i), 1)
-		if err != nil || len(bs) != 1 || equal(bs[0], want[i]) != nil {
+		if err != nil || len(bs) != 1 || equal(bs[0], w) != nil {
 			t.Fatalf("read %d: %v %v", i, bs, err)
 		}
 	}
@@ -453,7 +453,7 @@ func readBeside(t *testing.T, l *Log, stop *atomic.Bool, seed int64) {
 	rng := rand.New(rand.NewPCG(uint64(seed), 0))
 	for !stop.Load() {
 		from := l.Start() + rng.Int64N(max(1, l.End()-l.Start()))
-		for n := 0; n < 20; n++ {
+		for range 20 {
 			start := l.Start()
 			bs, err := l.Read(from, 1+rng.IntN(20_000))
 			if err != nil {

@@ -33,26 +33,16 @@ func (f folder) name(seq uint64) string {
 	return path.Join(f.dir, checkpointPrefix+strconv.FormatUint(seq, 10))
 }
 
-// list returns the sequences in the folder, newest first, and removes what a
-// crash left half written.
+// list returns the sequences in the folder, newest first.
 func (f folder) list() ([]uint64, error) {
-	names, err := f.fs.ReadDir(f.dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
+	names, err := f.names()
 	if err != nil {
-		return nil, fmt.Errorf("list %s: %w", f.dir, err)
+		return nil, err
 	}
 	var seqs []uint64
 	for _, name := range names {
 		num, ok := strings.CutPrefix(name, checkpointPrefix)
 		if !ok {
-			continue
-		}
-		if strings.HasSuffix(num, vfs.TempSuffix) {
-			if err := f.fs.Remove(path.Join(f.dir, name)); err != nil {
-				return nil, fmt.Errorf("remove unfinished checkpoint: %w", err)
-			}
 			continue
 		}
 		if seq, err := strconv.ParseUint(num, 10, 64); err == nil {
@@ -63,9 +53,40 @@ func (f folder) list() ([]uint64, error) {
 	return seqs, nil
 }
 
-// load reads the newest checkpoint that is whole, and the one before it. It is
-// an error when there are files and none of them is whole.
+func (f folder) names() ([]string, error) {
+	names, err := f.fs.ReadDir(f.dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list %s: %w", f.dir, err)
+	}
+	return names, nil
+}
+
+// sweep removes what a crash left half written.
+func (f folder) sweep() error {
+	names, err := f.names()
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if strings.HasPrefix(name, checkpointPrefix) && strings.HasSuffix(name, vfs.TempSuffix) {
+			if err := f.fs.Remove(path.Join(f.dir, name)); err != nil {
+				return fmt.Errorf("remove unfinished checkpoint: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+// load reads the newest checkpoint that is whole, and the one before it, and
+// removes what a crash left half written. It is an error when there are files
+// and none of them is whole.
 func (f folder) load() (found, error) {
+	if err := f.sweep(); err != nil {
+		return found{}, err
+	}
 	seqs, err := f.list()
 	if err != nil {
 		return found{}, err

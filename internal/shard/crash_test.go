@@ -303,6 +303,12 @@ func TestUnfinishedCheckpointIsRemoved(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.crash(nil)
+	if _, err := Verify(r.fs, path.Dir(r.dir(0))); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.fs.Stat(name); err != nil {
+		t.Errorf("Verify has changed the folder: %v", err)
+	}
 	r.mustOpen()
 	if _, err := r.fs.Stat(name); err == nil {
 		t.Error("it is still there")

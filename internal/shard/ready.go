@@ -3,6 +3,7 @@ package shard
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/tidings-io/tidings/internal/plant"
 	"github.com/tidings-io/tidings/internal/wal"
@@ -116,7 +117,7 @@ func (g *Group) write(entries []*pb.Entry, hard *pb.HardState, then []*pb.Messag
 	}
 	if len(then) > 0 && len(g.appends) > 0 {
 		last := &g.appends[len(g.appends)-1]
-		last.then = append(last.then[:len(last.then):len(last.then)], then...)
+		last.then = append(slices.Clip(last.then), then...)
 		return nil
 	}
 	return then

@@ -5,6 +5,7 @@ import (
 	"io"
 	"io/fs"
 	"path"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -112,7 +113,7 @@ func (f *Fault) Add(r Rule) *Armed {
 	a := &Armed{rule: r, fault: f}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.rules = append(f.rules[:len(f.rules):len(f.rules)], a)
+	f.rules = append(slices.Clip(f.rules), a)
 	return a
 }
 

@@ -105,7 +105,7 @@ func TestFaultDamage(t *testing.T) {
 		t.Errorf("flipped read = %d, %v, %q", n, err, b)
 	}
 	f.Add(vfs.Rule{Ops: vfs.OpRead, Times: 1, Short: true, Bytes: 5})
-	if n, err := file.ReadAt(b, 0); n != 5 || err != io.EOF {
+	if n, err := file.ReadAt(b, 0); n != 5 || !errors.Is(err, io.EOF) {
 		t.Errorf("short read = %d, %v", n, err)
 	}
 	wantContent(t, f, "/f", "ABCdefgh")

@@ -42,7 +42,7 @@ func usage(dir string) (Usage, error) {
 	if err := unix.Statfs(dir, &st); err != nil {
 		return Usage{}, err
 	}
-	block := int64(st.Bsize)
+	block := int64(st.Bsize) //nolint:unconvert // the types differ between systems
 	// Bavail, not Bfree: the blocks kept for root are not ours to fill.
 	return Usage{Total: int64(st.Blocks) * block, Free: int64(st.Bavail) * block}, nil
 }

@@ -94,8 +94,7 @@ func TestUnreadableSegmentIsDamage(t *testing.T) {
 	fs := vfs.NewFault(lw.fs)
 	fs.Add(vfs.Rule{Ops: vfs.OpRead, Path: lw.last().Segment, After: 1, Err: syscall.EIO})
 	_, err := Open(fs, dir, damageOptions)
-	var corrupt *CorruptError
-	if !errors.As(err, &corrupt) {
+	if _, ok := errors.AsType[*CorruptError](err); !ok {
 		t.Fatal(err)
 	}
 }

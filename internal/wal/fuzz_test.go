@@ -67,8 +67,7 @@ func FuzzRecovery(f *testing.F) {
 			}
 		}
 		w, err := Open(fs, dir, damageOptions)
-		var corrupt *CorruptError
-		if errors.As(err, &corrupt) {
+		if _, ok := errors.AsType[*CorruptError](err); ok {
 			if _, err := Repair(fs, dir, true); err != nil {
 				t.Fatal(err)
 			}

@@ -1,6 +1,7 @@
 package wal
 
 import (
+	"slices"
 	"sort"
 	"sync/atomic"
 
@@ -225,7 +226,7 @@ func (x *index) pins(seg *segment) []uint32 {
 			ids = append(ids, id)
 		}
 	}
-	sort.Slice(ids, func(i, j int) bool { return ids[i] < ids[j] })
+	slices.Sort(ids)
 	return ids
 }
 

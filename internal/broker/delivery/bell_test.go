@@ -3,6 +3,7 @@ package delivery
 import (
 	"errors"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -51,8 +52,8 @@ func TestFairShares(t *testing.T) {
 	subs[3].SetWindow(30)
 	r.publish(24)
 	want := []int{4, 4, 4, 12}
-	for i := len(subs) - 1; i >= 0; i-- {
-		if got := len(take(t, subs[i])); got != want[i] || rung[i] != 1 {
+	for i, sub := range slices.Backward(subs) {
+		if got := len(take(t, sub)); got != want[i] || rung[i] != 1 {
 			t.Fatalf("consumer %d got %d, rung %v", i, got, rung)
 		}
 	}

@@ -3,6 +3,7 @@ package delivery
 import (
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"sort"
 	"sync"
 	"testing"
@@ -256,9 +257,7 @@ func (s *durable) start(limit int64) partition.Start {
 	clear(s.taken)
 	s.wanted = true
 	st := partition.Start{Floor: s.floor, Limit: limit, Skip: append([]offsets.Range(nil), s.ranges.Ranges()...), Attempts: map[int64]uint16{}}
-	for o, n := range s.attempts {
-		st.Attempts[o] = n
-	}
+	maps.Copy(st.Attempts, s.attempts)
 	return st
 }
 

@@ -340,7 +340,7 @@ func (l *Lane) raise(i int32) {
 }
 
 // next is the number of the delivery after n attempts.
-func next(n uint16) uint16 { return n + uint16(min(1, ^uint16(0)-n)) }
+func next(n uint16) uint16 { return n + min(1, ^n) }
 
 // park defers the message of slot i, which is in no list, until due; the lane
 // forgets it and gets it back through Due.
@@ -440,5 +440,5 @@ var heldMarks atomic.Int64
 // this one uses for what it holds: a lane must not mistake what its
 // predecessor held for its own.
 func heldMark(now int64) int64 {
-	return now - int64(heldMarks.Add(1)%1_000_000)
+	return now - heldMarks.Add(1)%1_000_000
 }

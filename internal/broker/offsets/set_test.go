@@ -15,7 +15,7 @@ type model map[int64]bool
 
 func (m model) ranges() []Range {
 	var rs []Range
-	for o := int64(0); o < span; o++ {
+	for o := range int64(span) {
 		if !m[o] {
 			continue
 		}

@@ -128,7 +128,7 @@ func (c *conn) run() {
 		defer close(c.dead)
 		switch err := c.write(); {
 		case errors.Is(err, errRefused):
-			c.net.SetReadDeadline(time.Unix(0, 1)) // ends the reader
+			_ = c.net.SetReadDeadline(time.Unix(0, 1)) // ends the reader
 		case err != nil:
 			c.front.log.Debug("write to client", "client", c.remote, "error", err)
 			c.net.Close() // ends the reader
@@ -158,7 +158,7 @@ func (c *conn) farewell(err error) []byte {
 
 // magic reads the four bytes that name the protocol.
 func (c *conn) magic() bool {
-	c.net.SetReadDeadline(time.Now().Add(magicPatience))
+	_ = c.net.SetReadDeadline(time.Now().Add(magicPatience))
 	var b [4]byte
 	if _, err := io.ReadFull(c.net, b[:]); err != nil {
 		return false
@@ -167,7 +167,7 @@ func (c *conn) magic() bool {
 		return true
 	}
 	c.front.metrics.refusals.Add(1)
-	c.net.SetWriteDeadline(time.Now().Add(time.Second))
+	_ = c.net.SetWriteDeadline(time.Now().Add(time.Second))
 	if _, err := c.net.Write(appendFrame(nil, frameError, "E_BAD_PROTOCOL")); err == nil {
 		c.linger()
 	}
@@ -383,7 +383,7 @@ func (c *conn) drain(until time.Time) {
 			until = time.Now()
 		}
 	}
-	c.net.SetReadDeadline(until)
+	_ = c.net.SetReadDeadline(until)
 }
 
 // linger closes our side, then reads what the client still sends, within
@@ -397,6 +397,6 @@ func (c *conn) linger() {
 	if !ok || half.CloseWrite() != nil {
 		return
 	}
-	c.net.SetReadDeadline(time.Now().Add(lingerPatience))
+	_ = c.net.SetReadDeadline(time.Now().Add(lingerPatience))
 	_, _ = io.CopyN(io.Discard, c.net, lingerBytesMax)
 }

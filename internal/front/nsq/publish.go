@@ -2,6 +2,7 @@ package nsq
 
 import (
 	"context"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -198,7 +199,7 @@ func (p *publish) name(key, id []byte) {
 	for i := range p.msgs {
 		p.msgs[i].Key = key
 		if len(id) > 0 {
-			p.msgs[i].ID = strconv.AppendInt(append(id[:len(id):len(id)], '/'), int64(i), 10)
+			p.msgs[i].ID = strconv.AppendInt(append(slices.Clip(id), '/'), int64(i), 10)
 		}
 	}
 }
