@@ -111,13 +111,7 @@ func (b *Broker) DeleteChannel(ctx context.Context, topic, name string) error {
 
 // end takes a channel that lives in memory only out of use.
 func (t *Topic) end(c *channelInUse) {
-	t.mu.Lock()
-	mine := t.channels[c.name] == c
-	if mine {
-		delete(t.channels, c.name)
-	}
-	last := len(t.channels) == 0
-	t.mu.Unlock()
+	mine, last := t.forget(c)
 	if !mine {
 		return
 	}
@@ -134,13 +128,9 @@ func (t *Topic) dropChannel(m *meta.Channel, done func(error)) {
 			done(err)
 			return
 		}
-		t.mu.Lock()
-		c := t.channels[m.Name]
-		if c != nil && c.id == m.ID {
-			delete(t.channels, m.Name)
-		}
-		t.mu.Unlock()
-		if c != nil && c.ch != nil {
+		// one that is only being made finds out by itself
+		if c := t.lookup(m.Name); c != nil && c.id == m.ID {
+			t.forget(c)
 			c.ch.Close(fault.New(fault.ChannelNotFound, "channel %s is deleted", m.Name))
 		}
 		t.closeChannel(m, done)

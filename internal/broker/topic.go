@@ -93,6 +93,17 @@ func (t *Topic) stop(err error) {
 	}
 }
 
+// forget takes the channel out of the table, unless another of its name is
+// there; last says that no other is left.
+func (t *Topic) forget(c *channelInUse) (mine, last bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if mine = t.channels[c.name] == c; mine {
+		delete(t.channels, c.name)
+	}
+	return mine, len(t.channels) == 0
+}
+
 // lookup is the channel if it is in use.
 func (t *Topic) lookup(name string) *channelInUse {
 	t.mu.Lock()
@@ -196,7 +207,26 @@ func (t *Topic) makeDurable(ctx context.Context, c *channelInUse) error {
 		c.lanes = append(c.lanes, lane)
 		p.machine.Attach(p.key.Topic, p.key.Partition, c.id, lane)
 	}
-	return nil
+	return t.stillThere(ctx, c, m)
+}
+
+// stillThere undoes the making of a channel that was deleted meanwhile: its
+// start may have come to the shards behind its end.
+func (t *Topic) stillThere(ctx context.Context, c *channelInUse, m *meta.Channel) error {
+	if mt, ok := t.b.o.Meta.View().TopicID(t.id); ok {
+		if now, ok := mt.ChannelID(m.ID); ok && !now.Deleting {
+			return nil
+		}
+	}
+	gone := fault.New(fault.ChannelNotFound, "channel %s is deleted", m.Name)
+	c.ch.Close(gone)
+	for i := range t.parts {
+		p := &t.parts[i]
+		if err := p.do(ctx, partition.DropChannel{Key: p.key, Channel: m.ID}); err != nil && fault.CodeOf(err) != fault.TopicNotFound {
+			return err
+		}
+	}
+	return gone
 }
 
 // metaChannel makes the channel in metadata, or finds it there. One that is

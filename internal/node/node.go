@@ -19,6 +19,7 @@ import (
 	"github.com/tidings-io/tidings/internal/broker"
 	"github.com/tidings-io/tidings/internal/broker/partition"
 	"github.com/tidings-io/tidings/internal/config"
+	"github.com/tidings-io/tidings/internal/fault"
 	"github.com/tidings-io/tidings/internal/front/admin"
 	"github.com/tidings-io/tidings/internal/front/nsq"
 	"github.com/tidings-io/tidings/internal/meta"
@@ -294,6 +295,9 @@ func (n *Node) Run(ctx context.Context, ready func()) error {
 	err := n.serve(ctx, engine, ready)
 	stopEngine(nil)
 	err = errors.Join(engineRuns.Wait(), err)
+	for _, m := range n.machines { // answers who still waits
+		m.Close(fault.Exiting)
+	}
 	stopLog()
 	return firstCause(errors.Join(logRuns.Wait(), err, n.close()))
 }
