@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -17,7 +18,7 @@ func (n *Node) buildFronts(level *slog.LevelVar, started time.Time) error {
 	c := &n.cfg
 	n.nsq = nsq.New(nsq.Over(n.broker), nsq.Options{
 		TCP: n.fronts.tcp, HTTP: n.fronts.http, Version: version.NSQ, BroadcastAddress: c.BroadcastAddr,
-		StartTime: started, Logger: n.log, LogLevel: level, Settings: n.setting,
+		StartTime: started, Logger: n.log, LogLevel: level, Settings: n.setting, Warning: n.warning,
 		MsgTimeout: c.MsgTimeout, MaxMsgTimeout: c.MaxMsgTimeout,
 		MaxMsgSize: int64(c.MaxMsgSize), MaxBodySize: int64(c.MaxBodySize),
 		MaxReqTimeout: c.MaxReqTimeout, MaxDeferTimeout: c.MaxDeferTimeout, MaxRdyCount: int64(c.MaxRdyCount),
@@ -47,6 +48,14 @@ func (n *Node) setting(key string) (any, bool) {
 		}
 	}
 	return nil, false
+}
+
+// warning tells of damage that was skipped; it stands until the next start.
+func (n *Node) warning() string {
+	if damaged := n.store.Stats().CorruptBatches; damaged > 0 {
+		return fmt.Sprintf("%d damaged places in segment files, what they held was skipped; `tidings log verify` names them", damaged)
+	}
+	return ""
 }
 
 // ready is nil, or why the node should get no traffic.

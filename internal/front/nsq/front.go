@@ -30,6 +30,9 @@ type Options struct {
 	// Settings answers GET /config/NAME for options that the front does not
 	// know itself, by nsqd's configuration names; may be nil.
 	Settings func(name string) (value any, ok bool)
+	// Warning is what /ping says behind its OK of something that is wrong while
+	// serving goes on, "" for nothing; may be nil.
+	Warning func() string
 
 	MsgTimeout      time.Duration // default of a consumer
 	MaxMsgTimeout   time.Duration

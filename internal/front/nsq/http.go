@@ -270,6 +270,11 @@ func ping(f *Front, _ *http.Request, _ url.Values) (any, error) {
 	if err := f.broker.Health(); err != nil {
 		return nil, &httpError{http.StatusInternalServerError, "NOK - " + err.Error()}
 	}
+	if f.o.Warning != nil {
+		if w := f.o.Warning(); w != "" {
+			return "OK - " + w, nil
+		}
+	}
 	return "OK", nil
 }
 

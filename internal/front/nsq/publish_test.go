@@ -237,6 +237,19 @@ func TestHealth(t *testing.T) {
 	}
 }
 
+// TestWarning: what /ping says of trouble that does not keep the node from
+// serving.
+func TestWarning(t *testing.T) {
+	var warning string
+	r := start(t, newFakeBroker(), Options{Warning: func() string { return warning }})
+	for _, warning = range []string{"", "3 damaged places"} {
+		want := strings.TrimSuffix("OK - "+warning, " - ")
+		if status, body := r.get("/ping"); status != 200 || body != want {
+			t.Errorf("%d %q, want %q", status, body, want)
+		}
+	}
+}
+
 // TestBodiesOfAllSizes: bodies around the sizes where they take another way in.
 func TestBodiesOfAllSizes(t *testing.T) {
 	b := newFakeBroker()
