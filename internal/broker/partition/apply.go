@@ -143,7 +143,9 @@ func (m *Machine) applyDelta(payload []byte) error {
 		c.finish(r.From, min(r.To, p.handOver))
 	}
 	for _, e := range d.Parked {
-		if e.Offset < p.handOver {
+		// What was finished by AdvanceStart while the lane had it in flight must
+		// not come back: the log may have forgotten it.
+		if e.Offset < p.handOver && c.has(e.Offset) {
 			c.finish(e.Offset, e.Offset+1)
 			m.park(p, c, e)
 		}

@@ -54,6 +54,12 @@ func (c *channel) finish(from, to int64) {
 	maps.DeleteFunc(c.attempts, func(o int64, _ uint16) bool { return from <= o && o < to })
 }
 
+// has reports whether a message below the limit is still to be delivered: it
+// waits in the log, or is parked.
+func (c *channel) has(offset int64) bool {
+	return offset >= c.floor && !c.ranges.Contains(offset) || c.parked != nil && c.parked.PinnedIn(offset, offset)
+}
+
 // note keeps the number of attempts of a message that stays in the log.
 func (c *channel) note(a Attempt, limit int64) {
 	if a.Offset < c.floor || a.Offset >= limit || c.ranges.Contains(a.Offset) {

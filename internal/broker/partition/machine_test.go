@@ -1082,3 +1082,22 @@ func TestHeldIsForgottenWhenReported(t *testing.T) {
 	}
 	r.check()
 }
+
+// TestParkBehindAdvanceStartIsIgnored: a message that retention has finished
+// while it was in flight does not come back when its client puts it off.
+func TestParkBehindAdvanceStartIsIgnored(t *testing.T) {
+	r := newRig(t)
+	r.must(Open{Key: one})
+	r.must(CreateChannel{Key: one, Channel: red})
+	r.publish(one, 5)
+	l := r.attach(one, red)
+	r.settle()
+	r.must(AdvanceStart{Key: one, Offset: 3})
+	l.park(parked.Entry{Offset: 2, DueNs: r.now + 1})
+	l.park(parked.Entry{Offset: 4, DueNs: r.now + 1e12})
+	r.settle()
+	if got := r.left(one, red); !slices.Equal(got.log, []int64{3}) || len(got.parked) != 1 {
+		t.Fatalf("left are %+v, want 3 and, parked, 4", got)
+	}
+	r.check()
+}

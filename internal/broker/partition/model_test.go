@@ -131,6 +131,9 @@ func (m *model) delta(t deltaTarget, d *Delta) {
 		}
 	}
 	for _, e := range d.Parked {
+		if _, parked := c.parked[e.Offset]; !parked && !c.live[e.Offset] {
+			continue // finished meanwhile
+		}
 		delete(c.live, e.Offset)
 		delete(c.attempts, e.Offset)
 		c.parked[e.Offset] = e.DueNs
