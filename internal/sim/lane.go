@@ -169,10 +169,13 @@ func (l *lane) Floor() int64 { return l.cursor }
 
 // pump takes up to n messages from the log, after those that are due.
 func (l *lane) pump(n int) {
+	from, to := int64(0), int64(-1) // offsets of the batch read last
 	for len(l.due) > 0 {
 		e := l.due[0]
-		l.read(e.Offset, 1)
-		l.due = l.due[:copy(l.due, l.due[1:])]
+		if e.Offset < from || e.Offset > to {
+			from, to = e.Offset, l.read(e.Offset, 1)
+		}
+		l.due = l.due[1:]
 		l.sim.count(DueDelivered, 1)
 		l.deliver(delivery{offset: e.Offset, attempts: e.Attempts + 1, parked: true})
 	}

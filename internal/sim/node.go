@@ -142,7 +142,7 @@ func (n *node) open() (err error) {
 	}
 	n.flusher = shard.NewFlusher(shard.FlusherOptions{
 		Store: tails{n.store, n}, WAL: n.wal, Groups: groups, Clock: s.clock,
-		TailLimit: 4 * s.o.tailBytes, CheckpointBytes: s.o.checkpointBytes,
+		TailLimit: 4 * s.o.tailBytes, CheckpointBytes: s.o.checkpointBytes, CompactEvery: time.Second,
 	})
 	n.phase = idle
 	n.checkHards()

@@ -35,9 +35,6 @@ type failure string
 // planned, or the disk is too full for the node to live.
 type crashed struct{ err error }
 
-// advance: TODO until partition ignores parks of finished messages.
-const advance = false
-
 // Result of a run without a failure.
 type Result struct {
 	Hash   uint64
@@ -216,9 +213,7 @@ func (s *Sim) act() {
 	case actCapacity:
 		s.capacity()
 	case actArm:
-		n := int64(1 + s.rng.IntN(pick(s.rng, 3, 20, 80)))
-		s.note(evArm, n, 0, 0)
-		s.disk.FailAfter(n, pick(s.rng, nil, nil, error(syscall.EIO)))
+		s.arm()
 	case actCrash:
 		s.countCrash()
 		s.crash()
@@ -226,6 +221,31 @@ func (s *Sim) act() {
 	case actStop:
 		s.stop()
 		s.boot()
+	}
+}
+
+// arm plans a power failure, or a disk that fails, in one of the next file
+// operations; by chance those of one kind of work come first.
+func (s *Sim) arm() {
+	n := int64(1 + s.rng.IntN(pick(s.rng, 3, 20, 80)))
+	s.note(evArm, n, 0, 0)
+	s.disk.FailAfter(n, pick(s.rng, nil, nil, error(syscall.EIO)))
+	switch s.rng.IntN(8) {
+	case 0:
+		for range 4 {
+			s.stepWAL(actMaintain)
+		}
+	case 1:
+		for range 8 {
+			s.flush()
+		}
+	case 2:
+		s.now += int64(11 * time.Minute) // segments are old enough for compaction
+		for range 8 {
+			s.stepGroup(s.rng.IntN(len(s.node.groups)))
+			s.flush()
+			s.now += int64(time.Second)
+		}
 	}
 }
 
@@ -461,7 +481,7 @@ func (s *Sim) command() {
 		s.do(g, partition.EmptyTopic{Key: p.key})
 	case n < 90:
 		s.do(g, partition.PauseTopic{Key: p.key, Paused: s.chance(3)})
-	case n < 96 && advance:
+	case n < 96:
 		s.do(g, partition.AdvanceStart{Key: p.key, Offset: p.start + s.rng.Int64N(p.end-p.start+2), Reason: "retention"})
 	default:
 		s.do(g, partition.Close{Key: p.key})
