@@ -63,9 +63,3 @@ func (w *writer) publish(buf []byte, k Key, hasDue bool, first *Publish, timeNs 
 
 // publishOverhead is the most a publish command takes besides its records.
 const publishOverhead = commandHeader + keySizeMax + 1 + record.HeaderSize
-
-// Record is a message as it stands in a log.
-func Record(m *Message) record.Message {
-	var w writer
-	return *w.record(m)
-}

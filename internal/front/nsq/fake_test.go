@@ -11,7 +11,6 @@ import (
 	"github.com/tidings-io/tidings/internal/broker/delivery"
 	"github.com/tidings-io/tidings/internal/broker/partition"
 	"github.com/tidings-io/tidings/internal/fault"
-	"github.com/tidings-io/tidings/internal/record"
 )
 
 // fakeBroker is a broker without shards: topics are logs in memory, channels
@@ -39,7 +38,6 @@ type fakeTopic struct {
 	name         string
 	log          *delivery.MemoryLog
 	shard        *delivery.Memory
-	build        record.Builder
 	count, bytes int64
 	paused       bool
 	channels     map[string]*fakeChannel
@@ -106,14 +104,11 @@ func (b *fakeBroker) append(topic string, msgs []partition.Message) int64 {
 	}
 	t := b.topic(topic)
 	now := time.Now().UnixNano()
-	t.build.Begin(nil, now/1e6)
 	for i := range msgs {
-		r := partition.Record(&msgs[i])
-		t.build.Add(&r)
 		t.bytes += int64(len(msgs[i].Body))
 	}
 	t.count += int64(len(msgs))
-	return t.log.Append(t.build.Finish(), int32(len(msgs)), now)
+	return t.log.Append(partition.AppendBatch(nil, msgs, now), int32(len(msgs)), now)
 }
 
 func (b *fakeBroker) channel(topic, name string) *fakeChannel {
