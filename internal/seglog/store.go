@@ -180,8 +180,8 @@ func (l *Log) unqueue() bool {
 	return !l.queued
 }
 
-// Sweep removes the folders of logs that nobody knows, and lets known logs look
-// for unknown files at their next Published. Call it when every shard has
+// Sweep removes the folders of logs that nobody knows, and what known logs do
+// not know in theirs. Call it when every shard has
 // published a checkpoint since its restore: before that, the older checkpoint
 // may still name logs that the newest does not. Flusher only.
 func (s *Store) Sweep(known func(LogID) bool) error {
@@ -219,7 +219,9 @@ func (s *Store) sweepTopic(inc uint64, known func(LogID) bool) error {
 		s.mu.Unlock()
 		switch {
 		case l != nil:
-			l.unlisted = true
+			// Not left to the log's next Published: that comes only once the log
+			// has changed.
+			l.unlisted = !l.removeUnknown()
 		case !known(id):
 			if err := s.fs.RemoveAll(id.dir(s.dir)); err != nil {
 				return err

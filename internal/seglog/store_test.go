@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
+	"path"
 	"runtime"
 	"slices"
 	"sync"
@@ -221,6 +222,29 @@ func TestSweep(t *testing.T) {
 	parts, _ := fs.ReadDir("/data/topics/1")
 	if !slices.Equal(topics, []string{"1"}) || !slices.Equal(parts, []string{"1"}) {
 		t.Errorf("left: topics %v, partitions %v", topics, parts)
+	}
+}
+
+// TestSweepOfEmptyLog removes what an older checkpoint than the restored one has
+// named of a log that is empty since and does not change any more.
+func TestSweepOfEmptyLog(t *testing.T) {
+	fs := disk()
+	s := open(t, fs, Options{})
+	l := s.New(testID, 0)
+	fill(l, 3, 1, 100, 1)
+	checkpoint(t, l, 10, 0)
+	l.AdvanceStart(l.End())
+	state := checkpoint(t, l, 11, 0)
+	must(t, s.Close())
+	s = open(t, fs, Options{})
+	l, err := s.Restore(testID, state)
+	must(t, err)
+	must(t, s.Sweep(func(LogID) bool { return true }))
+	if names, err := fs.ReadDir(path.Join("/data/topics", testID.String())); err != nil || len(names) > 0 {
+		t.Errorf("left: %q %v", names, err)
+	}
+	if got := l.End(); got != 3 {
+		t.Errorf("the log ends at %d, want 3", got)
 	}
 }
 
