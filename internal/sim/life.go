@@ -2,6 +2,7 @@ package sim
 
 import (
 	"errors"
+	"io/fs"
 	"path"
 	"runtime/debug"
 	"slices"
@@ -11,7 +12,6 @@ import (
 
 	"github.com/tidings-io/tidings/internal/broker/partition"
 	"github.com/tidings-io/tidings/internal/shard"
-	"github.com/tidings-io/tidings/internal/vfs"
 	"github.com/tidings-io/tidings/internal/wal"
 )
 
@@ -361,6 +361,7 @@ func (s *Sim) finish() {
 	s.boot()
 	s.lookAll()
 	s.empty()
+	s.leftovers()
 	for _, b := range s.pubs[1:] {
 		if !b.answered {
 			s.count(Unanswered, 1)
@@ -439,4 +440,43 @@ func (s *Sim) empty() {
 	}
 }
 
-var _ vfs.FS = diskTap{}
+// leftovers checks that no file outlives two checkpoints without it.
+func (s *Sim) leftovers() {
+	for range 5 {
+		for _, g := range s.node.groups {
+			g.RequestCheckpoint()
+		}
+		s.quiesce()
+	}
+	topics, err := s.disk.ReadDir(topicsDir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		s.failf("list topics: %v", err)
+	}
+	for _, name := range topics {
+		inc, _ := strconv.ParseUint(name, 10, 64)
+		p := s.find(partition.Key{Topic: inc})
+		files, err := s.disk.ReadDir(path.Join(topicsDir, name, "0"))
+		if p == nil {
+			s.failf("folder %s of a closed topic is left, with %q", name, files)
+		}
+		if err == nil && p.start == p.end && len(files) > 0 {
+			s.failf("files of topic %s are left, and nothing in it is needed: %q", name, files)
+		}
+	}
+	for _, m := range s.shards {
+		files, err := s.disk.ReadDir(path.Join(shardDir(m.id), "parked"))
+		if err == nil && len(files) > 0 {
+			s.failf("files of shard %d are left, and nothing is parked: %q", m.id, files)
+		}
+	}
+}
+
+// find returns an open topic, or nil.
+func (s *Sim) find(k partition.Key) *partModel {
+	for _, m := range s.shards {
+		if p := m.parts[k]; p != nil && !p.closed {
+			return p
+		}
+	}
+	return nil
+}

@@ -49,7 +49,6 @@ type node struct {
 	phase    phase
 	applying bool // an entry is being applied: the model is ahead of the machine
 	unsynced bool // the WAL has written what it has not synced
-	swept    bool
 }
 
 // group is one shard.
@@ -143,6 +142,7 @@ func (n *node) open() (err error) {
 	n.flusher = shard.NewFlusher(shard.FlusherOptions{
 		Store: tails{n.store, n}, WAL: n.wal, Groups: groups, Clock: s.clock,
 		TailLimit: 4 * s.o.tailBytes, CheckpointBytes: s.o.checkpointBytes, CompactEvery: time.Second,
+		Sweep: func() error { return n.store.Sweep(func(seglog.LogID) bool { return false }) },
 	})
 	n.phase = idle
 	n.checkHards()
@@ -165,27 +165,6 @@ func (n *node) checkHards() {
 func (n *node) full() bool {
 	u, err := n.disk.Usage(".")
 	return err == nil && u.Free < 6*n.sim.o.walSegment+8*n.sim.o.tailBytes
-}
-
-// sweep removes folders that no checkpoint knows, once that is allowed.
-func (n *node) sweep() {
-	if n.swept {
-		return
-	}
-	for _, g := range n.groups {
-		if g.published < 2 {
-			return
-		}
-	}
-	n.swept = true
-	n.sim.check("sweep", n.store.Sweep(func(id seglog.LogID) bool {
-		for _, g := range n.groups {
-			if g.Knows(id) {
-				return true
-			}
-		}
-		return false
-	}))
 }
 
 // note counts what the engine has counted.

@@ -326,7 +326,6 @@ func (s *Sim) flush() (did bool) {
 	s.note(evFlush, outcome(did, err), int64(n.phase), 0)
 	s.check("flush", err)
 	n.phase = idle
-	n.sweep()
 	return did
 }
 
