@@ -82,7 +82,7 @@ Consume:            tidings sub orders -C audit --follow`,
 	for group, cmds := range map[string][]*cobra.Command{
 		"node": {newDev(s), newServe(s), newNSQD(s), newConfig(s)},
 		"use":  {newPub(s), newSub(s), newTopic(s), newChannel(s)},
-		"look": {newLog(s), newVersion(s), newCompletion(s)},
+		"look": {newLog(s), newBench(s), newVersion(s), newCompletion(s)},
 	} {
 		for _, c := range cmds {
 			c.GroupID = group

@@ -1,0 +1,207 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// timers measures W8: many messages deferred and many unfinished; what the
+// idle broker costs then, and how exactly Count further messages arrive at
+// their time. At the end the deferred ones are awaited, and all are verified.
+func (m *measurement) timers(ctx context.Context) error {
+	w := m.Workload
+	due := time.Now().Add(w.Delay)
+	defer m.drop(ctx, m.sub("held"), m.sub("deferred"), m.sub("accuracy"))
+	// Made early: a server may take seconds to look after a new channel's timers.
+	if err := m.Target.Prepare(ctx, m.sub("accuracy"), []string{"accuracy"}); err != nil {
+		return err
+	}
+	held, err := m.hold(ctx)
+	if err != nil {
+		return err
+	}
+	defer held.close()
+	waiting, err := m.deferAll(ctx, due)
+	if err != nil {
+		return err
+	}
+	defer waiting.close()
+	if err := sleep(ctx, m.Settle); err != nil {
+		return err
+	}
+	m.Progress.begin("idle", 0)
+	m.begin()
+	if err := sleep(ctx, w.Duration); err != nil {
+		return err
+	}
+	m.end(0, time.Now())
+	m.row.figure("idle_cpu_percent", 100*m.row.Cores)
+	if err := m.accuracy(ctx, due); err != nil {
+		return err
+	}
+	m.Progress.begin("verify deferred", int64(w.Deferred))
+	if err := sleep(ctx, time.Until(due)); err != nil {
+		return err
+	}
+	if err := waiting.wait(ctx, w.Patience); err != nil {
+		return err
+	}
+	m.row.Verdict = m.row.add(waiting.verdict()).add(held.verdict())
+	m.row.Messages = int64(w.Deferred + w.Unfinished + w.Count)
+	return nil
+}
+
+// sub is a topic of its own for one part of the workload.
+func (m *measurement) sub(name string) string { return m.topic + "_" + name }
+
+// holder is a consumer that finishes nothing.
+type holder struct{ Consumer }
+
+// Finish does not.
+func (holder) Finish([]Message) error { return nil }
+
+// hold publishes the messages that stay unfinished, and waits until they are
+// with consumers.
+func (m *measurement) hold(ctx context.Context) (*intake, error) {
+	w := m.Workload
+	t := m.part(m.sub("held"), w.Unfinished)
+	h := newIntake(m.Progress)
+	if w.Unfinished == 0 {
+		return h, nil
+	}
+	if err := m.Target.Prepare(ctx, t.topic, []string{"held"}); err != nil {
+		return nil, err
+	}
+	counts, err := t.backlog(ctx, "hold")
+	if err != nil {
+		return nil, err
+	}
+	l := newLedger(counts)
+	h.add(l)
+	for range (w.Unfinished + nsqWindow - 1) / nsqWindow {
+		c, err := m.Target.Consumer(ctx, t.topic, "held", nsqWindow)
+		if err != nil {
+			h.close()
+			return nil, fmt.Errorf("connect consumer: %w", err)
+		}
+		h.start(holder{c}, l, nil)
+	}
+	if err := h.wait(ctx, w.Patience); err != nil {
+		h.close()
+		return nil, err
+	}
+	return h, nil
+}
+
+// part is the measurement with another topic and count.
+func (m *measurement) part(topic string, count int) *measurement {
+	p := *m
+	p.topic, p.Workload.Count = topic, count
+	return &p
+}
+
+// deferAll publishes the deferred messages, all due at one moment, with the
+// consumer that will get them.
+func (m *measurement) deferAll(ctx context.Context, due time.Time) (*intake, error) {
+	topic, n := m.sub("deferred"), m.Workload.Deferred
+	in := newIntake(m.Progress)
+	m.Progress.begin("defer", int64(n))
+	if n == 0 {
+		return in, nil
+	}
+	if err := in.consume(ctx, m.Target, topic, "deferred", deferredLedger(n), 0, nil); err != nil {
+		return nil, err
+	}
+	err := m.later(ctx, topic, n, func(int) time.Time { return due })
+	if err == nil && time.Until(due) < m.Settle+m.Workload.Duration+accuracyTime {
+		err = fmt.Errorf("deferring took so long that the first are nearly due: ask for a delay above %s", m.Workload.Delay)
+	}
+	if err != nil {
+		in.close()
+		return nil, err
+	}
+	return in, nil
+}
+
+// deferredLedger expects n messages in any order: those due in the same
+// millisecond have none.
+func deferredLedger(n int) *ledger {
+	l := newLedger([]int{n})
+	l.anyhow = true
+	return l
+}
+
+// later publishes n deferred messages, pipelined; when says when each is due.
+func (m *measurement) later(ctx context.Context, topic string, n int, when func(i int) time.Time) error {
+	t := m.part(topic, n)
+	ps, closeAll, err := t.publishers(ctx, 1)
+	if err != nil {
+		return err
+	}
+	defer closeAll()
+	p, ok := ps[0].(deferrer)
+	if !ok {
+		return fmt.Errorf("defer a message: %T can't", ps[0])
+	}
+	b := newBodies(0, m.Workload.Size, 1)
+	const group = 64 // commands per write
+	for i := 0; i < n; i += group {
+		k := min(group, n-i)
+		for j := range k {
+			due := when(i + j)
+			// Rounded up, so that a message that comes at its time is not early.
+			ms := (time.Until(due) + time.Millisecond - 1).Milliseconds()
+			due = time.Now().Add(time.Duration(max(ms, 0)) * time.Millisecond)
+			if err := p.SendLater(b.next(1, due.UnixNano())[0], max(ms, 0)); err != nil {
+				return cause(ctx, err)
+			}
+		}
+		if err := ps[0].Flush(); err != nil {
+			return cause(ctx, err)
+		}
+		for range k {
+			if err := ps[0].Await(); err != nil {
+				return cause(ctx, err)
+			}
+		}
+		m.Progress.add(k)
+	}
+	return nil
+}
+
+// accuracyTime is over which the messages of the accuracy part fall due.
+const accuracyTime = 3 * time.Second
+
+// accuracy defers Count messages, due one after the other, and measures how
+// long after their time they arrive. One that is early counts as lost time of
+// the server too: its distance is booked in the figure early_max_us.
+func (m *measurement) accuracy(ctx context.Context, before time.Time) error {
+	n, topic := m.Workload.Count, m.sub("accuracy")
+	if time.Until(before) < accuracyTime {
+		return fmt.Errorf("no time left before the deferred messages are due: ask for a delay above %s", m.Workload.Delay)
+	}
+	m.Progress.begin("accuracy", int64(n))
+	h, early := histogram(), int64(0)
+	in := newIntake(m.Progress)
+	defer in.close()
+	o := func(s stamp, arrived int64) {
+		early = max(early, s.intended-arrived)
+		record(h, arrived-s.intended)
+	}
+	if err := in.consume(ctx, m.Target, topic, "accuracy", deferredLedger(n), 0, o); err != nil {
+		return err
+	}
+	start := time.Now().Add(accuracyTime / 3)
+	step := accuracyTime / 2 / time.Duration(n)
+	if err := m.later(ctx, topic, n, func(i int) time.Time { return start.Add(time.Duration(i) * step) }); err != nil {
+		return err
+	}
+	if err := in.wait(ctx, m.Workload.Patience); err != nil {
+		return err
+	}
+	m.row.Verdict = m.row.add(in.verdict())
+	m.row.Latency = summary("from the due time to delivery", h)
+	m.row.figure("early_max_us", float64(early)/1e3)
+	return nil
+}

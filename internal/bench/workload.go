@@ -1,0 +1,175 @@
+package bench
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Workload says what is measured. A field that a workload has no use for is
+// ignored by it.
+type Workload struct {
+	Name       string        `json:"name"`       // one of Names
+	Size       int           `json:"size"`       // bytes of a body, at least MinSize
+	Count      int           `json:"count"`      // messages, all publishers together
+	Publishers int           `json:"publishers"` // connections
+	Batch      int           `json:"batch"`      // messages per command
+	InFlight   int           `json:"in_flight"`  // commands of a connection that wait for an answer
+	Consumers  int           `json:"consumers"`  // connections on one channel
+	Channels   int           `json:"channels"`
+	Window     int           `json:"window"`   // unfinished messages of a consumer; 0: as many as the server allows
+	Rate       float64       `json:"rate"`     // messages per second, open loop
+	Duration   time.Duration `json:"duration"` // open loop: how long; closed loop: stop earlier than Count
+	Deferred   int           `json:"deferred"` // timers: messages that wait for their time
+	Unfinished int           `json:"unfinished"`
+	Delay      time.Duration `json:"delay"`    // timers: from publish until due
+	Patience   time.Duration `json:"patience"` // without a delivery for so long, what is missing is lost
+}
+
+// Names lists the workloads in the order of their numbers, W1 first.
+func Names() []string {
+	return []string{"publish", "batch", "drain", "fanout", "latency", "memory", "stopped", "timers"}
+}
+
+// Explain says what a workload measures, in one line.
+func Explain(name string) string {
+	return map[string]string{
+		"publish": "W1: publish one by one, waiting for every answer",
+		"batch":   "W2: publish in batches, several in flight",
+		"drain":   "W3: consume a backlog, finishing every message",
+		"fanout":  "W4: one topic, many channels, publishing and consuming at once",
+		"latency": "W5: from the intended moment of sending to delivery, at a fixed rate",
+		"memory":  "W6: memory of a backlog; kill -9, and the time to be back (own servers only)",
+		"stopped": "W7: what one stopped channel does to the latency of the others",
+		"timers":  "W8: idle CPU with many deferred and unfinished messages, and accuracy of timers",
+	}[name]
+}
+
+// Lookup returns a workload, by name or number, with values that take seconds.
+func Lookup(name string) (Workload, error) {
+	names := Names()
+	for i, n := range names {
+		if strings.EqualFold(name, n) || strings.EqualFold(name, fmt.Sprintf("W%d", i+1)) {
+			return defaults(n), nil
+		}
+	}
+	return Workload{}, fmt.Errorf("no workload %q: want %s, or W1 to W%d", name, strings.Join(names, ", "), len(names))
+}
+
+func defaults(name string) Workload {
+	w := Workload{
+		Name: name, Size: 200, Count: 200_000, Publishers: 4, Batch: 100, InFlight: 4, Consumers: 1, Channels: 1,
+		Duration: 10 * time.Second, Patience: 10 * time.Second,
+	}
+	switch name {
+	case "publish":
+		w.Publishers, w.Batch, w.InFlight, w.Duration = 64, 1, 1, 5*time.Second
+	case "batch":
+		w.Count = 2_000_000
+	case "drain":
+		w.Size, w.Count = 1024, 300_000
+	case "fanout":
+		w.Channels = 10
+	case "latency":
+		w.Publishers, w.Batch, w.Rate, w.Window, w.Duration = 1, 1, 200, 200, 5*time.Second
+	case "memory":
+		w.Count = 1_000_000
+	case "stopped":
+		w.Publishers, w.Batch, w.Channels, w.Rate, w.Window, w.Duration = 1, 1, 10, 1000, 200, 5*time.Second
+	case "timers":
+		w.Size, w.Deferred, w.Unfinished, w.Count, w.Delay, w.Duration = 100, 100_000, 100_000, 1000, 15*time.Second, 5*time.Second
+	}
+	return w
+}
+
+// Check reports the first value that can't work.
+func (w Workload) Check() error {
+	if !slices.Contains(Names(), w.Name) {
+		return fmt.Errorf("no workload %q", w.Name)
+	}
+	for _, f := range []struct {
+		name     string
+		v        int
+		min, max int
+	}{
+		{"size", w.Size, MinSize, 1 << 20},
+		{"count", w.Count, 1, 1 << 30},
+		{"publishers", w.Publishers, 1, 10_000},
+		{"batch", w.Batch, 1, 100_000},
+		{"in-flight", w.InFlight, 1, 10_000},
+		{"consumers", w.Consumers, 1, 10_000},
+		{"channels", w.Channels, 1, 10_000},
+		{"window", w.Window, 0, 1 << 20},
+		{"deferred", w.Deferred, 0, 1 << 30},
+		{"unfinished", w.Unfinished, 0, 1 << 24},
+	} {
+		if f.v < f.min || f.v > f.max {
+			return fmt.Errorf("%s %d: want %d to %d", f.name, f.v, f.min, f.max)
+		}
+	}
+	if w.Duration <= 0 || w.Patience <= 0 {
+		return fmt.Errorf("duration %s and patience %s: want more than nothing", w.Duration, w.Patience)
+	}
+	if w.openLoop() && (w.Rate < 1 || w.Rate > 50e6) {
+		return fmt.Errorf("rate %g: want 1 to 50 million messages per second", w.Rate)
+	}
+	if w.Name == "stopped" && w.Channels < 2 {
+		return fmt.Errorf("channels %d: the stopped workload needs 2, one of them to stop", w.Channels)
+	}
+	return nil
+}
+
+func (w Workload) openLoop() bool { return w.Name == "latency" || w.Name == "stopped" }
+
+// ID names the row: the workload and what tells its rows apart, as
+// requirements name them.
+func (w Workload) ID() string {
+	switch w.Name {
+	case "publish":
+		return fmt.Sprintf("publish-%d-%d", w.Publishers, w.Size)
+	case "batch":
+		return fmt.Sprintf("batch-%d", w.Size)
+	case "drain":
+		return fmt.Sprintf("drain-%d", w.Consumers)
+	case "fanout":
+		return fmt.Sprintf("fanout-%d", w.Channels)
+	case "latency":
+		return fmt.Sprintf("latency-%.0f", w.Rate)
+	}
+	return w.Name
+}
+
+// Text describes the row to people.
+func (w Workload) Text() string {
+	size := sizeText(w.Size)
+	switch w.Name {
+	case "publish":
+		return fmt.Sprintf("publish one by one, %d x %s", w.Publishers, size)
+	case "batch":
+		return fmt.Sprintf("publish batches, %d x %d in flight x %d x %s", w.Publishers, w.InFlight, w.Batch, size)
+	case "drain":
+		return fmt.Sprintf("drain %s x %s, %d consumers", countText(int64(w.Count)), size, w.Consumers)
+	case "fanout":
+		return fmt.Sprintf("1 topic to %d channels, %s", w.Channels, size)
+	case "latency":
+		return fmt.Sprintf("latency at %.0f/s in batches of %d, %s", w.Rate, w.Batch, size)
+	case "memory":
+		return fmt.Sprintf("%s x %s queued, kill -9", countText(int64(w.Count)), size)
+	case "stopped":
+		return fmt.Sprintf("one of %d channels stopped, %.0f/s", w.Channels, w.Rate)
+	}
+	return fmt.Sprintf("%s deferred, %s in flight", countText(int64(w.Deferred)), countText(int64(w.Unfinished)))
+}
+
+// split divides n over k as evenly as it goes.
+func split(n, k int) []int {
+	out := make([]int, k)
+	for i := range out {
+		out[i] = n / k
+		if i < n%k {
+			out[i]++
+		}
+	}
+	return out
+}
