@@ -18,11 +18,14 @@ import (
 )
 
 // defaultServer is where a node's HTTP API listens when nobody said otherwise.
-const defaultServer = "127.0.0.1:4151"
+const (
+	defaultServer = "127.0.0.1:" + defaultPort
+	defaultPort   = "4151"
+)
 
 // server is a node's HTTP API as the commands use it.
 type server struct {
-	addr    string // HOST:PORT
+	addr    string // as given: HOST[:PORT], with or without http://
 	timeout time.Duration
 	http    *http.Client
 }
@@ -38,28 +41,50 @@ func serverFlags(cmd *cobra.Command) *server {
 	return srv
 }
 
+// host is the address as HOST:PORT.
+func (srv *server) host() (string, error) {
+	addr := strings.TrimSuffix(strings.TrimPrefix(srv.addr, "http://"), "/")
+	if strings.HasPrefix(addr, "https://") {
+		return "", usagef("--server %q: this version has no TLS, give HOST:PORT", srv.addr)
+	}
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil { // no port
+		host, port = strings.Trim(addr, "[]"), defaultPort
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil || strings.ContainsAny(host, " /?#@") || host+port == "" {
+		return "", usagef("--server %q: want HOST:PORT of a node's HTTP address, such as %s", srv.addr, defaultServer)
+	}
+	return net.JoinHostPort(host, port), nil
+}
+
 // call sends a request and returns the answer's body. An answer that is not
 // 200 becomes an error with the right exit code.
-func (srv *server) call(ctx context.Context, method, path string, query url.Values, header http.Header, body []byte) ([]byte, error) {
+func (srv *server) call(ctx context.Context, method, path string, query url.Values, body []byte) ([]byte, error) {
+	if srv.timeout <= 0 {
+		return nil, usagef("--timeout %s: want more than 0", srv.timeout)
+	}
+	host, err := srv.host()
+	if err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithTimeout(ctx, srv.timeout)
 	defer cancel()
-	addr := strings.TrimSuffix(strings.TrimPrefix(srv.addr, "http://"), "/")
-	u := url.URL{Scheme: "http", Host: addr, Path: path, RawQuery: query.Encode()}
+	u := url.URL{Scheme: "http", Host: host, Path: path, RawQuery: query.Encode()}
 	req, err := http.NewRequestWithContext(ctx, method, u.String(), bytes.NewReader(body))
 	if err != nil {
 		return nil, usagef("--server %q: %w", srv.addr, err)
 	}
-	for k, v := range header {
-		req.Header[k] = v
-	}
 	resp, err := srv.http.Do(req)
 	if err != nil {
-		return nil, srv.unreachable(ctx, err)
+		return nil, srv.unreachable(ctx, host, err)
 	}
 	defer resp.Body.Close()
 	answer, err := io.ReadAll(resp.Body)
 	if err != nil {
-		return nil, srv.unreachable(ctx, err)
+		return nil, srv.unreachable(ctx, host, err)
+	}
+	if resp.Header.Get("X-NSQ-Content-Type") == "" {
+		return nil, failf(exitUnreachable, "%s answers, but not as a node does (status %d); is it the node's HTTP address?", host, resp.StatusCode)
 	}
 	if resp.StatusCode != http.StatusOK {
 		return nil, refused(resp.StatusCode, answer, query)
@@ -67,19 +92,32 @@ func (srv *server) call(ctx context.Context, method, path string, query url.Valu
 	return answer, nil
 }
 
-func (srv *server) unreachable(ctx context.Context, err error) error {
+// unreachable says why there is no answer. Once a request has been sent, what
+// it asked for may have been done.
+func (srv *server) unreachable(ctx context.Context, host string, err error) error {
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		return failf(exitTimeout, "no answer from %s within %s; it may still have been done", srv.addr, srv.timeout)
+		return failf(exitTimeout, "no answer from %s within %s; it may still be done", host, srv.timeout)
 	}
 	if ctx.Err() != nil {
 		return failf(exitFailure, "interrupted")
 	}
-	var op *net.OpError
-	if errors.As(err, &op) {
-		err = op
+	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" {
+		return failf(exitUnreachable, "can't reach a node at %s: %w; start one with `tidings dev`, or name another with --server", host, op.Err)
 	}
-	return failf(exitUnreachable, "can't reach a node at %s: %w; start one with `tidings dev`, or name another with --server", srv.addr, err)
+	if e, ok := errors.AsType[*url.Error](err); ok {
+		err = e.Err
+	}
+	if strings.Contains(err.Error(), "malformed HTTP") {
+		return failf(exitUnreachable, "%s does not speak HTTP; --server wants a node's HTTP address, by default port %s", host, defaultPort)
+	}
+	return failf(exitUnreachable, "lost the connection to %s before the answer, so it may have been done or not: %w", host, err)
 }
+
+// nameRule is what a topic's or a channel's name has to be.
+const nameRule = "a name has 1 to 64 of the characters . a-z A-Z 0-9 _ - and may end in #ephemeral"
+
+// errTooBig is an answer with status 413.
+var errTooBig = errors.New("larger than the node takes; its --max-msg-size and --max-body-size say how large")
 
 // refused turns an error answer into words.
 func refused(status int, body []byte, query url.Values) error {
@@ -94,11 +132,19 @@ func refused(status int, body []byte, query url.Values) error {
 	case "CHANNEL_NOT_FOUND":
 		return failf(exitNotFound, "channel %s not found on topic %s; `tidings channel ls %s` lists what is there", channel, topic, topic)
 	case "INVALID_TOPIC", "INVALID_ARG_TOPIC":
-		return usagef("topic %q: a name has 1 to 64 of the characters . a-z A-Z 0-9 _ - and may end in #ephemeral", topic)
-	case "INVALID_ARG_CHANNEL":
-		return usagef("channel %q: a name has 1 to 64 of the characters . a-z A-Z 0-9 _ - and may end in #ephemeral", channel)
-	case "MSG_TOO_BIG", "BODY_TOO_BIG":
-		return failf(exitFailure, "message is larger than the node takes (%s); see --max-msg-size and --max-body-size of the node", msg.Message)
+		return usagef("topic %q: %s", topic, nameRule)
+	case "INVALID_ARG_CHANNEL", "INVALID_CHANNEL":
+		return usagef("channel %q: %s", channel, nameRule)
+	case "INVALID_DEFER":
+		return usagef("--delay: longer than the node's --max-defer-timeout")
+	case "INVALID_KEY":
+		return usagef("--key: at most 1024 bytes")
+	case "INVALID_ID":
+		return usagef("--id: at most 1024 bytes")
+	case "TIMEOUT":
+		return failf(exitTimeout, "the node did not get it done in time; it may still be done")
+	case "EXITING":
+		return failf(exitUnreachable, "the node is shutting down")
 	case "MSG_EMPTY":
 		return usagef("message is empty; NSQ has no empty messages")
 	case "DISK_RESERVE":
@@ -106,12 +152,14 @@ func refused(status int, body []byte, query url.Values) error {
 	}
 	code := exitFailure
 	switch status {
+	case http.StatusRequestEntityTooLarge:
+		return failf(exitFailure, "%w (%s)", errTooBig, msg.Message)
 	case http.StatusUnauthorized, http.StatusForbidden:
 		code = exitDenied
 	case http.StatusConflict:
 		code = exitConflict
 	}
-	return failf(code, "refused with status %d: %s", status, msg.Message)
+	return failf(code, "the node refused, status %d: %s", status, msg.Message)
 }
 
 // stats is the part of /stats that the commands show; the names are NSQ's.
@@ -151,13 +199,21 @@ func (srv *server) stats(ctx context.Context, topic, channel string) (stats, err
 	if channel != "" {
 		q.Set("channel", channel)
 	}
-	body, err := srv.call(ctx, http.MethodGet, "/stats", q, nil, nil)
+	body, err := srv.call(ctx, http.MethodGet, "/stats", q, nil)
 	if err != nil {
 		return stats{}, err
 	}
 	var st stats
 	if err := json.Unmarshal(body, &st); err != nil {
 		return stats{}, failf(exitFailure, "read /stats of %s: %w", srv.addr, err)
+	}
+	if st.Topics == nil { // JSON output has a list, empty or not
+		st.Topics = []topicStat{}
+	}
+	for i := range st.Topics {
+		if st.Topics[i].Channels == nil {
+			st.Topics[i].Channels = []channelStat{}
+		}
 	}
 	return st, nil
 }
@@ -193,7 +249,7 @@ func (srv *server) channel(ctx context.Context, topic, name string) (channelStat
 // tcpAddr is where the node takes NSQ TCP clients: the HTTP address's host
 // with the port that /info names.
 func (srv *server) tcpAddr(ctx context.Context) (string, error) {
-	body, err := srv.call(ctx, http.MethodGet, "/info", nil, nil, nil)
+	body, err := srv.call(ctx, http.MethodGet, "/info", nil, nil)
 	if err != nil {
 		return "", err
 	}
@@ -203,14 +259,31 @@ func (srv *server) tcpAddr(ctx context.Context) (string, error) {
 	if err := json.Unmarshal(body, &info); err != nil || info.TCPPort <= 0 {
 		return "", failf(exitFailure, "read /info of %s: no TCP port in %q", srv.addr, body)
 	}
-	host, _, err := net.SplitHostPort(srv.addr)
+	addr, err := srv.host()
 	if err != nil {
-		return "", usagef("--server %q: want HOST:PORT", srv.addr)
+		return "", err
+	}
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return "", err
 	}
 	return net.JoinHostPort(host, strconv.Itoa(info.TCPPort)), nil
 }
 
+// setting asks for a number among the node's settings; 0 if it does not say.
+func (srv *server) setting(ctx context.Context, key string) (int64, error) {
+	body, err := srv.call(ctx, http.MethodGet, "/config/"+key, nil, nil)
+	if code := exitCode(err); code == exitUnreachable || code == exitTimeout || code == exitUsage {
+		return 0, err
+	}
+	n, err := strconv.ParseInt(strings.TrimSpace(string(body)), 10, 64)
+	if err != nil {
+		return 0, nil //nolint:nilerr // an older nsqd does not tell
+	}
+	return n, nil
+}
+
 func (srv *server) post(ctx context.Context, path string, query url.Values) error {
-	_, err := srv.call(ctx, http.MethodPost, path, query, nil, nil)
+	_, err := srv.call(ctx, http.MethodPost, path, query, nil)
 	return err
 }

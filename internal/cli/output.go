@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -38,7 +39,7 @@ func table(w io.Writer, header string, rows [][]string) error {
 }
 
 // confirm asks on a terminal; elsewhere the flag --yes is needed.
-func confirm(s streams, yes bool, question string) error {
+func confirm(ctx context.Context, s streams, yes bool, question string) error {
 	if yes {
 		return nil
 	}
@@ -46,13 +47,19 @@ func confirm(s streams, yes bool, question string) error {
 		return usagef("%s needs --yes when nobody is there to ask", question)
 	}
 	fmt.Fprintf(s.err, "%s? [y/N] ", question)
-	line, err := bufio.NewReader(s.in).ReadString('\n')
-	if err != nil && err != io.EOF {
-		return fmt.Errorf("read answer: %w", err)
-	}
-	switch strings.ToLower(strings.TrimSpace(line)) {
-	case "y", "yes":
-		return nil
+	answer := make(chan string, 1)
+	go func() { // nothing ends a read of a terminal but the process's end
+		line, _ := bufio.NewReader(s.in).ReadString('\n') //nolint:errcheck // no answer is no
+		answer <- line
+	}()
+	select {
+	case line := <-answer:
+		switch strings.ToLower(strings.TrimSpace(line)) {
+		case "y", "yes":
+			return nil
+		}
+	case <-ctx.Done():
+		fmt.Fprintln(s.err)
 	}
 	return failf(exitFailure, "not confirmed, nothing done")
 }

@@ -27,6 +27,7 @@ type streams struct {
 func Main(args []string, in io.Reader, out, errOut io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the process at once
 	s := streams{in: in, out: out, err: errOut}
 	root := newRoot(s)
 	words := args[1:]
@@ -59,7 +60,9 @@ to it unchanged, and what it acknowledges is on disk.
 
 Start a node:       tidings dev
 Publish:            tidings pub orders 'hello'
-Consume:            tidings sub orders -C audit --follow`,
+Consume:            tidings sub orders -C audit --follow
+
+Commands that print data take --json. ` + exitHelp,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args: func(cmd *cobra.Command, args []string) error {

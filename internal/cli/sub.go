@@ -1,31 +1,28 @@
 package cli
 
 import (
-	"bufio"
 	"context"
 	"crypto/rand"
-	"encoding/base64"
-	"encoding/json"
+	"errors"
 	"fmt"
-	"io"
-	"log"
-	"sync"
+	"os/signal"
+	"strings"
+	"syscall"
 	"time"
-	"unicode/utf8"
 
-	"github.com/nsqio/go-nsq"
 	"github.com/spf13/cobra"
 )
 
 // subOptions are the flags of `tidings sub`.
 type subOptions struct {
-	srv     *server
-	topic   string
-	channel string
-	follow  bool
-	limit   int
-	window  int
-	json    bool
+	srv       *server
+	topic     string
+	channel   string
+	follow    bool
+	limit     int64
+	window    int
+	delimiter string
+	json      bool
 }
 
 func newSub(s streams) *cobra.Command {
@@ -34,19 +31,27 @@ func newSub(s streams) *cobra.Command {
 		Use:   "sub TOPIC",
 		Short: "Consume messages",
 		Long: `Consume a topic's messages and write each on a line of standard output. A
-message is finished after it has been written.
+message is finished after it has been written; what could not be written goes
+back to its channel.
 
 With -C the messages come from that channel, and the command ends when all that
-was there at its start is finished, unless --follow keeps it waiting for more.
-Without -C it makes a channel of its own that is gone with it, and follows what
-is published from now on.`,
+was there at its start is finished, here or by other consumers, unless --follow
+keeps it waiting for more. Without -C it makes a channel of its own that is gone
+with it, and follows what is published from now on.
+
+With --json a line is an object with id, timestamp_ns, attempts, and body, or
+body_base64 where the body is not UTF-8.`,
 		Example: `  tidings sub orders -C audit --follow
-  tidings sub orders -C audit --limit 10 --json`,
+  tidings sub orders -C audit --limit 10 --json
+  tidings sub files -C sweep --delimiter '\0' | xargs -0 rm`,
 		Args: args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, a []string) error {
 			o.topic = a[0]
-			if o.limit < 0 || o.window < 1 {
-				return usagef("--limit: at least 0; --max-in-flight: at least 1")
+			switch {
+			case o.limit < 0:
+				return usagef("--limit %d: want at least 0", o.limit)
+			case o.window < 1:
+				return usagef("--max-in-flight %d: want at least 1", o.window)
 			}
 			return o.run(cmd.Context(), s)
 		},
@@ -55,47 +60,76 @@ is published from now on.`,
 	f := cmd.Flags()
 	f.StringVarP(&o.channel, "channel", "C", "", "channel to consume from, made if missing")
 	f.BoolVarP(&o.follow, "follow", "f", false, "wait for more when the backlog is done")
-	f.IntVarP(&o.limit, "limit", "n", 0, "end after this many messages (0: no limit)")
+	f.Int64VarP(&o.limit, "limit", "n", 0, "end after this many messages (0: no limit)")
 	f.IntVar(&o.window, "max-in-flight", 200, "messages on their way at a time")
+	f.StringVar(&o.delimiter, "delimiter", `\n`, `what is written after each message; \n, \r, \t, \0 and \\ are known`)
 	jsonFlag(cmd, &o.json)
+	o.completions(cmd)
 	return cmd
 }
 
-func (o *subOptions) run(ctx context.Context, s streams) error {
-	backlog, err := o.prepare(ctx)
+// completions offers topics, and the topic's channels for -C.
+func (o *subOptions) completions(cmd *cobra.Command) {
+	cmd.ValidArgsFunction = func(cmd *cobra.Command, a []string, _ string) ([]string, cobra.ShellCompDirective) {
+		return complete(cmd, o.srv, a, 1)
+	}
+	err := cmd.RegisterFlagCompletionFunc("channel", func(cmd *cobra.Command, a []string, _ string) ([]string, cobra.ShellCompDirective) {
+		if len(a) == 0 {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return complete(cmd, o.srv, a[:1], 2)
+	})
 	if err != nil {
-		return err
+		panic("cli: " + err.Error()) // the flag was defined above
 	}
-	if o.channel != "" && !o.follow && backlog == 0 {
-		return nil
-	}
-	addr, err := o.srv.tcpAddr(ctx)
-	if err != nil {
-		return err
-	}
-	p := &printer{out: bufio.NewWriter(s.out), json: o.json, limit: o.limit, done: make(chan struct{})}
-	if !o.follow && (p.limit == 0 || backlog < int64(p.limit)) {
-		p.backlog = backlog
-	}
-	consumer, err := o.consumer()
-	if err != nil {
-		return err
-	}
-	consumer.AddHandler(p)
-	if err := consumer.ConnectToNSQD(addr); err != nil {
-		return failf(exitUnreachable, "can't subscribe at %s: %w", addr, err)
-	}
-	o.wait(ctx, p)
-	consumer.Stop()
-	<-consumer.StopChan
-	return p.err()
 }
 
-// prepare chooses the channel and says how many messages wait for it now.
-func (o *subOptions) prepare(ctx context.Context) (backlog int64, err error) {
+// Between two tries to reach a node that went away while --follow waits.
+const (
+	retryFirst = 100 * time.Millisecond
+	retryMost  = 2 * time.Second
+)
+
+func (o *subOptions) run(ctx context.Context, s streams) error {
+	if err := o.prepare(ctx); err != nil {
+		return err
+	}
+	// a reader that has gone away is an error of Write, so that there is time
+	// to give back what it did not read
+	signal.Ignore(syscall.SIGPIPE)
+	p := &printer{out: s.out, json: o.json, after: []byte(unescape(o.delimiter))}
+	wait := retryFirst
+	for {
+		connections := p.connections
+		err := o.consume(ctx, s, p)
+		switch {
+		case errors.Is(err, syscall.EPIPE):
+			return nil // whoever read has had enough
+		case ctx.Err() != nil && !o.follow:
+			return failf(exitFailure, "interrupted after %d %s", p.printed, plural(int(p.printed), "message"))
+		case err == nil, ctx.Err() != nil:
+			return nil
+		case !o.follow || p.connections == 0 || exitCode(err) != exitUnreachable && exitCode(err) != exitTimeout:
+			return err
+		}
+		if connections < p.connections {
+			wait = retryFirst
+			fmt.Fprintf(s.err, "tidings: %v; trying until it is back\n", err)
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return nil
+		}
+		wait = min(2*wait, retryMost)
+	}
+}
+
+// prepare chooses the channel, and refuses what would surprise.
+func (o *subOptions) prepare(ctx context.Context) error {
 	st, err := o.srv.stats(ctx, o.topic, "")
 	if err != nil {
-		return 0, err
+		return err
 	}
 	var t topicStat
 	for _, x := range st.Topics {
@@ -103,129 +137,65 @@ func (o *subOptions) prepare(ctx context.Context) (backlog int64, err error) {
 			t = x
 		}
 	}
-	if o.channel == "" {
-		if len(t.Channels) == 0 && t.Depth > 0 {
-			return 0, failf(exitConflict, "topic %s has no channel and %d waiting messages, which its first channel takes: name that channel with -C", o.topic, t.Depth)
-		}
-		o.follow = true
-		o.channel = fmt.Sprintf("sub-%s#ephemeral", rand.Text()[:8])
-		return 0, nil
-	}
-	for _, c := range t.Channels {
-		if c.Name == o.channel {
-			return c.Depth + c.InFlight, nil
-		}
-	}
-	if o.follow {
-		return 0, nil
-	}
-	// the channel is made by the first subscription and takes what waits
-	return t.Depth, nil
-}
-
-func (o *subOptions) consumer() (*nsq.Consumer, error) {
-	cfg := nsq.NewConfig()
-	cfg.MaxInFlight = o.window
-	if o.limit > 0 {
-		cfg.MaxInFlight = min(o.window, o.limit)
-	}
-	cfg.MaxAttempts = 0 // a message is shown however often it was tried
-	cfg.UserAgent = "tidings-sub"
-	c, err := nsq.NewConsumer(o.topic, o.channel, cfg)
-	if err != nil {
-		return nil, usagef("%w", err)
-	}
-	c.SetLogger(log.New(io.Discard, "", 0), nsq.LogLevelError)
-	return c, nil
-}
-
-// wait returns when enough is printed, the backlog has gone elsewhere, or the
-// user has had enough.
-func (o *subOptions) wait(ctx context.Context, p *printer) {
-	tick := time.NewTicker(500 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-p.done:
-			return
-		case <-tick.C:
-			if o.follow {
-				continue
-			}
-			// other consumers of the channel may have had a share of it
-			if c, err := o.srv.channel(ctx, o.topic, o.channel); err == nil && c.Depth+c.InFlight == 0 {
-				return
-			}
-		}
-	}
-}
-
-// printer writes messages; go-nsq finishes each after HandleMessage returned.
-type printer struct {
-	mu      sync.Mutex
-	out     *bufio.Writer
-	json    bool
-	limit   int   // 0: none
-	backlog int64 // 0: no end; else done after this many
-	printed int64
-	failed  error
-	ended   bool
-	done    chan struct{}
-}
-
-// HandleMessage writes one message, or requeues it when the output is gone or
-// enough was written.
-func (p *printer) HandleMessage(m *nsq.Message) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.ended {
-		m.RequeueWithoutBackoff(0)
+	switch {
+	case o.channel != "" && t.Name == "" && !o.follow:
+		return failf(exitNotFound, "topic %s not found; `tidings topic ls` lists what is there, --follow waits for it", o.topic)
+	case o.channel != "":
 		return nil
+	case len(t.Channels) == 0 && t.Depth > 0:
+		return failf(exitConflict, "topic %s has no channel and %d waiting %s, which its first channel takes: name that channel with -C",
+			o.topic, t.Depth, plural(int(t.Depth), "message"))
 	}
-	if err := p.write(m); err != nil {
-		p.failed = failf(exitFailure, "write message: %w", err)
-		p.end()
-		m.RequeueWithoutBackoff(0)
-		return nil
-	}
-	p.printed++
-	if (p.limit > 0 && p.printed >= int64(p.limit)) || (p.backlog > 0 && p.printed >= p.backlog) {
-		p.end()
-	}
+	o.follow = true
+	o.channel = fmt.Sprintf("sub-%s#ephemeral", strings.ToLower(rand.Text()[:8]))
 	return nil
 }
 
-func (p *printer) end() {
-	p.ended = true
-	close(p.done)
+// backlog says how many messages there are to finish now.
+func (o *subOptions) backlog(ctx context.Context) (int64, error) {
+	c, err := o.srv.channel(ctx, o.topic, o.channel)
+	if err != nil {
+		return 0, err
+	}
+	n := c.Depth + c.InFlight
+	if c.Paused && n > 0 {
+		return 0, failf(exitConflict, "channel %s of topic %s is paused with %d waiting %s; `tidings channel resume %s %s` lets them flow, --follow waits",
+			o.channel, o.topic, n, plural(int(n), "message"), o.topic, o.channel)
+	}
+	return n, nil
 }
 
-func (p *printer) write(m *nsq.Message) error {
-	if p.json {
-		line := map[string]any{"id": string(m.ID[:]), "timestamp_ns": m.Timestamp, "attempts": m.Attempts}
-		if utf8.Valid(m.Body) {
-			line["body"] = string(m.Body)
-		} else {
-			line["body_base64"] = base64.StdEncoding.EncodeToString(m.Body)
-		}
-		if err := json.NewEncoder(p.out).Encode(line); err != nil {
+// consume lives as long as one connection: it returns nil when enough was
+// printed or ctx ended.
+func (o *subOptions) consume(ctx context.Context, s streams, out *printer) error {
+	addr, err := o.srv.tcpAddr(ctx)
+	if err != nil {
+		return err
+	}
+	conn, err := dialPeer(ctx, addr, o.srv.timeout)
+	if err != nil {
+		return err
+	}
+	defer conn.conn.Close()
+	if err := conn.subscribe(o.topic, o.channel, o.srv.timeout); err != nil {
+		return err
+	}
+	if out.connections == 0 && o.follow && isTerminal(s.err) {
+		fmt.Fprintf(s.err, "following %s on channel %s; Ctrl-C ends\n", o.topic, o.channel)
+	}
+	out.connections++
+	c := consumption{subOptions: o, conn: conn, out: out, goal: -1}
+	if o.limit > 0 {
+		c.goal = o.limit - out.printed
+	}
+	if !o.follow {
+		n, err := o.backlog(ctx)
+		if err != nil || n == 0 {
 			return err
 		}
-		return p.out.Flush()
+		if c.goal < 0 || n < c.goal {
+			c.goal = n
+		}
 	}
-	if _, err := p.out.Write(m.Body); err != nil {
-		return err
-	}
-	if err := p.out.WriteByte('\n'); err != nil {
-		return err
-	}
-	return p.out.Flush()
-}
-
-func (p *printer) err() error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.failed
+	return c.run(ctx)
 }

@@ -61,7 +61,7 @@ func newVerb(s streams, v verb, noun, params string) *cobra.Command {
 				name = "channel " + a[1] + " of topic " + a[0]
 			}
 			if v.ask != "" {
-				if err := confirm(s, yes, fmt.Sprintf(v.ask, name)); err != nil {
+				if err := confirm(cmd.Context(), s, yes, fmt.Sprintf(v.ask, name)); err != nil {
 					return err
 				}
 			}

@@ -1,0 +1,179 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tidings-io/tidings/internal/config"
+	"github.com/tidings-io/tidings/internal/node"
+	"github.com/tidings-io/tidings/internal/version"
+)
+
+// nsqdPassedOver are nsqd's flags that mean nothing here yet or any more; they
+// are accepted so that scripts go on working. true: the flag takes no value.
+var nsqdPassedOver = map[string]bool{
+	"verbose": true, "node-id": false, "worker-id": false, "log-prefix": false, "https-address": false,
+	"broadcast-tcp-port": false, "broadcast-http-port": false, "lookupd-tcp-address": false,
+	"auth-http-address": false, "auth-http-request-method": false,
+	"http-client-connect-timeout": false, "http-client-request-timeout": false,
+	"max-bytes-per-file": false, "sync-every": false, "sync-timeout": false,
+	"queue-scan-interval": false, "queue-scan-refresh-interval": false, "queue-scan-selection-count": false,
+	"queue-scan-worker-pool-max": false, "queue-scan-dirty-percent": false,
+	"statsd-address": false, "statsd-interval": false, "statsd-mem-stats": true, "statsd-prefix": false,
+	"statsd-udp-packet-size": false, "statsd-exclude-ephemeral": true,
+	"e2e-processing-latency-percentile": false, "e2e-processing-latency-window-time": false,
+	"tls-cert": false, "tls-key": false, "tls-client-auth-policy": false, "tls-root-ca-file": false,
+	"tls-required": true, "tls-min-version": false,
+	"deflate": true, "max-deflate-level": false, "snappy": true, "enable-experiment": false,
+}
+
+func newNSQD(s streams) *cobra.Command {
+	return &cobra.Command{
+		Use: "nsqd [FLAGS]", Short: "Run a node under nsqd's flag names and defaults",
+		Long: `Run a node that takes nsqd's flags, its configuration file and its defaults, as
+it also does when called by the name nsqd (a symlink will do). Its own data is
+in <data-path>/tidings. Flags without a meaning here are accepted with a
+warning; what asks for TLS or AUTH is refused, because the node would be open.
+` + "`tidings nsqd --help`" + ` lists the flags.`,
+		Example: `  tidings nsqd --data-path=/var/lib/nsqd
+  ln -s "$(command -v tidings)" /usr/local/bin/nsqd`,
+		DisableFlagParsing: true, // nsqd takes -x v, -x=v and --x v alike
+		RunE: func(cmd *cobra.Command, a []string) error {
+			return runNSQD(cmd.Context(), s, a)
+		},
+	}
+}
+
+// ignored is a flag that is accepted and has no effect.
+type ignored struct {
+	text    string
+	noValue bool
+}
+
+func (i *ignored) String() string        { return i.text }
+func (i *ignored) Set(text string) error { i.text = text; return nil }
+func (i *ignored) IsBoolFlag() bool      { return i.noValue }
+
+func runNSQD(ctx context.Context, s streams, words []string) error {
+	set := make(map[string]string)
+	fs := nsqdFlags(set)
+	showVersion := fs.Bool("version", false, "print the version")
+	file := fs.String("config", "", "path of nsqd's configuration file")
+	if err := fs.Parse(words); errors.Is(err, flag.ErrHelp) {
+		fmt.Fprintln(s.out, "Usage: nsqd [FLAGS]     -x VALUE, -x=VALUE, --x VALUE and --x=VALUE are the same")
+		fs.SetOutput(s.out)
+		fs.PrintDefaults()
+		return nil
+	} else if err != nil {
+		return usagef("%w; see `nsqd --help`", err)
+	}
+	if *showVersion {
+		_, err := fmt.Fprintf(s.out, "nsqd v%s (tidings %s)\n", version.NSQ, version.String())
+		return err
+	}
+	if fs.NArg() > 0 {
+		return usagef("nsqd takes no argument, and there is %q; see `nsqd --help`", fs.Arg(0))
+	}
+	useless, err := passedOver(fs)
+	if err != nil {
+		return err
+	}
+	cfg, warnings, err := config.Load(config.Source{File: *file, Environ: os.Environ(), Flags: set, NSQD: true})
+	if err != nil {
+		return settingsError(err)
+	}
+	if err := nsqdDataPath(&cfg); err != nil {
+		return err
+	}
+	logger := newLogger(s.err, cfg)
+	for _, w := range warnings {
+		logger.Warn(w)
+	}
+	if len(useless) > 0 {
+		logger.Warn("flags accepted for nsqd's sake have no effect", "flags", strings.Join(useless, " "))
+	}
+	return runNode(ctx, logger, cfg, func(_ config.Config, a node.Addrs) error {
+		saysOpen(logger.Logger, a)
+		return nil
+	})
+}
+
+// nsqdFlags knows every flag of nsqd's; set notes those of the settings.
+func nsqdFlags(set map[string]string) *flag.FlagSet {
+	fs := flag.NewFlagSet("nsqd", flag.ContinueOnError)
+	fs.SetOutput(io.Discard)
+	c := config.DefaultNSQD()
+	for _, f := range c.Fields() {
+		fs.Var(&setting{field: f, set: set}, f.Name, f.Help)
+	}
+	for name, noValue := range nsqdPassedOver {
+		fs.Var(&ignored{noValue: noValue}, name, "nsqd's; accepted without effect")
+	}
+	return fs
+}
+
+// saysOpen says in one line who can reach the node, and warns if that is
+// everybody.
+func saysOpen(logger *slog.Logger, a node.Addrs) {
+	var exposed []string
+	for _, addr := range []string{a.TCP, a.HTTP, a.Admin} {
+		host, _, err := net.SplitHostPort(addr)
+		if err != nil {
+			continue
+		}
+		if ip := net.ParseIP(host); ip == nil || !ip.IsLoopback() {
+			exposed = append(exposed, addr)
+		}
+	}
+	if len(exposed) > 0 {
+		logger.Warn("open to every host that can reach this one, without TLS or AUTH, as nsqd is", "addresses", strings.Join(exposed, " "))
+		return
+	}
+	logger.Info("open to this machine only, without TLS or AUTH", "tcp", a.TCP, "http", a.HTTP)
+}
+
+// passedOver names the flags that were given and have no effect. Those that ask
+// for protection which is not to be had are an error.
+func passedOver(fs *flag.FlagSet) (names []string, err error) {
+	fs.Visit(func(f *flag.Flag) {
+		given, ok := f.Value.(*ignored)
+		if !ok || f.Name == "verbose" {
+			return
+		}
+		if guard := config.Unprotected(f.Name, given.text); guard != nil && err == nil {
+			err = usagef("--%s=%s: %w", f.Name, given.text, guard)
+		}
+		names = append(names, "--"+f.Name)
+	})
+	return names, err
+}
+
+// nsqdDataPath puts our data beside nsqd's, and refuses to leave a backlog of
+// nsqd's behind unseen.
+func nsqdDataPath(cfg *config.Config) error {
+	base := cfg.DataPath
+	if base == "" {
+		base = "."
+	}
+	cfg.DataPath = filepath.Join(base, "tidings")
+	if cfg.IgnoreNSQDData {
+		return nil
+	}
+	if _, err := os.Stat(filepath.Join(base, "nsqd.dat")); err != nil {
+		return nil
+	}
+	if _, err := os.Stat(cfg.DataPath); err == nil {
+		return nil
+	}
+	return failf(exitConflict, "%s holds an nsqd's data (nsqd.dat), which this node would not deliver: drain it with nsqd first, or start with --ignore-nsqd-data to leave it there", base)
+}
