@@ -152,6 +152,7 @@ func (m *Machine) applyDelta(payload []byte) error {
 	}
 	for _, o := range d.Unparked {
 		m.unpark(c, o)
+		p.touchLog() // which may have been pinned
 	}
 	for _, a := range d.Attempts {
 		c.note(a, p.handOver)
@@ -334,6 +335,7 @@ func (m *Machine) dropChannel(p *partition, id uint64) {
 	m.end(p, c, fault.ChannelNotFound)
 	if c.parked != nil {
 		p.share()
+		p.touchLog() // which may have been pinned
 	}
 }
 
@@ -365,6 +367,7 @@ func (m *Machine) empty(p *partition, id uint64) error {
 	}
 	c.empty(p.handOver)
 	m.clearParked(c)
+	p.touchLog() // which may have been pinned
 	if a := c.lane; a != nil {
 		a.held = nil
 		a.lane.Reset(c.start(p.handOver))

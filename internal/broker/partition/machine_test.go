@@ -1101,3 +1101,44 @@ func TestParkBehindAdvanceStartIsIgnored(t *testing.T) {
 	}
 	r.check()
 }
+
+// TestUnparkedLeavesNoFile: a segment that only a parked message has held goes
+// when that is finished, although nothing else happens to the topic.
+func TestUnparkedLeavesNoFile(t *testing.T) {
+	for name, unpark := range map[string]func(*rig, *testLane){
+		"finished": func(r *rig, l *testLane) { l.finish(0) },
+		"emptied":  func(r *rig, _ *testLane) { r.must(Empty{Key: one, Channel: red}) },
+		"dropped":  func(r *rig, _ *testLane) { r.must(DropChannel{Key: one, Channel: red}) },
+	} {
+		r := newRig(t)
+		r.must(Open{Key: one})
+		r.must(CreateChannel{Key: one, Channel: red})
+		l := r.attach(one, red)
+		r.send(one, Message{Body: []byte("later"), DueNs: r.now + 1e12})
+		for range 20 {
+			r.publish(one, 200)
+			r.flush()
+		}
+		r.settle()
+		for _, o := range l.open() {
+			l.finish(o)
+		}
+		r.settle()
+		for range checkpointsKept + 2 {
+			r.checkpoint()
+		}
+		if names, _ := r.fs.ReadDir("topics/7/0"); len(names) != 1 {
+			t.Fatalf("%s: the parked message holds %q", name, names)
+		}
+		r.now += 1e12
+		r.m.Tick(r.now)
+		unpark(r, l)
+		r.settle()
+		for range checkpointsKept + 1 {
+			r.checkpoint()
+		}
+		if names, _ := r.fs.ReadDir("topics/7/0"); len(names) != 0 {
+			t.Errorf("%s: files are left: %q", name, names)
+		}
+	}
+}
