@@ -354,7 +354,10 @@ func (s *Sim) finish() {
 	s.disk.FailAfter(0, nil)
 	s.setCapacity(0)
 	s.draining = true
-	s.survive(s.drain)
+	s.survive(func() {
+		s.drain()
+		s.leftovers()
+	})
 	s.stop()
 	s.lookAll()
 	s.crash()

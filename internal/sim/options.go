@@ -95,7 +95,7 @@ func choose(rng *rand.Rand, seed uint64, steps int) options {
 
 		window:   pick(rng, 4, 32, 512),
 		deltaMax: pick(rng, 3, 64, 4096),
-		bursts:   rng.IntN(8) == 0,
+		bursts:   rng.IntN(4) == 0,
 		big:      pick(rng, 40, 200, 1000),
 	}
 	if rng.IntN(5) == 0 {
