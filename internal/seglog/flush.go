@@ -204,7 +204,9 @@ func (l *Log) writeOut(r *run) error {
 	if _, err := r.handle.file.WriteAt(r.buf, r.pos); err != nil {
 		_ = r.handle.file.Truncate(r.pos) // a torn write must not look like damage
 		if r.pos == 0 {
-			l.store.files.forget(r.seg) // never joined the log
+			l.store.files.forget(r.seg)          // never joined the log
+			_ = l.store.fs.Remove(l.path(r.seg)) // else the next Published finds it
+			l.unlisted = true
 		}
 		return fmt.Errorf("write segment: %w", err)
 	}

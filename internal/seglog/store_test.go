@@ -10,6 +10,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -536,4 +537,26 @@ func ExampleCorruptError() {
 	err := &CorruptError{ID: testID, First: 3, Last: 5, File: "topics/77/3/00000000000000000000.seg", Pos: 1234, Reason: "batch checksum"}
 	fmt.Println(err)
 	// Output: read topics/77/3/00000000000000000000.seg at byte 1234: batch checksum (offsets 3 to 5)
+}
+
+// TestFullDiskLeavesNoFile: a segment that could not be begun takes no room.
+func TestFullDiskLeavesNoFile(t *testing.T) {
+	fs := disk()
+	s := open(t, fs, Options{TailBytes: 1})
+	l := s.New(testID, 0)
+	want := fill(l, 3, 1, 100, 1)
+	fs.SetCapacity(10)
+	if _, err := s.FlushOldest(); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("flush to a full disk: %v", err)
+	}
+	if names, _ := fs.ReadDir(path.Join("/data/topics", testID.String())); len(names) > 0 {
+		t.Errorf("left: %q", names)
+	}
+	fs.SetCapacity(0)
+	for s.OverBudget() {
+		_, err := s.FlushOldest()
+		must(t, err)
+	}
+	got, _ := readAll(t, l, 0, 1000)
+	wantBatches(t, got, want)
 }
