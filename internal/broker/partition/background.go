@@ -134,11 +134,21 @@ func (m *Machine) Compact(now time.Time) (did bool, err error) {
 			return false, fmt.Errorf("compact log: %w", err)
 		}
 		if did {
+			m.call(func() { m.compacted(c.log) })
 			return true, nil
 		}
 		b.mu.Lock()
 		b.compactions = slices.Delete(b.compactions, 0, 1)
 		b.mu.Unlock()
+	}
+}
+
+// compacted has the next checkpoints look at a log: it names other files now,
+// and waits to remove those that it had.
+func (m *Machine) compacted(l *seglog.Log) {
+	id := l.ID()
+	if p := m.partitions[Key{id.Topic, id.Partition}]; p != nil {
+		p.touchLog()
 	}
 }
 
@@ -155,7 +165,6 @@ func (m *Machine) chooseCompactions() {
 		}
 		if p.log.Bytes() >= m.o.CompactBytes {
 			cs = append(cs, compaction{log: p.log, live: p.liveness()})
-			p.logChanged = true // files may be replaced: have the next checkpoints ask
 		}
 	}
 	b := &m.background
