@@ -341,3 +341,11 @@ func (k *nsqConsumer) Finish(ms []Message) error {
 }
 
 func (k *nsqConsumer) Close() error { return k.conn.Close() }
+
+// For sets what a workload needs of consumers: messages that it holds
+// unfinished must not come back.
+func (n *NSQ) For(w Workload) {
+	if w.Name == "timers" {
+		n.MsgTimeout = min(w.Delay+time.Minute, 15*time.Minute)
+	}
+}

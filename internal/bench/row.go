@@ -29,8 +29,8 @@ type Row struct {
 	Verdict
 	Failure string `json:"failure,omitempty"` // why the row is no number
 	Runs    int    `json:"runs,omitempty"`    // medians: of how many runs
-	// Spread is the distance between the lowest and highest rate, or latency
-	// median where that is the result, as a share of the median.
+	// Spread is the distance between the lowest and the highest of the runs, in
+	// what the row is about, as a share of the median.
 	Spread float64 `json:"spread,omitempty"`
 }
 

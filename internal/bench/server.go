@@ -95,6 +95,14 @@ func (s *Server) Command() string {
 	return strings.Join(append([]string{filepath.Base(s.spec.Path)}, s.cmd.Args[1:]...), " ")
 }
 
+// Config is the file that the server was given, if any.
+func (s *Server) Config() string {
+	if s.spec.File == nil {
+		return ""
+	}
+	return s.spec.File(s.dir, s.ports)
+}
+
 func (s *Server) start(ctx context.Context) error {
 	s.output = &tail{}
 	s.cmd = exec.Command(s.spec.Path, s.spec.Args(s.dir, s.ports)...)

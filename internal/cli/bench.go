@@ -7,7 +7,11 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -17,7 +21,7 @@ import (
 )
 
 func newBench(s streams) *cobra.Command {
-	return parent("bench", "Measure this node, this machine, or other servers", newBenchRun(s))
+	return parent("bench", "Measure this node, this machine, or other servers", newBenchRun(s), newBenchCompare(s), newBenchFloor(s))
 }
 
 // workloadFlags lets every number of a workload be said; the others stay as the
@@ -135,9 +139,9 @@ func (o benchRun) run(ctx context.Context, s streams, w bench.Workload) error {
 
 // own starts a node of this program for the run.
 func (o benchRun) own(ctx context.Context, r *bench.Run) error {
-	self, err := os.Executable()
+	self, err := ownProgram()
 	if err != nil {
-		return fmt.Errorf("find own program: %w", err)
+		return err
 	}
 	server, err := bench.Start(ctx, bench.TidingsSpec(self), o.dir)
 	if err != nil {
@@ -176,9 +180,7 @@ func (o benchRun) external(_ context.Context, r *bench.Run) error {
 
 func (o benchRun) target(tcp, http string, w bench.Workload) *bench.NSQ {
 	t := &bench.NSQ{TCP: tcp, HTTP: http, Unbuffered: o.unbuffered}
-	if w.Name == "timers" {
-		t.MsgTimeout = w.Delay + time.Minute // what is held must not come back
-	}
+	t.For(w)
 	return t
 }
 
@@ -233,4 +235,150 @@ func progressLine(label string, done, total int64, spent time.Duration) string {
 		line += fmt.Sprintf(", %s left", time.Duration(float64(left)/rate*float64(time.Second)).Round(time.Second))
 	}
 	return line
+}
+
+func ownProgram() (string, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return "", fmt.Errorf("find own program: %w", err)
+	}
+	return self, nil
+}
+
+// benchCompare are the flags of `bench compare`.
+type benchCompare struct {
+	peers     []string
+	workloads []string
+	require   []string
+	c         bench.Comparison
+	noFloor   bool
+	json      bool
+}
+
+func newBenchCompare(s streams) *cobra.Command {
+	var o benchCompare
+	cmd := &cobra.Command{
+		Use: "compare", Short: "Run workloads against this program and others, in turn", Args: args(cobra.NoArgs),
+		Long: `Start this program and each --peer on loopback, each time with a fresh process and
+empty data, run the workloads in turn for some rounds, and print medians, spread
+and ratios. Peers that are not given are left out. Every message is verified;
+what nsqd does not promise (order) is counted and does not fail it.
+
+A requirement is ROW[.METRIC][/SYSTEM]>=NUMBER or <=. ROW is a row's name or its
+beginning (drain, batch-200), METRIC one of rate, p50, p99, p999, max, cpu (all in
+microseconds but rate), rss, or what the row's last column names. With /SYSTEM it
+is our median over theirs; "floor" is this machine's limit. Without, our own.
+
+` + workloadHelp(),
+		Example: "  tidings bench compare --peer nsqd=/usr/local/bin/nsqd --require 'drain/nsqd>=8' --require 'batch-200.cpu<=0.5'",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := o.parse(); err != nil {
+				return usagef("%w", err)
+			}
+			return o.run(cmd.Context(), s)
+		},
+	}
+	f := cmd.Flags()
+	f.StringArrayVar(&o.peers, "peer", nil, "NAME=PATH of a program to compare with: "+strings.Join(bench.Peers(), ", ")+" (may be repeated)")
+	f.StringSliceVar(&o.workloads, "workload", []string{"publish", "batch", "drain", "fanout", "latency"}, "rows to measure, by name or beginning")
+	f.StringArrayVar(&o.require, "require", nil, "fail unless this holds (may be repeated)")
+	f.IntVar(&o.c.Rounds, "rounds", 5, "how often each run is made")
+	f.StringVar(&o.c.Dir, "dir", ".", "where the data goes; the disk under it is measured")
+	f.DurationVar(&o.c.Settle, "settle", time.Second, "rest before a measurement")
+	f.BoolVar(&o.noFloor, "no-floor", false, "do not measure this machine's limits")
+	jsonFlag(cmd, &o.json)
+	return cmd
+}
+
+// parse checks the flags before anything is started.
+func (o *benchCompare) parse() error {
+	o.c.Peers, o.c.Floor = make(map[string]string), !o.noFloor
+	if o.c.Rounds < 1 {
+		return fmt.Errorf("--rounds %d: want at least 1", o.c.Rounds)
+	}
+	for _, p := range o.peers {
+		name, path, _ := strings.Cut(p, "=")
+		if !slices.Contains(bench.Peers(), name) || path == "" {
+			return fmt.Errorf("--peer %q: want NAME=PATH, NAME one of %s", p, strings.Join(bench.Peers(), ", "))
+		}
+		whole, err := exec.LookPath(path)
+		if err == nil {
+			whole, err = filepath.Abs(whole) // it is started in another folder
+		}
+		if err != nil {
+			return fmt.Errorf("--peer %s: %w", name, err)
+		}
+		o.c.Peers[name] = whole
+	}
+	for _, name := range o.workloads {
+		found := bench.Select(name)
+		if len(found) == 0 {
+			return fmt.Errorf("--workload %q: no such row", name)
+		}
+		o.c.Workloads = append(o.c.Workloads, found...)
+	}
+	for _, text := range o.require {
+		q, err := bench.ParseRequirement(text)
+		if err != nil {
+			return err
+		}
+		o.c.Require = append(o.c.Require, q)
+	}
+	return nil
+}
+
+func (o *benchCompare) run(ctx context.Context, s streams) (err error) {
+	if o.c.Self, err = ownProgram(); err != nil {
+		return err
+	}
+	if w := bench.ThisMachine(o.c.Dir).Warning(); w != "" {
+		fmt.Fprintln(s.err, "warning: "+w)
+	}
+	o.c.Progress = new(bench.Progress)
+	stop := showProgress(s.err, o.c.Progress)
+	report, err := o.c.Do(ctx)
+	stop()
+	if err != nil {
+		return err
+	}
+	if o.json {
+		err = printJSON(s.out, report)
+	} else {
+		err = report.Write(s.out)
+	}
+	if bad := report.Bad(); err == nil && len(bad) > 0 {
+		return failf(exitFailure, "%s", strings.Join(bad, "; "))
+	}
+	return err
+}
+
+func newBenchFloor(s streams) *cobra.Command {
+	var f bench.Floor
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use: "floor", Short: "Measure this machine's limits", Args: args(cobra.NoArgs),
+		Long: "Measure what this machine could do at best, with the least code that does it: a\nserver's result over the floor's means the same on any machine.",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			machine := bench.ThisMachine(f.Dir)
+			if w := machine.Warning(); w != "" {
+				fmt.Fprintln(s.err, "warning: "+w)
+			}
+			f.Progress = new(bench.Progress)
+			stop := showProgress(s.err, f.Progress)
+			limits, err := f.Do(cmd.Context())
+			stop()
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return printJSON(s.out, map[string]any{"machine": machine, "floor": limits})
+			}
+			fmt.Fprintf(s.out, "%s\n\n", machine)
+			return bench.WriteFloor(s.out, limits)
+		},
+	}
+	cmd.Flags().StringVar(&f.Dir, "dir", ".", "folder on the disk to measure")
+	cmd.Flags().DurationVar(&f.Duration, "duration", time.Second, "time for each limit")
+	jsonFlag(cmd, &asJSON)
+	return cmd
 }
