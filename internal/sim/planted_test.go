@@ -18,7 +18,7 @@ var planted = []struct {
 	name   string
 	within uint64
 }{
-	{"wal-ack-before-sync", 20},
+	{"wal-ack-before-sync", 50},
 	{"nosync", 20},
 	{"wal-hardstate-not-carried", 100},
 	{"wal-stale-frame", 100},

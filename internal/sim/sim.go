@@ -17,6 +17,7 @@ import (
 // Failure is what a run found.
 type Failure struct {
 	Seed  uint64
+	Steps int // of the whole run
 	Step  int
 	Text  string
 	Trace string // the last events
@@ -24,8 +25,8 @@ type Failure struct {
 
 // Error tells what was found and how to see it again.
 func (f *Failure) Error() string {
-	return fmt.Sprintf("seed %d, step %d: %s\nlast events:\n%srerun: go test ./internal/sim -run 'TestSeed$' -seed %d",
-		f.Seed, f.Step, f.Text, f.Trace, f.Seed)
+	return fmt.Sprintf("seed %d, step %d: %s\nlast events:\n%srerun: go test ./internal/sim -run 'TestSeed$' -seed %d -steps %d",
+		f.Seed, f.Step, f.Text, f.Trace, f.Seed, f.Steps)
 }
 
 // failure is a Failure on its way up.
@@ -33,7 +34,7 @@ type failure string
 
 // crashed is thrown when a file operation meets the power failure that was
 // planned, or the disk is too full for the node to live.
-type crashed struct{ err error }
+type crashed struct{}
 
 // Result of a run without a failure.
 type Result struct {
@@ -71,7 +72,7 @@ func Run(seed uint64, steps int) (r Result, err error) {
 	s := newSim(seed, steps)
 	defer func() {
 		if p := recover(); p != nil {
-			f := &Failure{Seed: seed, Step: s.step, Trace: s.trace.String()}
+			f := &Failure{Seed: seed, Steps: steps, Step: s.step, Trace: s.trace.String()}
 			switch p := p.(type) {
 			case failure:
 				f.Text = string(p)
@@ -135,7 +136,7 @@ func (s *Sim) check(what string, err error) {
 	case err == nil && !s.disk.Tripped():
 		return
 	case s.disk.Tripped(), s.full && errors.Is(err, syscall.ENOSPC):
-		panic(crashed{err})
+		panic(crashed{})
 	}
 	s.failf("%s: %v", what, err)
 }
@@ -147,8 +148,7 @@ func (s *Sim) survive(f func()) {
 		if p == nil {
 			return
 		}
-		c, ok := p.(crashed)
-		if !ok {
+		if _, ok := p.(crashed); !ok {
 			panic(p)
 		}
 		if s.disk.Tripped() {
@@ -156,7 +156,6 @@ func (s *Sim) survive(f func()) {
 			s.crash()
 		} else {
 			s.note(evCrash, -1, int64(s.node.phase), 0)
-			_ = c
 			s.count(DiskStops, 1)
 			s.kill()
 		}
@@ -303,7 +302,8 @@ func (s *Sim) stepWAL(a action) (did bool) {
 	return did
 }
 
-// pass takes what some shards have through the log, as a busy node does.
+// pass takes what some shards have through the log, as a busy node does. By
+// chance a step of the log is left out, and by chance power fails at the end.
 func (s *Sim) pass() {
 	for range 1 + s.rng.IntN(3) {
 		for i := range s.node.groups {
@@ -311,11 +311,18 @@ func (s *Sim) pass() {
 				s.stepGroup(i)
 			}
 		}
-		s.stepWAL(actWrite)
-		s.stepWAL(actSync)
-		s.stepWAL(actFinish)
+		for _, a := range [...]action{actWrite, actSync, actFinish} {
+			if !s.chance(5) {
+				s.stepWAL(a)
+			}
+		}
 	}
 	s.stepGroup(s.rng.IntN(len(s.node.groups)))
+	if s.chance(60) {
+		s.countCrash()
+		s.crash()
+		s.boot()
+	}
 }
 
 // flush steps the flusher.

@@ -35,6 +35,9 @@ func TestSeed(t *testing.T) {
 func TestSeeds(t *testing.T) {
 	var total Counts
 	n, taken := 0, 0
+	if testing.Short() {
+		*seeds = min(*seeds, 8)
+	}
 	for seed := *part; seed < *seeds; seed += *parts {
 		r, err := run(t, uint64(seed))
 		if err != nil {
@@ -52,7 +55,11 @@ func TestSeeds(t *testing.T) {
 
 // The same seed gives the same run, event by event.
 func TestSameSeedSameTrace(t *testing.T) {
-	for seed := range uint64(10) {
+	n := uint64(10)
+	if testing.Short() {
+		n = 2
+	}
+	for seed := range n {
 		a, errA := run(t, seed)
 		b, errB := run(t, seed)
 		if errA != nil || errB != nil {
