@@ -83,7 +83,7 @@ serves: its addresses and its data folder.`,
 		},
 	}
 	cmd.Flags().StringVarP(&file, "config", "c", "", "TOML file with settings")
-	jsonFlag(cmd, &asJSON)
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print the addresses as JSON when the node serves")
 	set = settingFlags(cmd.Flags(), config.Default())
 	return cmd
 }
@@ -109,7 +109,7 @@ its data in ./tidings-data, and says what to type next. It takes the settings of
 			return serve(cmd.Context(), s, src, served(s, asJSON, banner))
 		},
 	}
-	jsonFlag(cmd, &asJSON)
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print the addresses as JSON when the node serves")
 	cfg, _, err := config.Load(config.Source{Defaults: devDefaults()})
 	if err != nil {
 		panic("cli: " + err.Error()) // constants

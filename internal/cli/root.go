@@ -96,19 +96,29 @@ Commands that print data take --json. ` + exitHelp,
 }
 
 func suggestions(cmd *cobra.Command, word string) string {
+	cmd.SuggestionsMinimumDistance = 2
 	if s := cmd.SuggestionsFor(word); len(s) > 0 {
 		return "; did you mean " + strings.Join(s, " or ") + "?"
 	}
 	return ""
 }
 
-// args wraps a cobra argument check so that its failure is a usage error.
+// args wraps a cobra argument check so that its failure is a usage error that
+// says what is wanted.
 func args(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, a []string) error {
-		if err := check(cmd, a); err != nil {
-			return usagef("%w; see `%s --help`", err, cmd.CommandPath())
+		if check(cmd, a) == nil {
+			return nil
 		}
-		return nil
+		got := "nothing is given"
+		if len(a) > 0 {
+			got = fmt.Sprintf("%q is given", a)
+		}
+		_, want, _ := strings.Cut(cmd.Use, " ")
+		if want == "" {
+			want = "no argument"
+		}
+		return usagef("`%s` wants %s, and %s; see `%s --help`", cmd.CommandPath(), want, got, cmd.CommandPath())
 	}
 }
 
@@ -123,7 +133,8 @@ func parent(use, short string, children ...*cobra.Command) *cobra.Command {
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return usagef("which one? see `%s --help`", cmd.CommandPath())
+			fmt.Fprint(cmd.ErrOrStderr(), cmd.UsageString())
+			return &exitError{exitUsage, errSilent}
 		},
 	}
 	cmd.AddCommand(children...)

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/tidings-io/tidings/internal/broker"
 )
 
 // subOptions are the flags of `tidings sub`.
@@ -127,6 +129,13 @@ func (o *subOptions) run(ctx context.Context, s streams) error {
 
 // prepare chooses the channel, and refuses what would surprise.
 func (o *subOptions) prepare(ctx context.Context) error {
+	// names become words of a command: nothing else may get there
+	if !broker.ValidTopic(o.topic) {
+		return usagef("topic %q: %s", o.topic, nameRule)
+	}
+	if o.channel != "" && !broker.ValidChannel(o.channel) {
+		return usagef("channel %q: %s", o.channel, nameRule)
+	}
 	st, err := o.srv.stats(ctx, o.topic, "")
 	if err != nil {
 		return err

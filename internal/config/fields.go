@@ -173,9 +173,21 @@ func formatValue(v reflect.Value) string {
 	case Bytes:
 		return x.String()
 	case time.Duration:
-		return x.String()
+		return formatDuration(x)
 	}
 	return fmt.Sprint(v.Interface())
+}
+
+// formatDuration leaves out the units that are zero: 1h, not 1h0m0s.
+func formatDuration(d time.Duration) string {
+	text := d.String()
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	return text
 }
 
 var byteUnits = []struct {

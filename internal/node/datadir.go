@@ -41,7 +41,7 @@ func openDataDir(fsys vfs.FS, dir string, shards int) (*dataDir, error) {
 	}
 	lock, err := fsys.Lock(path.Join(dir, "LOCK"))
 	if errors.Is(err, vfs.ErrLocked) {
-		return nil, fmt.Errorf("data folder %s is in use by another process; stop it, or choose another folder with --data-path", dir)
+		return nil, fmt.Errorf("data folder %s is %w; stop that, or choose another folder with --data-path", dir, vfs.ErrLocked)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("lock data folder %s: %w", dir, err)
