@@ -133,7 +133,7 @@ func (c *consumer) message(data []byte) bool {
 	if err != nil {
 		return false
 	}
-	m, _, err := c.ledger.deliver(c.channel, c, d)
+	m, err := c.ledger.deliver(c.channel, c, d)
 	if err != nil {
 		return false
 	}
@@ -223,7 +223,7 @@ func consumeStock(l *ledger, ch *channelLog, addr, clientID string, inFlight int
 	c.SetLogger(nil, nsq.LogLevelMax)
 	c.AddHandler(nsq.HandlerFunc(func(msg *nsq.Message) error {
 		d := delivered{timestamp: msg.Timestamp, attempts: msg.Attempts, id: msg.ID, body: msg.Body}
-		m, _, err := l.deliver(ch, nil, d)
+		m, err := l.deliver(ch, nil, d)
 		if err == nil {
 			l.answer(ch, m, finished, 0)
 		}

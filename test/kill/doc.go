@@ -8,6 +8,7 @@
 //	KILL_FAULTS    the same built with -tags faults
 //	KILL_ROUNDS    rounds of each kill -9 loop (20)
 //	KILL_SEED      seed of the load; drawn and printed when not set
+//	KILL_FLAGS     more flags for every node, such as --sync-storage
 //	KILL_KEEP      a folder for data folders, kept after a failure (a temporary one)
 //	KILL_MEASURE   set by test/kill/measure: run the measurements instead
 //
@@ -34,7 +35,7 @@
 //     comes again. The count is the client's finish_count in /stats. The
 //     server answers a connection's FINs in order, so a count of n tells that
 //     the first n of them have been dealt with. What the kill cut short is in no
-//     metric: the age of a sync under way, for which the time since the last
-//     acknowledgement stands while publishes wait, and the time in which the
-//     machine ran nothing of ours are added.
+//     metric, and what a FIN changes goes the way of a publish, past a sync that
+//     is under way: the slowest publish of that life widens the window where it
+//     is longer, and the time in which the machine ran nothing of ours is added.
 package kill

@@ -115,7 +115,9 @@ type ledger struct {
 	over       chan struct{} // closed when the life's load ends
 	late       []lateSpan
 	stalls     []lateSpan
-	cleared    []int // per publisher: messages below were complete at a drain
+	windows    []time.Duration // of each kill: what is redelivered from it is no fault
+	patient    []bool          // by publisher: it waits for each answer
+	cleared    []int           // per publisher: messages below were complete at a drain
 }
 
 // tally counts what the note line says.
@@ -148,7 +150,7 @@ type suspect struct {
 func newLedger(seed uint64, publishers int, topics ...string) *ledger {
 	l := &ledger{
 		seed: seed, topics: topics, begun: time.Now().Add(-time.Millisecond),
-		messages: make([][]message, publishers), batches: make([]uint32, publishers), cleared: make([]int, publishers),
+		messages: make([][]message, publishers), batches: make([]uint32, publishers), cleared: make([]int, publishers), patient: make([]bool, publishers),
 	}
 	l.room = sync.NewCond(&l.mu)
 	return l
@@ -242,7 +244,7 @@ func (l *ledger) acknowledge(first number, n int, refusal string) {
 
 // deliver writes down a delivery, checks it, and says what the consumer is to
 // do with it.
-func (l *ledger) deliver(c *channelLog, by *consumer, d delivered) (number, *message, error) {
+func (l *ledger) deliver(c *channelLog, by *consumer, d delivered) (number, error) {
 	m, err := readBody(d.body)
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -251,7 +253,7 @@ func (l *ledger) deliver(c *channelLog, by *consumer, d delivered) (number, *mes
 	}
 	if err != nil {
 		l.violate("alien", m, "%v: %.60q", err, d.body)
-		return m, nil, err
+		return m, err
 	}
 	at := l.now()
 	msg, tr := &l.messages[m.publisher()][m.seq()], c.track(m)
@@ -278,7 +280,7 @@ func (l *ledger) deliver(c *channelLog, by *consumer, d delivered) (number, *mes
 		tr.first = at
 	}
 	tr.deliveries++
-	return m, msg, nil
+	return m, nil
 }
 
 // before says that a delivery was overtaken by a later one on another
@@ -483,7 +485,10 @@ func (l *ledger) kills(longest time.Duration, consumers []*consumer) {
 	l.keep(l.endLife(func(at instant) time.Duration {
 		l.tally.kills++
 		l.tally.slowestSync = max(l.tally.slowestSync, longest)
-		return 50*time.Millisecond + longest + l.stalled(at) + l.starvedSince(at-instant(time.Second))
+		cut := max(longest+l.stalled(at), l.slowestPublish(at))
+		open := 50*time.Millisecond + cut + l.starvedSince(at-instant(time.Second))
+		l.windows = append(l.windows, open)
+		return open
 	}), consumers)
 }
 
@@ -543,6 +548,30 @@ func (l *ledger) stalled(at instant) time.Duration {
 		}
 	}
 	return time.Duration(at - since)
+}
+
+// slowestPublish is the longest that a publisher which waits for each answer
+// has waited in this life. What the server answers a FIN with goes the same way
+// as a publish: more than one sync when segments of the log end or an entry gets
+// one of its own.
+func (l *ledger) slowestPublish(at instant) (most time.Duration) {
+	for p, patient := range l.patient {
+		if !patient {
+			continue
+		}
+		for seq := len(l.messages[p]) - 1; seq >= l.cleared[p]; seq-- {
+			msg := &l.messages[p][seq]
+			if msg.sent < l.lives[l.current()].started {
+				break
+			}
+			end := msg.acked
+			if end == 0 {
+				end = at
+			}
+			most = max(most, time.Duration(end-msg.sent))
+		}
+	}
+	return most
 }
 
 // starvedSince is how long this process, and so most likely the node too, got no

@@ -306,9 +306,10 @@ func (l *loop) figures(name string) {
 	y := l.tally
 	fmt.Printf("note: %s: %d rounds, %d messages acknowledged, %d redelivered within the window, lost %d\n",
 		name, y.kills, y.acked, y.redelivered, l.kinds()["lost"])
-	fmt.Printf("figure: %s: seed %d; %d more kills in recovery, %d messages without answer, %d deliveries, %d finished and %d requeued for certain before a kill; "+
+	fmt.Printf("figure: %s: seed %d; %d more kills in recovery, %d messages without answer, %d deliveries, %d finished and %d requeued for certain before a kill, window p50 %s max %s; "+
 		"%d deferred, late p50 %s p95 %s p99 %s max %s (this process starved for up to %s); slowest restart %s, longest sync %s\n",
 		name, l.seed, y.earlyKills, y.unknown, y.deliveries, y.dead, y.requeuedSure,
+		quantile(l.windows, 0.5).Round(time.Millisecond), quantile(l.windows, 1).Round(time.Millisecond),
 		y.deferred, l.lateness(0.5), l.lateness(lateQuantile), l.lateness(0.99), l.lateness(1), y.starved.Round(time.Millisecond),
 		y.slowestStart.Round(time.Millisecond), y.slowestSync.Round(100*time.Microsecond))
 }

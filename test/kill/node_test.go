@@ -64,7 +64,7 @@ type addrs struct{ TCP, HTTP, Admin string }
 
 // newNode describes a node on dir; the process is started by start.
 func newNode(bin, dir string, flags ...string) *node {
-	return &node{bin: bin, dir: dir, flags: flags}
+	return &node{bin: bin, dir: dir, flags: append(flags, strings.Fields(os.Getenv("KILL_FLAGS"))...)}
 }
 
 // dataDir makes a folder that survives the test when it failed.
@@ -273,14 +273,19 @@ type clientStats struct {
 func (c channelStats) unfinished() int64 { return c.Depth + c.InFlight + c.Deferred }
 
 func (n *node) stats(query string) (s stats, err error) {
-	status, text, err := n.get("/stats?format=json&include_mem=false" + query)
+	err = n.getJSON("/stats?format=json&include_mem=false"+query, &s)
+	return s, err
+}
+
+func (n *node) getJSON(path string, to any) error {
+	status, text, err := n.get(path)
 	if err != nil {
-		return s, err
+		return err
 	}
 	if status != 200 {
-		return s, fmt.Errorf("/stats: %d %s", status, text)
+		return fmt.Errorf("GET %s: %d %s", path, status, text)
 	}
-	return s, json.Unmarshal([]byte(text), &s)
+	return json.Unmarshal([]byte(text), to)
 }
 
 // channel reads the figures of one channel; nil when there is none.

@@ -33,6 +33,9 @@ func newPublisher(l *ledger, index, topic int, seed uint64) *publisher {
 	case 3:
 		p.pipeline, p.http = 1, true
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.patient[index] = p.pipeline == 1
 	return p
 }
 
