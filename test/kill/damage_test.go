@@ -39,17 +39,23 @@ func flip(t *testing.T, file string, offset int64) {
 	}
 }
 
-// refused wants the node not to start, with exit code 1 and a text that holds
+// Exit codes of the command line.
+const (
+	exitFailure  = 1
+	exitConflict = 6
+)
+
+// refused wants the node not to start, with an exit code and a text that holds
 // all of the words.
-func (n *node) refused(t *testing.T, words ...string) {
+func (n *node) refused(t *testing.T, code int, words ...string) {
 	t.Helper()
 	err := n.start()
 	if err == nil {
 		n.kill()
 		t.Fatal("the node starts")
 	}
-	if !errors.Is(err, errExited) || n.cmd.ProcessState.ExitCode() != 1 {
-		t.Fatalf("want exit code 1, got %v", err)
+	if !errors.Is(err, errExited) || n.cmd.ProcessState.ExitCode() != code {
+		t.Fatalf("want exit code %d, got %v", code, err)
 	}
 	wantWords(t, n.log.String(), words...)
 }
@@ -77,12 +83,12 @@ func TestDataFolderInUse(t *testing.T) {
 	n := newNode(plainBinary(t), dataDir(t))
 	n.mustStart(t)
 	second := newNode(n.bin, n.dir)
-	second.refused(t, "in use by another process", n.data())
+	second.refused(t, exitConflict, "another process", n.data(), "--data-path")
 	out, code := command(t, n.bin, "log", "repair", "--data-path", n.data(), "--yes")
-	if code == 0 {
-		t.Errorf("log repair on a running node's folder exits with 0: %s", out)
+	if code != exitConflict {
+		t.Errorf("log repair on a running node's folder exits with %d, want %d", code, exitConflict)
 	}
-	wantWords(t, out, "in use")
+	wantWords(t, out, n.data(), "stop")
 	mustPublish(t, n.mustDial(t), "still", []byte("serving"))
 }
 
@@ -173,14 +179,14 @@ func TestFlipInEarlierSegment(t *testing.T) {
 // then to have the messages before the damage, and to go on.
 func (w *written) repaired(t *testing.T, whole int) {
 	t.Helper()
-	w.refused(t, "tidings log repair", w.data(), "damaged")
-	wantWords(t, w.tool(t, 1, "verify"), "DAMAGED", "log repair")
+	w.refused(t, exitFailure, "tidings log repair", w.data(), "damaged")
+	wantWords(t, w.tool(t, exitFailure, "verify"), "DAMAGED", "log repair")
 	before := w.fingerprint(t)
-	wantWords(t, w.tool(t, 1, "repair"), "lost", "--yes")
+	wantWords(t, w.tool(t, exitFailure, "repair"), "lost", "--yes")
 	if after := w.fingerprint(t); after != before {
 		t.Errorf("log repair without --yes has changed the folder:\n%s\nbecame\n%s", before, after)
 	}
-	w.refused(t, "tidings log repair")
+	w.refused(t, exitFailure, "tidings log repair")
 	wantWords(t, w.tool(t, 0, "repair", "--yes"), "moved aside")
 	w.tool(t, 0, "verify")
 	w.mustStart(t)
@@ -309,7 +315,7 @@ func testFlipInBatch(t *testing.T, offset int64) {
 	s := store(t, 20)
 	hit := s.batches[2]
 	flip(t, hit.File, hit.Pos+offset)
-	wantWords(t, s.tool(t, 1, "verify"), "DAMAGED", filepath.Base(hit.File))
+	wantWords(t, s.tool(t, exitFailure, "verify"), "DAMAGED", filepath.Base(hit.File))
 	s.mustStart(t)
 	got := s.drain(t, "orders", "c")
 	expectBodies(t, got, slices.Concat(s.bodies[:20], s.bodies[30:]))
@@ -332,7 +338,7 @@ func TestFlipInManifest(t *testing.T) {
 		t.Fatalf("%d checkpoints, want 2", len(kept))
 	}
 	flip(t, kept[1].File, 100)
-	wantWords(t, s.tool(t, 1, "verify"), "checkpoint", "DAMAGED")
+	wantWords(t, s.tool(t, exitFailure, "verify"), "checkpoint", "DAMAGED")
 	s.mustStart(t)
 	wantWords(t, s.log.String(), `"WARN"`, "checkpoint is damaged", filepath.Base(kept[1].File))
 	expectBodies(t, s.drain(t, "orders", "c"), s.bodies)
@@ -343,5 +349,5 @@ func TestFlipInBothManifests(t *testing.T) {
 	for _, r := range s.checkpoints(t, s.shardOf(t)) {
 		flip(t, r.File, 100)
 	}
-	s.refused(t, "checkpoint", "damaged")
+	s.refused(t, exitFailure, "checkpoint", "damaged")
 }
