@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -184,6 +185,55 @@ func TestDiskFull(t *testing.T) {
 	expectBodies(t, n.drain(t, "orders", "c"), last)
 	publishes(t, n, "after a restart on a full disk")
 	fmt.Printf("figure: disk full: publishing stopped at %d, %d and %d messages of 32 KiB on 256 MiB, and resumed each time\n", len(sent), len(again), len(last))
+}
+
+// Somebody else fills the volume to the last byte: publishing stops, what is
+// there can be consumed, and when there is room again publishing goes on. The
+// log's spare segments are what the answers of the consumers are written to.
+func TestVolumeFilledByOthers(t *testing.T) {
+	dir := smallVolume(t, "256m")
+	n := newNode(plainBinary(t), dir, "--checkpoint-age", "200ms")
+	n.mustStart(t)
+	n.createChannel(t, "orders", "c")
+	bodies := numbered(0, 2000, 32<<10)
+	c := n.mustDial(t)
+	for _, b := range bodies {
+		mustPublish(t, c, "orders", []byte(b))
+	}
+	hog := filepath.Join(dir, "hog")
+	fillUp(t, hog)
+	eventually(t, "publishing does not stop", func() (bool, error) {
+		err := n.mustDial(t).publish("other", []byte("x"))
+		return err != nil && strings.Contains(err.Error(), "disk reserve reached"), err
+	})
+	fillUp(t, hog)
+	refusals(t, n)
+	expectBodies(t, n.drain(t, "orders", "c"), bodies)
+	fillUp(t, hog)
+	n.kill()
+	n.mustStart(t) // on a volume without a free byte
+	if err := os.Remove(hog); err != nil {
+		t.Fatal(err)
+	}
+	publishes(t, n, "after the volume was freed")
+	expectBodies(t, n.drain(t, "orders", "c")[:1], []string{"again"})
+}
+
+// fillUp writes to a file until the volume takes no more.
+func fillUp(t *testing.T, name string) {
+	t.Helper()
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for size := 1 << 20; size > 0; {
+		if _, err := f.Write(filling[:min(size, len(filling))]); errors.Is(err, syscall.ENOSPC) {
+			size /= 2
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // smallVolume mounts a tmpfs for the test.
