@@ -47,7 +47,7 @@ type Description struct {
 }
 
 // Do runs the comparison. What fails in a run is in its row; an error is only
-// that it could not go on.
+// that it could not go on, and comes with the report so far.
 func (c Comparison) Do(ctx context.Context) (Report, error) {
 	r := Report{Machine: ThisMachine(c.Dir), Rounds: c.Rounds, LeftOut: []string{}}
 	systems := c.systems(&r)
@@ -67,6 +67,7 @@ func (c Comparison) Do(ctx context.Context) (Report, error) {
 				c.Progress.prefix(fmt.Sprintf("round %d of %d, %s, %s", round+1, c.Rounds, w.ID(), s.Name))
 				row, about := c.one(ctx, s, w)
 				if ctx.Err() != nil {
+					r.sum(c.Require) // what there is so far
 					return r, context.Cause(ctx)
 				}
 				r.Runs = append(r.Runs, row)
@@ -108,7 +109,7 @@ func (c Comparison) one(ctx context.Context, s System, w Workload) (Row, Descrip
 		failed.Failure = err.Error()
 		return failed, about
 	}
-	about.Version, about.Command, about.Config = version(ctx, c.path(s)), server.Command(), server.Config()
+	about.Version, about.Command, about.Config = version(ctx, s, c.path(s)), server.Command(), server.Config()
 	row, err := Run{
 		Workload: w, Target: s.Target(server, w), System: s.Name, Durability: s.Durability, Promise: s.Promise,
 		Process: server.Process(), Server: server, Progress: c.Progress, Settle: c.Settle,
@@ -120,12 +121,18 @@ func (c Comparison) one(ctx context.Context, s System, w Workload) (Row, Descrip
 	return row, about
 }
 
+// versionTimeout bounds a program that does something else than tell its version.
+const versionTimeout = 5 * time.Second
+
 // version is what a program says of itself.
-func version(ctx context.Context, path string) string {
-	out, err := exec.CommandContext(ctx, path, "--version").Output()
-	if err != nil {
-		out, err = exec.CommandContext(ctx, path, "version").Output()
+func version(ctx context.Context, s System, path string) string {
+	ctx, cancel := context.WithTimeout(ctx, versionTimeout)
+	defer cancel()
+	word := "--version"
+	if s.Peer == "" {
+		word = "version"
 	}
+	out, err := exec.CommandContext(ctx, path, word).Output()
 	if err != nil {
 		return "unknown"
 	}

@@ -338,13 +338,12 @@ func (o *benchCompare) run(ctx context.Context, s streams) (err error) {
 	stop := showProgress(s.err, o.c.Progress)
 	report, err := o.c.Do(ctx)
 	stop()
-	if err != nil {
-		return err
-	}
-	if o.json {
-		err = printJSON(s.out, report)
-	} else {
-		err = report.Write(s.out)
+	switch {
+	case err != nil && len(report.Runs) == 0:
+	case o.json:
+		err = errors.Join(err, printJSON(s.out, report))
+	default:
+		err = errors.Join(err, report.Write(s.out))
 	}
 	if bad := report.Bad(); err == nil && len(bad) > 0 {
 		return failf(exitFailure, "%s", strings.Join(bad, "; "))

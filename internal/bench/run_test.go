@@ -1,0 +1,142 @@
+package bench
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+)
+
+// small is a workload that takes a moment.
+func small(name string) Workload {
+	w := defaults(name)
+	w.Count, w.Publishers, w.Batch, w.InFlight, w.Channels, w.Size = 400, 1, min(w.Batch, 20), min(w.InFlight, 2), min(w.Channels, 3), 64
+	w.Rate, w.Duration, w.Patience = 2000, 200*time.Millisecond, 20*time.Second
+	w.Deferred, w.Unfinished, w.Delay = 300, 300, 3700*time.Millisecond
+	if name == "timers" {
+		w.Count = 100
+	}
+	return w
+}
+
+func TestHonestServerPasses(t *testing.T) {
+	for _, name := range Names() {
+		if name == "memory" {
+			continue // it kills its server: TestComparisonOfOurselves
+		}
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			row, err := Run{Workload: small(name), Target: startFake(t, &fake{}), System: "fake"}.Do(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if row.Failure != "" || row.Verdict != (Verdict{}) {
+				t.Errorf("honest server fails: %s %+v", row.Failure, row.Verdict)
+			}
+			if row.Messages == 0 {
+				t.Error("no message counted")
+			}
+		})
+	}
+}
+
+func TestDishonestServerFails(t *testing.T) {
+	mischief := map[string]struct {
+		do   func() func(int, []byte) [][]byte
+		want string
+		of   func(Verdict) int64
+	}{
+		"loses":      {func() func(int, []byte) [][]byte { return loses }, "lost", func(v Verdict) int64 { return v.Lost }},
+		"duplicates": {func() func(int, []byte) [][]byte { return duplicates }, "twice", func(v Verdict) int64 { return v.Duplicated }},
+		"reorders":   {reorders, "order", func(v Verdict) int64 { return v.Reordered }},
+		"damages":    {func() func(int, []byte) [][]byte { return damages }, "damaged", func(v Verdict) int64 { return v.Damaged }},
+	}
+	for _, name := range []string{"publish", "batch", "drain", "fanout", "latency"} {
+		for what, m := range mischief {
+			t.Run(name+" "+what, func(t *testing.T) {
+				t.Parallel()
+				w := small(name)
+				w.Channels, w.Patience = 1, 400*time.Millisecond // a loss is waited out
+				row, err := Run{Workload: w, Target: startFake(t, &fake{mischief: m.do()}), System: "fake"}.Do(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				if m.of(row.Verdict) != 4 || !strings.Contains(row.Failure, m.want) {
+					t.Errorf("got %q, %+v; want 4 messages %s", row.Failure, row.Verdict, m.want)
+				}
+			})
+		}
+	}
+}
+
+func TestPromisesExcuse(t *testing.T) {
+	w := small("batch")
+	for what, c := range map[string]struct {
+		mischief func(int, []byte) [][]byte
+		promise  Promise
+	}{
+		"order": {reorders(), Promise{MayReorder: true}},
+		"loss":  {loses, Promise{MayLose: true}},
+	} {
+		w.Patience = 400 * time.Millisecond
+		row, err := Run{Workload: w, Target: startFake(t, &fake{mischief: c.mischief}), Promise: c.promise}.Do(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if row.Failure != "" || row.Lost+row.Reordered != 4 {
+			t.Errorf("%s: got %q, %+v; want it counted and excused", what, row.Failure, row.Verdict)
+		}
+	}
+}
+
+func TestRefusedPublishIsAnError(t *testing.T) {
+	for _, name := range []string{"publish", "drain", "fanout", "latency"} {
+		_, err := Run{Workload: small(name), Target: startFake(t, &fake{failPubs: true})}.Do(t.Context())
+		if err == nil || !strings.Contains(err.Error(), "E_PUB_FAILED") {
+			t.Errorf("%s: got %v, want the server's error", name, err)
+		}
+	}
+}
+
+func TestMemoryNeedsAServerOfItsOwn(t *testing.T) {
+	_, err := Run{Workload: small("memory"), Target: startFake(t, &fake{})}.Do(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "starts itself") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestCancelEndsARun(t *testing.T) {
+	for _, name := range []string{"publish", "drain", "fanout", "latency", "timers"} {
+		w := small(name)
+		w.Count, w.Rate, w.Duration = 1<<20, 1000, time.Minute
+		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+		_, err := Run{Workload: w, Target: startFake(t, &fake{mischief: loses})}.Do(ctx)
+		cancel()
+		if err == nil {
+			t.Errorf("%s: a cancelled run returned no error", name)
+		}
+	}
+}
+
+func TestStallIsALatency(t *testing.T) {
+	// The server stops for a while: the messages that were meant to be sent
+	// meanwhile carry the wait, though the publisher could not send them.
+	stalled := false
+	f := &fake{}
+	f.mischief = func(n int, body []byte) [][]byte {
+		if n == 100 && !stalled {
+			stalled = true
+			time.Sleep(300 * time.Millisecond) // under the server's lock
+		}
+		return [][]byte{body}
+	}
+	w := small("latency")
+	w.Rate, w.Duration = 1000, 600*time.Millisecond
+	row, err := Run{Workload: w, Target: startFake(t, f)}.Do(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if row.Latency.P99 < 200e3 || row.Latency.Count != 600 {
+		t.Errorf("p99 is %.0f us of %d, want the 300 ms of the stall in about half of 600", row.Latency.P99, row.Latency.Count)
+	}
+}
