@@ -257,6 +257,7 @@ type benchCompare struct {
 
 func newBenchCompare(s streams) *cobra.Command {
 	var o benchCompare
+	var apply func(*bench.Workload)
 	cmd := &cobra.Command{
 		Use: "compare", Short: "Run workloads against this program and others, in turn", Args: args(cobra.NoArgs),
 		Long: `Start this program and each --peer on loopback, each time with a fresh process and
@@ -272,13 +273,14 @@ is our median over theirs; "floor" is this machine's limit. Without, our own.
 ` + workloadHelp(),
 		Example: "  tidings bench compare --peer nsqd=/usr/local/bin/nsqd --require 'drain/nsqd>=8' --require 'batch-200.cpu<=0.5'",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := o.parse(); err != nil {
+			if err := o.parse(apply); err != nil {
 				return usagef("%w", err)
 			}
 			return o.run(cmd.Context(), s)
 		},
 	}
 	f := cmd.Flags()
+	apply = workloadFlags(f)
 	f.StringArrayVar(&o.peers, "peer", nil, "NAME=PATH of a program to compare with: "+strings.Join(bench.Peers(), ", ")+" (may be repeated)")
 	f.StringSliceVar(&o.workloads, "workload", []string{"publish", "batch", "drain", "fanout", "latency"}, "rows to measure, by name or beginning")
 	f.StringArrayVar(&o.require, "require", nil, "fail unless this holds (may be repeated)")
@@ -290,8 +292,9 @@ is our median over theirs; "floor" is this machine's limit. Without, our own.
 	return cmd
 }
 
-// parse checks the flags before anything is started.
-func (o *benchCompare) parse() error {
+// parse checks the flags before anything is started; apply changes the numbers
+// of all rows.
+func (o *benchCompare) parse(apply func(*bench.Workload)) error {
 	o.c.Peers, o.c.Floor = make(map[string]string), !o.noFloor
 	if o.c.Rounds < 1 {
 		return fmt.Errorf("--rounds %d: want at least 1", o.c.Rounds)
@@ -315,7 +318,12 @@ func (o *benchCompare) parse() error {
 		if len(found) == 0 {
 			return fmt.Errorf("--workload %q: no such row", name)
 		}
-		o.c.Workloads = append(o.c.Workloads, found...)
+		for _, w := range found {
+			if apply(&w); w.Check() != nil {
+				return fmt.Errorf("%s: %w", w.Name, w.Check())
+			}
+			o.c.Workloads = append(o.c.Workloads, w)
+		}
 	}
 	for _, text := range o.require {
 		q, err := bench.ParseRequirement(text)
