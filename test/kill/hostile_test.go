@@ -137,7 +137,8 @@ func push(conn net.Conn, b []byte) {
 		conn.SetWriteDeadline(time.Now().Add(2 * time.Second))
 		n, err := conn.Write(b)
 		b = b[n:]
-		if err != nil && !(n > 0 && errors.Is(err, os.ErrDeadlineExceeded)) {
+		slow := n > 0 && errors.Is(err, os.ErrDeadlineExceeded)
+		if err != nil && !slow {
 			return
 		}
 	}

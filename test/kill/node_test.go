@@ -104,7 +104,7 @@ func (n *node) launch() error {
 	n.exited = make(chan struct{})
 	cmd, exited := n.cmd, n.exited
 	go func() {
-		cmd.Wait() //nolint:errcheck // the state is read from ProcessState
+		cmd.Wait() // the state is read from ProcessState
 		close(exited)
 	}()
 	return nil
@@ -153,7 +153,7 @@ func (n *node) kill() {
 	if n.cmd == nil {
 		return
 	}
-	n.cmd.Process.Kill() //nolint:errcheck // it may have ended
+	n.cmd.Process.Kill() // it may have ended
 	<-n.exited
 }
 

@@ -62,7 +62,7 @@ func (c *wire) sized(b []byte) {
 	var n [4]byte
 	binary.BigEndian.PutUint32(n[:], uint32(len(b)))
 	c.w.Write(n[:])
-	c.w.Write(b) //nolint:errcheck // kept by the writer until Flush
+	c.w.Write(b) // an error is kept until Flush
 }
 
 // ask flushes and reads the answer; an error frame is an error.
