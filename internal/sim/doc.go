@@ -32,12 +32,13 @@
 //   - A leader's term is new; a HardState that a leadership stood on is there.
 //   - Damage that had been declared durable is refused, never cut; a damaged
 //     checkpoint falls back.
-//   - At the end every channel gets everything that is left.
+//   - At the end every channel gets everything that is left, and no file
+//     outlives two checkpoints without it.
 //
 // # Use
 //
 //	go test ./internal/sim -run TestSeeds -seeds 2000 -steps 3000
-//	go test ./internal/sim -run TestSeed$ -seed 123
+//	go test ./internal/sim -run 'TestSeed$' -seed 123
 //
 // test/sim/run is what CI runs: all seeds in two processes (the library's
 // randomness is process-wide), then every planted bug, which must be caught.

@@ -193,6 +193,9 @@ func (s *Sim) boot() {
 
 func (s *Sim) noteFallbacks() {
 	for _, g := range s.node.groups {
+		if n := len(s.checkpoints(g.model.id)); g.model.published && n < 2 {
+			s.failf("shard %d has %d checkpoints", g.model.id, n)
+		}
 		for _, name := range g.Status().Damaged {
 			if !s.flipped[name] {
 				s.failf("%s is damaged", name)
@@ -355,6 +358,10 @@ func (s *Sim) finish() {
 	s.setCapacity(0)
 	s.draining = true
 	s.survive(func() {
+		s.settle()
+		if g, p := s.topic(); p != nil && s.chance(4) {
+			s.do(g, partition.Close{Key: p.key})
+		}
 		s.drain()
 		s.leftovers()
 	})

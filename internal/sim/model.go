@@ -26,8 +26,10 @@ type shardModel struct {
 	time    int64
 	term    uint64 // of the last leadership
 	served  int    // life of that
-	parts   map[partition.Key]*partModel
-	open    []*partModel // in the order in which they were opened
+	// published: a checkpoint was, so that there are two from then on.
+	published bool
+	parts     map[partition.Key]*partModel
+	open      []*partModel // in the order in which they were opened
 
 	expected []answer // of the entry being applied
 	batch    batchReader

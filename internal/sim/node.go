@@ -268,6 +268,7 @@ func (c *snapshot) Write() ([]byte, error) {
 // Published implements shard.Checkpoint.
 func (c *snapshot) Published() {
 	c.r.published++
+	c.r.model.published = true
 	c.r.node.sim.count(Checkpoints, 1)
 	c.r.node.sim.note(evPublished, int64(c.r.model.id), int64(c.r.published), 0)
 	c.Checkpoint.Published()
