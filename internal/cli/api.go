@@ -51,7 +51,7 @@ func (srv *server) host() (string, error) {
 	if err != nil { // no port
 		host, port = strings.Trim(addr, "[]"), defaultPort
 	}
-	if _, err := strconv.ParseUint(port, 10, 16); err != nil || strings.ContainsAny(host, " /?#@") || host+port == "" {
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil || strings.ContainsAny(host, " /?#@") || addr == "" {
 		return "", usagef("--server %q: want HOST:PORT of a node's HTTP address, such as %s", srv.addr, defaultServer)
 	}
 	return net.JoinHostPort(host, port), nil

@@ -37,6 +37,7 @@ func workloadFlags(f *pflag.FlagSet) func(w *bench.Workload) {
 	f.IntVar(&v.Channels, "channels", 0, "channels of the topic")
 	f.IntVar(&v.Window, "window", 0, "unfinished messages per consumer")
 	f.Float64Var(&v.Rate, "rate", 0, "messages per second, where the load is paced")
+	f.Float64Var(&v.Load, "load", 0, "latency: the rate as a share of what the server takes in batches, such as 0.5")
 	f.DurationVar(&v.Duration, "duration", 0, "how long; unpaced publishing stops at the count or then")
 	f.IntVar(&v.Deferred, "deferred", 0, "timers: deferred messages")
 	f.IntVar(&v.Unfinished, "unfinished", 0, "timers: messages in flight")
@@ -48,7 +49,7 @@ func workloadFlags(f *pflag.FlagSet) func(w *bench.Workload) {
 			"publishers": func() { w.Publishers = v.Publishers }, "batch": func() { w.Batch = v.Batch },
 			"in-flight": func() { w.InFlight = v.InFlight }, "consumers": func() { w.Consumers = v.Consumers },
 			"channels": func() { w.Channels = v.Channels }, "window": func() { w.Window = v.Window },
-			"rate": func() { w.Rate = v.Rate }, "duration": func() { w.Duration = v.Duration },
+			"rate": func() { w.Rate, w.Load = v.Rate, 0 }, "load": func() { w.Load = v.Load }, "duration": func() { w.Duration = v.Duration },
 			"deferred": func() { w.Deferred = v.Deferred }, "unfinished": func() { w.Unfinished = v.Unfinished },
 			"delay": func() { w.Delay = v.Delay }, "patience": func() { w.Patience = v.Patience },
 		} {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"strconv"
 	"sync"
+	"syscall"
 	"time"
 	"unicode/utf8"
 )
@@ -80,6 +81,10 @@ func (c *consumption) run(ctx context.Context) error {
 			c.close()
 			return nil
 		case <-tick.C:
+			if readerGone(c.out.out) {
+				c.close()
+				return syscall.EPIPE
+			}
 			if idle && !c.follow { // other consumers may have had a share
 				if n, err := c.backlog(ctx); err != nil || n == 0 {
 					c.close()
