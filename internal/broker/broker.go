@@ -94,7 +94,8 @@ func (b *Broker) localID() uint64 { return b.lastLocal.Add(1) | 1<<63 }
 func (b *Broker) Health() error { return b.o.Health() }
 
 // find returns the topic's handle, making it from metadata when this is its
-// first use; nil when there is no such topic.
+// first use; nil when there is no such topic, or publishes still wait for its
+// creation: those come first.
 func (b *Broker) find(name string) *Topic {
 	b.mu.RLock()
 	t := b.topics[name]
@@ -115,7 +116,7 @@ func (b *Broker) findLocked(name string) *Topic {
 		return t
 	}
 	m, ok := b.o.Meta.View().Topic(name)
-	if !ok || m.Deleting {
+	if !ok || m.Deleting || b.creating[name] != nil {
 		return nil
 	}
 	t := b.newTopic(m)

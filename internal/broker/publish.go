@@ -44,7 +44,7 @@ func (b *Broker) Publish(topic string, msgs []Message, done partition.Completion
 		w.bytes += int64(len(msgs[i].Body))
 	}
 	b.mu.Lock()
-	if t := b.findLocked(topic); t != nil && b.creating[topic] == nil {
+	if t := b.findLocked(topic); t != nil {
 		defer b.mu.Unlock()
 		return t.publish(msgs, done)
 	}

@@ -139,23 +139,28 @@ func (l *Lane) collectHeld(d *partition.Delta, offset int64) {
 		return
 	}
 	if s := &l.ch.slots.slots[i]; s.flags&flagHeldNew != 0 {
-		s.flags &^= flagHeldNew
+		s.flags &^= flagHeldNew | flagAttempts
 		d.Parked = append(d.Parked, parked.Entry{Offset: offset, DueNs: l.heldDue, Attempts: s.attempts - 1})
 	}
 }
 
 // collectAttempts adds how many attempts a message has had, unless it was
-// finished or parked meanwhile.
+// finished, parked or told with collectHeld meanwhile. What is in the parked set
+// keeps the number there, under this lane's mark.
 func (l *Lane) collectAttempts(d *partition.Delta, offset int64) {
 	i := l.find(offset)
 	if i == 0 {
 		return
 	}
 	s := &l.ch.slots.slots[i]
-	s.flags &^= flagAttempts
-	if s.flags&flagParked == 0 {
+	switch {
+	case s.flags&flagAttempts == 0:
+	case s.flags&flagParked != 0:
+		d.Parked = append(d.Parked, parked.Entry{Offset: offset, DueNs: l.heldDue, Attempts: s.attempts - 1})
+	default:
 		d.Attempts = append(d.Attempts, partition.Attempt{Offset: offset, N: s.attempts - 1})
 	}
+	s.flags &^= flagAttempts
 }
 
 // closeGaps parks the lowest unfinished messages when they leave too many

@@ -326,7 +326,7 @@ func (l *Lane) retry(i int32, counts bool) {
 	s.state = stateReady
 	l.readyCount++
 	l.ready.push(s.offset)
-	if counts && s.flags&(flagParked|flagAttempts) == 0 {
+	if counts && s.flags&(flagHeldNew|flagAttempts) == 0 {
 		s.flags |= flagAttempts
 		l.gather.attempts = append(l.gather.attempts, s.offset)
 		l.dirty()

@@ -444,8 +444,7 @@ func (m *machine) restart(t *rapid.T) {
 		case msg.where == finished:
 			t.Fatalf("finished %d comes again", o)
 		case isParkedNow:
-			// What is held keeps the number that it had when it was parked.
-			if e.Attempts+1 > msg.number {
+			if e.Attempts+1 != msg.number {
 				t.Fatalf("%d is parked with %d attempts, number is %d", o, e.Attempts, msg.number)
 			}
 			msg.where, msg.due, msg.number = isParked, e.DueNs, e.Attempts+1
