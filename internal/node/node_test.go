@@ -151,7 +151,7 @@ func TestBusyPortNamesTheFlag(t *testing.T) {
 func TestDataFolderInUse(t *testing.T) {
 	c := settings(t)
 	r := start(t, c, vfs.Default())
-	if _, err := build(c, vfs.Default()); err == nil || !strings.Contains(err.Error(), "in use by another process") {
+	if _, err := build(c, vfs.Default()); err == nil || !strings.Contains(err.Error(), "by another process") {
 		t.Fatalf("got %v", err)
 	}
 	if err := r.close(); err != nil {
