@@ -54,18 +54,20 @@ func (b *Broker) DeleteTopic(ctx context.Context, name string) error {
 }
 
 // dropTopic runs a deletion to its end, whoever waits for it: the topic is
-// marked in metadata, then closed by its shards, then forgotten.
+// marked in metadata, then closed by its shards, then forgotten. Its handle
+// stays in the table until it is marked: a publish in between would make another
+// for the same incarnation, which nobody would take out again.
 func (b *Broker) dropTopic(t *Topic, done func(error)) {
-	b.mu.Lock()
-	if b.topics[t.name] == t {
-		delete(b.topics, t.name)
-	}
-	b.mu.Unlock()
 	b.o.Meta.DeleteTopic(t.id, func(err error) {
 		if err != nil {
 			done(err)
 			return
 		}
+		b.mu.Lock()
+		if b.topics[t.name] == t {
+			delete(b.topics, t.name)
+		}
+		b.mu.Unlock()
 		t.stop(fault.New(fault.TopicNotFound, "topic %s is deleted", t.name))
 		b.closeTopic(t, done)
 	})

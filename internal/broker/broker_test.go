@@ -177,12 +177,15 @@ func TestDeleteWhilePublishing(t *testing.T) {
 			}
 		})
 	}
-	for range 20 {
+	for i := range 60 {
 		err := r.DeleteTopic(r.ctx(), "orders")
 		if err != nil && !errors.Is(err, fault.TopicNotFound) {
 			t.Fatal(err)
 		}
-		r.ok(r.CreateTopic(r.ctx(), "orders"))
+		if i%2 == 0 {
+			r.ok(r.CreateTopic(r.ctx(), "orders"))
+		}
+		r.publish("orders", "after the deletion")
 	}
 	cancel()
 	wg.Wait()
