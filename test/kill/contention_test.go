@@ -1,0 +1,113 @@
+//go:build linux
+
+package kill
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// contested are the names of one topic and channel that everybody works on.
+type contested struct{ topic, channel string }
+
+func (c contested) query() string {
+	return "?topic=" + url.QueryEscape(c.topic) + "&channel=" + url.QueryEscape(c.channel)
+}
+
+// Topics and channels of every kind are deleted while others publish and
+// subscribe: nobody meets a 5xx, and in the end the names still work.
+func TestDeletionsUnderUse(t *testing.T) {
+	n := newNode(plainBinary(t), dataDir(t))
+	n.mustStart(t)
+	rng := rand.New(rand.NewPCG(seed(t), 11))
+	for round := range 6 {
+		for i, c := range []contested{
+			{"durable", "c"}, {"durable", "c#ephemeral"}, {"brief#ephemeral", "c"}, {"brief#ephemeral", "c#ephemeral"},
+		} {
+			c.topic = fmt.Sprintf("t%d-%d-%s", round, i, c.topic)
+			n.contend(t, c, rng.Uint64())
+			n.works(t, c)
+		}
+	}
+	n.kill()
+	n.mustStart(t)
+}
+
+// contend lets publishers, consumers and deleters work on the same names.
+func (n *node) contend(t *testing.T, c contested, seed uint64) {
+	t.Helper()
+	verbs := []string{"/topic/delete", "/channel/delete", "/channel/create", "/topic/pause", "/topic/unpause", "/channel/empty"}
+	var all sync.WaitGroup
+	post := func(path string) {
+		// 4xx: deleted by another. 503: a channel of a topic that is being deleted.
+		if status, text, err := n.post(path+c.query(), []byte("x")); err != nil || status >= 500 && status != 503 {
+			t.Errorf("%s %v: %d %s %v", path, c, status, text, err)
+		}
+	}
+	for worker := range 2 {
+		rng := rand.New(rand.NewPCG(seed, uint64(worker)))
+		all.Go(func() {
+			for range 40 {
+				post("/pub")
+			}
+		})
+		all.Go(func() {
+			for range 60 {
+				post(verbs[rng.IntN(len(verbs))])
+			}
+		})
+		all.Go(func() {
+			for range 20 {
+				w, err := dial(n.addrs.TCP, "contender", 0)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				// refused when it is deleted in the same moment
+				if w.subscribe(c.topic, c.channel, 10) == nil {
+					w.conn.SetReadDeadline(time.Now().Add(5 * time.Millisecond))
+					w.read()
+				}
+				w.close()
+			}
+		})
+	}
+	all.Wait()
+}
+
+// works subscribes and publishes; the message must come.
+func (n *node) works(t *testing.T, c contested) {
+	t.Helper()
+	w := n.mustDial(t)
+	defer w.close()
+	if status, text, err := n.post("/topic/create"+c.query(), nil); err != nil || status != 200 {
+		t.Fatalf("create %v: %d %s %v", c, status, text, err)
+	}
+	n.mustPost(t, "/topic/unpause"+c.query(), nil)
+	if err := w.subscribe(c.topic, c.channel, 100); err != nil {
+		t.Fatalf("%v: %v", c, err)
+	}
+	const last = "the last message"
+	n.mustPost(t, "/pub"+c.query(), []byte(last))
+	w.conn.SetReadDeadline(time.Now().Add(patience))
+	for {
+		kind, data, err := w.read()
+		if err != nil || kind == frameError {
+			t.Fatalf("%v: the last message does not come: %s %v", c, data, err)
+		}
+		if kind != frameMessage {
+			continue
+		}
+		d, _ := parseMessage(data)
+		fmt.Fprintf(w.w, "FIN %s\n", d.id[:])
+		w.w.Flush()
+		if strings.HasSuffix(string(d.body), last) {
+			return
+		}
+	}
+}
