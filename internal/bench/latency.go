@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
@@ -12,6 +13,9 @@ const endToEnd = "from the intended send to delivery, open loop"
 
 // latency measures W5: publishers at a fixed rate, one consumer.
 func (m *measurement) latency(ctx context.Context) error {
+	if err := m.calibrate(ctx); err != nil {
+		return err
+	}
 	w := m.Workload
 	const channel = "latency"
 	if err := m.Target.Prepare(ctx, m.topic, []string{channel}); err != nil {
@@ -37,6 +41,23 @@ func (m *measurement) latency(ctx context.Context) error {
 	m.row.Verdict = in.verdict()
 	m.row.Latency = summary(endToEnd, h)
 	m.row.figure("sender_late_p99_us", late.P99)
+	return nil
+}
+
+// calibrate turns a share of the server's own batch rate into a rate.
+func (m *measurement) calibrate(ctx context.Context) error {
+	if m.Workload.Load == 0 {
+		return nil
+	}
+	full := m.Run
+	full.Workload = defaults("batch")
+	full.Workload.Size, full.Workload.Duration = m.Workload.Size, m.Workload.Duration
+	row, err := full.Do(ctx)
+	if err != nil {
+		return fmt.Errorf("find the full rate: %w", err)
+	}
+	m.Workload.Rate = max(1, m.Workload.Load*row.Rate)
+	m.row.Workload = m.Workload
 	return nil
 }
 

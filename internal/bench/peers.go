@@ -3,6 +3,7 @@ package bench
 import (
 	"fmt"
 	"slices"
+	"time"
 )
 
 // SyncedBeforeAnswer is the durability of a tidings node.
@@ -174,6 +175,9 @@ func Standard() []Workload {
 		vary("fanout", func(w *Workload) { w.Channels, w.Count = 100, 30_000 }),
 		vary("latency", size(200)),
 		vary("latency", func(w *Workload) { w.Rate = 5000 }),
+		vary("latency", func(w *Workload) {
+			w.Load, w.Publishers, w.Batch, w.Window, w.Duration = 0.5, 4, 100, 0, 2*time.Second
+		}),
 		defaults("memory"), defaults("stopped"), defaults("timers"),
 	}
 }

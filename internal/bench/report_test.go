@@ -118,7 +118,7 @@ func TestRowNames(t *testing.T) {
 		}
 		seen[w.ID()] = true
 	}
-	for name, want := range map[string]int{"W1": 3, "drain": 3, "drain-8": 1, "publish-64": 2, "publish-6": 0, "latency": 2, "none": 0} {
+	for name, want := range map[string]int{"W1": 3, "drain": 3, "drain-8": 1, "publish-64": 2, "publish-6": 0, "latency": 3, "none": 0} {
 		if got := len(Select(name)); got != want {
 			t.Errorf("%s selects %d rows, want %d", name, got, want)
 		}

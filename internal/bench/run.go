@@ -43,8 +43,6 @@ func (r Run) Do(ctx context.Context) (Row, error) {
 		"publish": m.publish, "batch": m.publish, "drain": m.drain, "fanout": m.fanout,
 		"latency": m.latency, "memory": m.memory, "stopped": m.stopped, "timers": m.timers,
 	}[r.Workload.Name]
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
 	if err := do(ctx); err != nil {
 		return m.row, fmt.Errorf("%s on %s: %w", m.row.ID, r.System, err)
 	}

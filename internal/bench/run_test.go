@@ -56,7 +56,10 @@ func TestDishonestServerFails(t *testing.T) {
 			t.Run(name+" "+what, func(t *testing.T) {
 				t.Parallel()
 				w := small(name)
-				w.Channels, w.Patience = 1, 400*time.Millisecond // a loss is waited out
+				w.Channels = 1
+				if what == "loses" || what == "damages" {
+					w.Patience = time.Second // what does not come is waited for
+				}
 				row, err := Run{Workload: w, Target: startFake(t, &fake{mischief: m.do()}), System: "fake"}.Do(t.Context())
 				if err != nil {
 					t.Fatal(err)
@@ -78,7 +81,7 @@ func TestPromisesExcuse(t *testing.T) {
 		"order": {reorders(), Promise{MayReorder: true}},
 		"loss":  {loses, Promise{MayLose: true}},
 	} {
-		w.Patience = 400 * time.Millisecond
+		w.Patience = time.Second
 		row, err := Run{Workload: w, Target: startFake(t, &fake{mischief: c.mischief}), Promise: c.promise}.Do(t.Context())
 		if err != nil {
 			t.Fatal(err)
@@ -86,6 +89,18 @@ func TestPromisesExcuse(t *testing.T) {
 		if row.Failure != "" || row.Lost+row.Reordered != 4 {
 			t.Errorf("%s: got %q, %+v; want it counted and excused", what, row.Failure, row.Verdict)
 		}
+	}
+}
+
+func TestLoadIsAShareOfTheFullRate(t *testing.T) {
+	w := small("latency")
+	w.Load, w.Batch, w.Rate = 0.1, 20, 0
+	row, err := Run{Workload: w, Target: startFake(t, &fake{}), System: "fake"}.Do(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if row.ID != "latency-load-10" || row.Workload.Rate < 100 || row.Failure != "" {
+		t.Errorf("%s at %.0f/s: %s", row.ID, row.Workload.Rate, row.Failure)
 	}
 }
 

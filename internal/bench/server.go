@@ -152,7 +152,9 @@ func (s *Server) Restart(ctx context.Context) error {
 
 // Stop ends the process and removes its data.
 func (s *Server) Stop() error {
-	_ = s.cmd.Process.Signal(os.Interrupt) // one that has ended already needs no telling
+	if s.cmd.Process.Signal(os.Interrupt) != nil {
+		_ = s.cmd.Process.Kill() // it has ended already, or this system has no signals
+	}
 	var err error
 	select {
 	case <-s.exited:

@@ -3,7 +3,6 @@ package bench
 import (
 	"fmt"
 	"strconv"
-	"time"
 )
 
 func sizeText(bytes int) string {
@@ -11,17 +10,6 @@ func sizeText(bytes int) string {
 		return fmt.Sprintf("%d KiB", bytes/1024)
 	}
 	return fmt.Sprintf("%d B", bytes)
-}
-
-// countText writes round numbers short: 300k, 1M.
-func countText(n int64) string {
-	switch {
-	case n >= 1e6 && n%1e6 == 0:
-		return fmt.Sprintf("%dM", n/1e6)
-	case n >= 1e3 && n%1e3 == 0:
-		return fmt.Sprintf("%dk", n/1e3)
-	}
-	return strconv.FormatInt(n, 10)
 }
 
 // rateText keeps three digits: 843k, 1.25M.
@@ -68,5 +56,3 @@ func numberText(v float64) string {
 	}
 	return strconv.FormatFloat(v, 'f', digits(v), 64)
 }
-
-func durationText(d time.Duration) string { return microsText(float64(d.Nanoseconds()) / 1e3) }

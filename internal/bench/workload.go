@@ -18,10 +18,11 @@ type Workload struct {
 	InFlight   int           `json:"in_flight"`  // commands of a connection that wait for an answer
 	Consumers  int           `json:"consumers"`  // connections on one channel
 	Channels   int           `json:"channels"`
-	Window     int           `json:"window"`   // unfinished messages of a consumer; 0: as many as the server allows
-	Rate       float64       `json:"rate"`     // messages per second, open loop
-	Duration   time.Duration `json:"duration"` // open loop: how long; closed loop: stop earlier than Count
-	Deferred   int           `json:"deferred"` // timers: messages that wait for their time
+	Window     int           `json:"window"`         // unfinished messages of a consumer; 0: as many as the server allows
+	Rate       float64       `json:"rate"`           // messages per second, open loop
+	Load       float64       `json:"load,omitempty"` // latency: the rate is this share of what the server takes in batches
+	Duration   time.Duration `json:"duration"`       // open loop: how long; closed loop: stop earlier than Count
+	Deferred   int           `json:"deferred"`       // timers: messages that wait for their time
 	Unfinished int           `json:"unfinished"`
 	Delay      time.Duration `json:"delay"`    // timers: from publish until due
 	Patience   time.Duration `json:"patience"` // without a delivery for so long, what is missing is lost
@@ -111,7 +112,10 @@ func (w Workload) Check() error {
 	if w.Duration <= 0 || w.Patience <= 0 {
 		return fmt.Errorf("duration %s and patience %s: want more than nothing", w.Duration, w.Patience)
 	}
-	if w.openLoop() && (w.Rate < 1 || w.Rate > 50e6) {
+	if w.Load < 0 || w.Load > 1 {
+		return fmt.Errorf("load %g: want a share from 0 to 1", w.Load)
+	}
+	if w.openLoop() && w.Load == 0 && (w.Rate < 1 || w.Rate > 50e6) {
 		return fmt.Errorf("rate %g: want 1 to 50 million messages per second", w.Rate)
 	}
 	if w.Name == "stopped" && w.Channels < 2 {
@@ -135,31 +139,12 @@ func (w Workload) ID() string {
 	case "fanout":
 		return fmt.Sprintf("fanout-%d", w.Channels)
 	case "latency":
+		if w.Load > 0 {
+			return fmt.Sprintf("latency-load-%.0f", 100*w.Load)
+		}
 		return fmt.Sprintf("latency-%.0f", w.Rate)
 	}
 	return w.Name
-}
-
-// Text describes the row to people.
-func (w Workload) Text() string {
-	size := sizeText(w.Size)
-	switch w.Name {
-	case "publish":
-		return fmt.Sprintf("publish one by one, %d x %s", w.Publishers, size)
-	case "batch":
-		return fmt.Sprintf("publish batches, %d x %d in flight x %d x %s", w.Publishers, w.InFlight, w.Batch, size)
-	case "drain":
-		return fmt.Sprintf("drain %s x %s, %d consumers", countText(int64(w.Count)), size, w.Consumers)
-	case "fanout":
-		return fmt.Sprintf("1 topic to %d channels, %s", w.Channels, size)
-	case "latency":
-		return fmt.Sprintf("latency at %.0f/s in batches of %d, %s", w.Rate, w.Batch, size)
-	case "memory":
-		return fmt.Sprintf("%s x %s queued, kill -9", countText(int64(w.Count)), size)
-	case "stopped":
-		return fmt.Sprintf("one of %d channels stopped, %.0f/s", w.Channels, w.Rate)
-	}
-	return fmt.Sprintf("%s deferred, %s in flight", countText(int64(w.Deferred)), countText(int64(w.Unfinished)))
 }
 
 // split divides n over k as evenly as it goes.
