@@ -272,10 +272,12 @@ func (m *memShard) offer(l *Lane, now int64) []parked.Entry {
 		}
 	}
 	wanted := s.wanted
-	m.mu.Unlock()
 	if !wanted || len(es) == 0 {
+		m.mu.Unlock()
 		return nil
 	}
+	s.wanted = false // before Due: the lane may want more before it has returned
+	m.mu.Unlock()
 	sort.Slice(es, func(i, j int) bool {
 		return es[i].DueNs < es[j].DueNs || es[i].DueNs == es[j].DueNs && es[i].Offset < es[j].Offset
 	})
@@ -285,7 +287,7 @@ func (m *memShard) offer(l *Lane, now int64) []parked.Entry {
 	for _, e := range es[:n] {
 		s.taken[e.Offset] = true
 	}
-	s.wanted = n == len(es)
+	s.wanted = s.wanted || n == len(es)
 	return es[:n]
 }
 
