@@ -43,13 +43,14 @@ func TestMain(m *testing.M) {
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:      "testdata/script",
-		Deadline: time.Now().Add(4 * patience),
+		Deadline: time.Now().Add(20 * patience),
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"node": cmdNode, "code": cmdCode, "until": cmdUntil, "wants": cmdWants, "flip": cmdFlip, "bytes": cmdBytes,
 		},
 		Setup: func(env *testscript.Env) error {
 			env.Values[nodesKey{}] = &nodes{running: make(map[string]*testNode)}
 			env.Setenv("TIDINGS_SERVER", "127.0.0.1:1") // nobody there
+			env.Setenv("GORACE", "atexit_sleep_ms=0")   // or each of hundreds of processes sleeps a second
 			return nil
 		},
 		Condition: func(cond string) (bool, error) {
