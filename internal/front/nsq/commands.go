@@ -154,7 +154,7 @@ func sub(c *conn, w [][]byte) error {
 	if err != nil {
 		return subRefusal(c, s, err)
 	}
-	if err := c.answer(okFrame); err != nil {
+	if err := c.add(reply{frame: okFrame, sub: s}); err != nil {
 		s.Close(true)
 		return err
 	}

@@ -340,11 +340,14 @@ func (c *conn) submitOps() error {
 var opNames = [...]string{delivery.Finish: "FIN", delivery.Requeue: "REQ", delivery.Touch: "TOUCH"}
 
 // answer queues a frame behind the answers of what came before.
-func (c *conn) answer(frame []byte) error {
+func (c *conn) answer(frame []byte) error { return c.add(reply{frame: frame}) }
+
+// add queues a reply behind the answers of what came before.
+func (c *conn) add(r reply) error {
 	if err := c.settle(); err != nil {
 		return err
 	}
-	if !c.out.add(reply{frame: frame}, c.dead) {
+	if !c.out.add(r, c.dead) {
 		return errStop
 	}
 	c.ring()

@@ -38,7 +38,8 @@ func appendFrame(dst []byte, kind uint32, text string) []byte {
 type reply struct {
 	publish *publish
 	frame   []byte
-	last    bool // close after it
+	sub     *subscribed // of the SUB that frame answers
+	last    bool        // close after it
 }
 
 // replies is the queue of answers, from the reader to the writer, in the order

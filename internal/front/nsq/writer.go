@@ -40,6 +40,7 @@ type writer struct {
 	ready    []reply
 	batch    []delivery.Delivery
 	beat     *time.Timer
+	sub      *subscribed   // whose OK is written: no message goes before it
 	outlived bool          // the channel is closed because the node stops
 	interval time.Duration // of heartbeats; 0: off
 }
@@ -139,7 +140,7 @@ func (w *writer) round() (more bool, err error) {
 	if err := w.answers(); err != nil {
 		return false, err
 	}
-	sub := w.c.sub.Load()
+	sub := w.sub
 	if sub == nil {
 		return false, nil
 	}
@@ -187,6 +188,9 @@ func (w *writer) answer(r *reply) error {
 		if err := w.append(r.frame); err != nil {
 			return err
 		}
+	}
+	if r.sub != nil {
+		w.sub = r.sub
 	}
 	if r.last {
 		return errLast
