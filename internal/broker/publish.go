@@ -30,11 +30,32 @@ type creation struct{ waiting []waitingPublish }
 //
 // With several messages the key of the first decides the partition.
 func (b *Broker) Publish(topic string, msgs []Message, done partition.Completion) error {
+	return b.put(topic, msgs, done, (*partition.Machine).Publish)
+}
+
+// Enqueue is Publish without waking the topic's shard: the caller calls Drive
+// before it waits for anything. It holds no lock that done could need.
+func (b *Broker) Enqueue(topic string, msgs []Message, done partition.Completion) error {
+	return b.put(topic, msgs, done, (*partition.Machine).Enqueue)
+}
+
+// Drive lets the shards of the topic go on with what was enqueued: on this
+// goroutine where nothing else drives a shard, so that a lone publisher waits
+// for no other goroutine, else on the shard's own. Completions may be called
+// before it returns. It may take as long as a sync of the log.
+func (b *Broker) Drive(topic string) {
+	if t := b.find(topic); t != nil {
+		t.drive()
+	}
+}
+
+// put hands messages to their topic, which is made on first use.
+func (b *Broker) put(topic string, msgs []Message, done partition.Completion, to func(*partition.Machine, *partition.Publish) error) error {
 	if b.exiting.Load() {
 		return fault.Exiting
 	}
 	if t := b.find(topic); t != nil {
-		return t.publish(msgs, done)
+		return t.publish(msgs, done, to)
 	}
 	if !ValidTopic(topic) {
 		return fault.New(fault.InvalidTopic, "topic name %q is not valid", topic)
@@ -46,7 +67,7 @@ func (b *Broker) Publish(topic string, msgs []Message, done partition.Completion
 	b.mu.Lock()
 	if t := b.findLocked(topic); t != nil {
 		defer b.mu.Unlock()
-		return t.publish(msgs, done)
+		return t.publish(msgs, done, (*partition.Machine).Publish)
 	}
 	if b.createBytes+w.bytes > b.o.MaxCreateBytes {
 		b.mu.Unlock()
@@ -105,7 +126,7 @@ func (b *Broker) created(name string, err error) {
 		}
 		err := err
 		if err == nil {
-			err = t.publish(w.msgs, w.done)
+			err = t.publish(w.msgs, w.done, (*partition.Machine).Publish)
 		}
 		if err != nil && w.done != nil {
 			w.done.Published(0, err)

@@ -68,13 +68,20 @@ func (t *Topic) open(p *part) {
 	})
 }
 
-func (t *Topic) publish(msgs []Message, done partition.Completion) error {
+func (t *Topic) publish(msgs []Message, done partition.Completion, to func(*partition.Machine, *partition.Publish) error) error {
 	if t.mem != nil {
 		return t.mem.publish(msgs, done)
 	}
 	p := t.choose(msgs)
 	t.open(p)
-	return p.machine.Publish(&partition.Publish{Topic: p.key.Topic, Partition: p.key.Partition, Messages: msgs, Done: done})
+	return to(p.machine, &partition.Publish{Topic: p.key.Topic, Partition: p.key.Partition, Messages: msgs, Done: done})
+}
+
+// drive lets the topic's shards go on with what was enqueued.
+func (t *Topic) drive() {
+	for i := range t.parts {
+		t.parts[i].machine.Drive()
+	}
 }
 
 // stop ends all deliveries of the topic.

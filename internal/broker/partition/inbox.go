@@ -39,10 +39,21 @@ type item struct {
 	done    func(error) // of command; may be nil
 }
 
-// Publish puts a publish into the inbox; it never blocks. The error is
-// fault.Overloaded when the inbox is full, fault.DiskReserve when the disk is,
-// fault.NotLeader when another node leads; p.Done is not called then.
+// Publish puts a publish into the inbox and wakes the shard; it never blocks.
+// The error is fault.Overloaded when the inbox is full, fault.DiskReserve when
+// the disk is, fault.NotLeader when another node leads; p.Done is not called
+// then.
 func (m *Machine) Publish(p *Publish) error {
+	err := m.Enqueue(p)
+	if err == nil {
+		m.o.Wake()
+	}
+	return err
+}
+
+// Enqueue is Publish without waking the shard: the caller does that next, or
+// drives it.
+func (m *Machine) Enqueue(p *Publish) error {
 	if m.o.Reserve != nil && m.o.Reserve() {
 		return fault.DiskReserve
 	}
@@ -58,9 +69,12 @@ func (m *Machine) Publish(p *Publish) error {
 	}
 	b.items = append(b.items, item{publish: p})
 	b.mu.Unlock()
-	m.o.Wake()
 	return nil
 }
+
+// Drive lets the shard go on with what was enqueued, on this goroutine if
+// Options.Drive can, else on the shard's.
+func (m *Machine) Drive() { m.o.Drive() }
 
 // measure computes what the loop would otherwise have to.
 func (p *Publish) measure() {

@@ -28,6 +28,9 @@ type Options struct {
 	// 65,536 publishes and commands.
 	InboxBytes int64
 	InboxCount int
+	// Drive is Wake for a caller that may do the shard's work itself, and wait
+	// for a sync of the log. Nil: Wake.
+	Drive func()
 	// WakeFlusher rings the node's flusher: Background has something to do.
 	WakeFlusher func()
 	// TailBytes is the store's budget for tails; publishes are held back while
@@ -50,6 +53,9 @@ func (o *Options) defaults() {
 	setDefault(&o.CompactBytes, 1<<20)
 	if o.Wake == nil {
 		o.Wake = func() {}
+	}
+	if o.Drive == nil {
+		o.Drive = o.Wake
 	}
 	if o.WakeFlusher == nil {
 		o.WakeFlusher = func() {}

@@ -17,6 +17,12 @@ type Broker interface {
 	// they point to stay untouched until then. fault.Overloaded means that
 	// nothing was taken: try again.
 	Publish(topic string, msgs []partition.Message, done partition.Completion) error
+	// Enqueue is Publish without waking anybody: the caller calls Drive with the
+	// topic next, before it waits.
+	Enqueue(topic string, msgs []partition.Message, done partition.Completion) error
+	// Drive lets the broker go on with what was enqueued, on this goroutine if
+	// nothing else does. Completions may be called before it returns.
+	Drive(topic string)
 	// Subscribe adds a consumer, and makes topic and channel on first use.
 	Subscribe(ctx context.Context, topic, channel string, o delivery.SubOptions) (Subscription, error)
 

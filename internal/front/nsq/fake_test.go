@@ -72,6 +72,12 @@ func (b *fakeBroker) topic(name string) *fakeTopic {
 	return t
 }
 
+func (b *fakeBroker) Enqueue(topic string, msgs []partition.Message, done partition.Completion) error {
+	return b.Publish(topic, msgs, done)
+}
+
+func (b *fakeBroker) Drive(string) {}
+
 func (b *fakeBroker) Publish(topic string, msgs []partition.Message, done partition.Completion) error {
 	if b.refuse != nil {
 		if err := b.refuse(topic); err != nil {
