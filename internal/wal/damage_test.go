@@ -29,7 +29,8 @@ func writeLog(t testing.TB, n uint64, clean, recycled bool) *written {
 	if recycled {
 		maintain(t, w)
 		// Groups of the same size, so that stale ones lie where new ones end.
-		for i := uint64(1); i <= 200; i++ {
+		// The first one is alone in the segment that grows.
+		for i := uint64(1); i <= 201; i++ {
 			commit(t, w, Append{Shard: 2, Entries: []Entry{entry(i, 1, 600)}})
 			w.Release(2, i)
 			maintain(t, w)

@@ -19,7 +19,8 @@
 // used. A file is live when its header carries the sequence number of its
 // name; a spare holds zeros, or the header and frames of an earlier life.
 // Rolling to a spare is therefore one write, with no rename and no directory
-// sync in it. "spare.new" is a spare in the making. "damaged-N" folders hold
+// sync in it. A young log rolls early, from the file that grows to the first
+// spare, and its first spares are smaller than a segment. "spare.new" is a spare in the making. "damaged-N" folders hold
 // what Repair moved aside.
 //
 // All integers are little-endian.

@@ -17,9 +17,17 @@ var zeros [zeroChunk]byte
 
 // builder is the spare in the making.
 type builder struct {
-	file vfs.File
-	size int64 // bytes zeroed
+	file   vfs.File
+	size   int64 // bytes zeroed
+	target int64 // bytes it shall have
 }
+
+// firstSpare is the size of the first spare of a log as a fraction of a
+// segment. Each one after it is twice as large, up to a whole segment: a young
+// log soon has a file in which a sync is cheap, a log that is hardly used does
+// not zero what it will never need, and one under load grows its stock faster
+// than it fills it.
+const firstSpare = 16
 
 // Maintain does one unit of background work and says whether there was one:
 // it takes a released segment out of the log, which becomes a spare, or
@@ -132,7 +140,7 @@ func (w *WAL) stock() (bool, error) {
 		return false, nil
 	}
 	err := w.zero()
-	if err == nil && w.builder.size >= w.o.SegmentSize {
+	if err == nil && w.builder.size >= w.builder.target {
 		err = w.finishSpare()
 	}
 	if errors.Is(err, syscall.ENOSPC) {
@@ -150,14 +158,28 @@ func (w *WAL) zero() error {
 		if err != nil {
 			return err
 		}
-		b.file, b.size = file, 0
+		b.file, b.size, b.target = file, 0, w.spareSize()
 	}
-	n := min(zeroChunk, w.o.SegmentSize-b.size)
+	n := min(zeroChunk, b.target-b.size)
 	if _, err := b.file.WriteAt(zeros[:n], b.size); err != nil {
 		return err
 	}
 	b.size += n
 	return b.file.SyncData()
+}
+
+// spareSize is the size of the next spare to be zeroed.
+func (w *WAL) spareSize() int64 {
+	if w.builder.target > 0 {
+		return min(2*w.builder.target, w.o.SegmentSize)
+	}
+	w.mu.Lock()
+	grows := w.current().grows
+	w.mu.Unlock()
+	if !grows {
+		return w.o.SegmentSize
+	}
+	return max(w.o.SegmentSize/firstSpare, MinSegmentSize)
 }
 
 // finishSpare gives the spare the next name.
@@ -189,6 +211,7 @@ func (w *WAL) abandonSpare() error {
 	if w.builder.file != nil {
 		err = w.builder.file.Close()
 		w.builder.file = nil
+		w.builder.target /= 2 // the next one is as large
 	}
 	if gone := w.fs.Remove(w.path(spareNew)); !errors.Is(gone, iofs.ErrNotExist) {
 		err = errors.Join(err, gone)

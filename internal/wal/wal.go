@@ -64,7 +64,10 @@ type Append struct {
 // Options are the settings of a WAL. The zero value is ready to use.
 type Options struct {
 	SegmentSize int64        // bytes; 0 is DefaultSegmentSize
-	Spares      int          // segments zeroed ahead; 0 is DefaultSpares, negative is none; up to twice as many recycled ones are kept
+	// Spares is how many segments are zeroed ahead; 0 is DefaultSpares,
+	// negative is none. Up to twice as many recycled ones are kept. The first
+	// spares of a log are smaller than a segment.
+	Spares int
 	Logger      *slog.Logger // nil is silence
 }
 
@@ -141,7 +144,12 @@ func Open(fs vfs.FS, dir string, o Options) (*WAL, error) {
 		s.close()
 		return nil, fmt.Errorf("open wal: %w", err)
 	}
-	return fromSurvey(fs, dir, o, s), nil
+	w := fromSurvey(fs, dir, o, s)
+	if w.writer.limit, err = w.limitOf(w.current()); err != nil {
+		s.close()
+		return nil, fmt.Errorf("open wal: %w", err)
+	}
+	return w, nil
 }
 
 // fromSurvey builds the WAL over what recovery found and settled.
@@ -442,8 +450,9 @@ func (w *WAL) pass() error {
 	return err
 }
 
-// runMaintain does the background work, at most half of the time, so that it
-// does not crowd the device of the hot path.
+// runMaintain does the background work, at most a quarter of the time, or half
+// while no spare is in stock, so that it does not crowd the device and the
+// processor of the hot path.
 func (w *WAL) runMaintain(ctx context.Context) {
 	const retry = 10 * time.Second // after ENOSPC
 	pause := time.NewTimer(0)
@@ -460,8 +469,10 @@ func (w *WAL) runMaintain(ctx context.Context) {
 		switch {
 		case err != nil:
 			return // sticky: the writer returns it
-		case did:
+		case did && w.Stats().Spares == 0:
 			pause.Reset(time.Since(begin))
+		case did:
+			pause.Reset(3 * time.Since(begin))
 		default:
 			pause.Reset(retry)
 		}

@@ -227,6 +227,51 @@ func TestEntries(t *testing.T) {
 	}
 }
 
+// A log leaves the file that grows for the first spare, at the first write
+// that finds one in stock and needs no sync for it.
+func TestLeaveGrowing(t *testing.T) {
+	fs := newFS(t)
+	o := Options{SegmentSize: 8 * MinSegmentSize, Spares: 2}
+	w := mustOpen(t, fs, o)
+	next := uint64(0)
+	put := func() {
+		next++
+		w.Submit(Append{Shard: 1, Entries: []Entry{entry(next, 1, 100)}, Sync: true})
+		if err := w.Write(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put()
+	maintain(t, w)
+	put() // what was written before is not durable
+	equal(t, "segments", w.Stats().Segments, 1)
+	if err := w.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	syncs := w.Stats().Syncs
+	put()
+	equal(t, "segments", w.Stats().Segments, 2)
+	equal(t, "syncs of the roll", w.Stats().Syncs, syncs)
+	step(t, w)
+
+	// The spares become as large as a segment.
+	var limits []int64
+	for len(limits) < 5 {
+		if sequence, limit := w.current().sequence, w.writer.limit; sequence == uint64(2+len(limits)) {
+			limits = append(limits, limit/MinSegmentSize)
+		}
+		put()
+		step(t, w)
+		maintain(t, w)
+	}
+	equal(t, "sizes", limits, []int64{1, 2, 4, 8, 8})
+	fs.Crash(nil)
+	w = mustOpen(t, fs, o)
+	last, _ := w.Last(1)
+	equal(t, "last", last, next)
+	equal(t, "limit", w.writer.limit, o.SegmentSize)
+}
+
 func TestRecycle(t *testing.T) {
 	fs := newFS(t)
 	o := Options{SegmentSize: MinSegmentSize}

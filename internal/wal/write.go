@@ -40,6 +40,7 @@ type writer struct {
 	offset   int64  // where the next group goes
 	synced   int64  // bytes of segment known durable
 	marked   int64  // offset behind the last mark; no new one is due while it is offset
+	limit    int64  // bytes up to which segment is filled: those of its file, or a whole segment's where the file grows
 	position uint64 // bytes written since Open, over all segments
 	durable  uint64 // of position
 	wanted   bool   // a written append asked for a sync
@@ -83,19 +84,8 @@ func (w *WAL) Write() error {
 	if !w.take() {
 		return w.failure()
 	}
+	err := w.writeTaken()
 	wr := &w.writer
-	var err error
-	wr.begin(w.id)
-	for i := range wr.taken {
-		r := &wr.taken[i]
-		if err = w.makeRoom(r); err != nil {
-			break
-		}
-		wr.encode(i, r)
-	}
-	if err == nil {
-		err = w.flush()
-	}
 	position := wr.position
 	if err != nil {
 		position = math.MaxUint64 // some of it may not have been written at all
@@ -116,6 +106,40 @@ func (w *WAL) Write() error {
 		return w.fail(fmt.Errorf("write log: %w", err))
 	}
 	return nil
+}
+
+// writeTaken encodes and writes what was taken.
+func (w *WAL) writeTaken() error {
+	if err := w.leaveGrowing(); err != nil {
+		return err
+	}
+	wr := &w.writer
+	wr.begin(w.id)
+	for i := range wr.taken {
+		r := &wr.taken[i]
+		if err := w.makeRoom(r); err != nil {
+			return err
+		}
+		wr.encode(i, r)
+	}
+	return w.flush()
+}
+
+// leaveGrowing rolls to a spare as soon as there is one when the segment is a
+// file that grows, where every sync has to write the file's size as well and
+// takes twice as long. All of it is durable at that moment, so that the roll
+// costs no sync of its own; and where a spare is being named right now, the
+// next write will do.
+func (w *WAL) leaveGrowing() error {
+	wr := &w.writer
+	if !wr.segment.grows || wr.offset == headerSize || wr.synced < wr.offset || !w.names.TryLock() {
+		return nil
+	}
+	defer w.names.Unlock()
+	if len(w.spares) == 0 {
+		return nil
+	}
+	return w.openNext()
 }
 
 // take moves the queue to the writer; false when there is nothing to do.
@@ -192,8 +216,9 @@ func (w *WAL) makeRoom(r *request) error {
 			return fmt.Errorf("encode entry %d of shard %d: %d bytes are above %d", r.Entries[i].Index, r.Shard, n, MaxEntrySize)
 		}
 	}
-	need, limit := r.size(), w.o.SegmentSize-frameSize // leaves room for a mark
-	if wr.base+int64(len(wr.buf))+need <= limit {
+	const mark = frameSize // room for one is left
+	need := r.size()
+	if wr.base+int64(len(wr.buf))+need <= wr.limit-mark {
 		return nil
 	}
 	if wr.base > 0 || wr.count > 0 {
@@ -205,7 +230,7 @@ func (w *WAL) makeRoom(r *request) error {
 		}
 		wr.begin(w.id)
 	}
-	if int64(len(wr.buf))+need > limit {
+	if int64(len(wr.buf))+need > w.o.SegmentSize-mark {
 		w.mu.Lock()
 		w.counters.Oversize++
 		w.mu.Unlock()
@@ -264,15 +289,28 @@ func (w *WAL) roll() error {
 	}
 	w.names.Lock()
 	defer w.names.Unlock()
+	return w.openNext()
+}
+
+// openNext goes on to the next sequence number. names is held, and the segment
+// before is durable.
+func (w *WAL) openNext() error {
+	wr := &w.writer
 	next := wr.segment.sequence + 1
-	grows := len(w.spares) == 0
-	file, err := w.openNext(next)
+	file, err := w.fileOf(next)
 	if err != nil {
 		return err
 	}
 	seg := newSegment(w.id, next, file)
-	seg.previous, seg.grows, seg.end = wr.offset, grows, headerSize
-	wr.segment, wr.offset, wr.synced, wr.marked = seg, headerSize, 0, headerSize
+	seg.previous, seg.grows, seg.end = wr.offset, len(w.spares) == 0, headerSize
+	limit, err := w.limitOf(seg)
+	if err != nil {
+		return errors.Join(err, file.Close())
+	}
+	if !seg.grows {
+		w.spares = slices.Delete(w.spares, 0, 1)
+	}
+	wr.segment, wr.offset, wr.synced, wr.marked, wr.limit = seg, headerSize, 0, headerSize, limit
 	w.mu.Lock()
 	w.index.live = append(w.index.live, seg)
 	w.counters.Rolls++
@@ -281,15 +319,15 @@ func (w *WAL) roll() error {
 	return nil
 }
 
-// openNext opens the file of the next sequence number. names is held.
-func (w *WAL) openNext(next uint64) (vfs.File, error) {
-	name := w.path(segmentName(next))
+// fileOf opens the spare of the sequence number, or makes the file where there
+// is none. names is held.
+func (w *WAL) fileOf(sequence uint64) (vfs.File, error) {
+	name := w.path(segmentName(sequence))
 	if len(w.spares) > 0 {
 		file, err := w.fs.OpenReadWrite(name)
 		if err != nil {
 			return nil, fmt.Errorf("open spare segment: %w", err)
 		}
-		w.spares = slices.Delete(w.spares, 0, 1)
 		return file, nil
 	}
 	file, err := w.fs.Create(name)
@@ -300,6 +338,16 @@ func (w *WAL) openNext(next uint64) (vfs.File, error) {
 		return nil, errors.Join(fmt.Errorf("create segment: %w", err), file.Close())
 	}
 	return file, nil
+}
+
+// limitOf is how far a segment is filled: the first spares of a log are
+// smaller than a segment.
+func (w *WAL) limitOf(seg *segment) (int64, error) {
+	if seg.grows {
+		return w.o.SegmentSize, nil
+	}
+	size, err := seg.file.Size()
+	return min(max(size, MinSegmentSize), w.o.SegmentSize), err
 }
 
 // Sync makes what was written durable, if any of it asked for that. The error
