@@ -185,7 +185,7 @@ func (n *Node) openGroups(checkpointBytes int64) error {
 		g := &late{}
 		pm := partition.New(partition.Options{
 			Shard: id, Store: n.store, FS: n.fs, Dir: path.Join(n.shardDir(id), "parked"),
-			Wake: g.wake, WakeFlusher: n.wakeFlusher, Reserve: n.reserve.Reached, InboxBytes: int64(n.cfg.MaxInboxSize), TailBytes: int64(n.cfg.TailSize),
+			Wake: g.wake, Drive: g.drive, WakeFlusher: n.wakeFlusher, Reserve: n.reserve.Reached, InboxBytes: int64(n.cfg.MaxInboxSize), TailBytes: int64(n.cfg.TailSize),
 		})
 		if err := n.openGroup(id, pm, g, checkpointBytes); err != nil {
 			return err
@@ -212,6 +212,12 @@ type late struct{ g *shard.Group }
 func (l *late) wake() {
 	if l.g != nil {
 		l.g.Wake()
+	}
+}
+
+func (l *late) drive() {
+	if l.g != nil {
+		l.g.Drive()
 	}
 }
 

@@ -7,20 +7,20 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/tidings-io/tidings/internal/fault"
+	"github.com/tidings-io/tidings/internal/turn"
 	"go.etcd.io/raft/v3"
 	pb "go.etcd.io/raft/v3/raftpb"
 )
 
-// Group is one Raft group on this node. Step, or Run around it, is its loop
-// and owns the library, the machine and every field below "loop"; all exported
-// methods but Step may be called from any goroutine.
+// Group is one Raft group on this node. Step is its loop, which Run and Drive
+// are around, and owns the library, the machine and every field below "loop";
+// all exported methods but Step may be called from any goroutine.
 type Group struct {
 	o      Options
 	folder folder
-	wake   chan struct{} // one token: Step has something to do
+	turn   *turn.Turn    // to call Step; Run is its regular
 	ended  chan struct{} // closed when Run has returned
 
 	// set by NewFlusher, before the loop runs
@@ -38,6 +38,9 @@ type Group struct {
 	job    *job          // waits for the flusher
 
 	// loop
+	armed     int64 // unix ns for which Run's timer is set
+	submitted bool  // an append, quietly, since the log was driven last
+
 	node     *raft.RawNode
 	log      storage
 	failed   error // sticky
@@ -96,14 +99,6 @@ type inbox struct {
 	messages  []*pb.Message
 	calls     []func()
 	published *job
-}
-
-// Wake tells the loop that Drain has something, or a Tick is due earlier.
-func (g *Group) Wake() {
-	select {
-	case g.wake <- struct{}{}:
-	default:
-	}
 }
 
 // Receive takes a message of another replica.
@@ -347,64 +342,6 @@ func (g *Group) serve() {
 	g.mu.Lock()
 	close(g.lead)
 	g.mu.Unlock()
-}
-
-// finishFor bounds how long Run goes on after its context ends, to apply what
-// is in flight and to propose what the machine still has to say.
-const (
-	finishFor  = time.Second
-	finishWait = 50 * time.Millisecond
-)
-
-// Run is the loop over Step. When ctx ends it finishes what is in flight, for
-// at most a second, drops the rest and returns nil; the WAL must still run
-// then.
-func (g *Group) Run(ctx context.Context) error {
-	timer := time.NewTimer(time.Hour)
-	defer timer.Stop()
-	var deadline int64 // unix ns; 0: not asked to end
-	for {
-		now := g.o.Clock()
-		did, next, err := g.Step(now)
-		if err != nil {
-			g.stop(err)
-			return err
-		}
-		done := ctx.Done()
-		if ctx.Err() != nil {
-			done = nil
-			if deadline == 0 {
-				deadline = now + int64(finishFor)
-			}
-			if now >= deadline || !did && g.finished(now, next) {
-				g.stop(nil)
-				return nil
-			}
-			next = min(next, deadline)
-		}
-		if did {
-			continue
-		}
-		timer.Reset(until(now, next))
-		select {
-		case <-done:
-		case <-g.wake:
-		case <-timer.C:
-		}
-	}
-}
-
-// finished reports whether nothing is in flight nor due soon.
-func (g *Group) finished(now, next int64) bool {
-	return !g.serving || len(g.proposals) == 0 && next-now > int64(finishWait)
-}
-
-// until is the wait from now to next, at most an hour.
-func until(now, next int64) time.Duration {
-	if next <= now {
-		return 0
-	}
-	return min(time.Duration(next-now), time.Hour)
 }
 
 // stop drops what is in flight; err is nil for a clean end.

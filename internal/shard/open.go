@@ -3,6 +3,7 @@ package shard
 import (
 	"fmt"
 
+	"github.com/tidings-io/tidings/internal/turn"
 	"github.com/tidings-io/tidings/internal/vfs"
 	"go.etcd.io/raft/v3"
 	pb "go.etcd.io/raft/v3/raftpb"
@@ -24,7 +25,7 @@ func Open(o Options) (*Group, error) {
 	g := &Group{
 		o:      o,
 		folder: folder{fs: o.FS, dir: o.Dir, shard: o.ID},
-		wake:   make(chan struct{}, 1),
+		turn:   turn.New(),
 		ended:  make(chan struct{}),
 		lead:   make(chan struct{}),
 	}

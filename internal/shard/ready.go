@@ -96,10 +96,12 @@ func (g *Group) write(entries []*pb.Entry, hard *pb.HardState, then []*pb.Messag
 		a.Hard = &wal.HardState{Term: h.Term, Vote: h.Vote, Commit: h.Commit}
 		g.hard = h
 	}
+	bytes := 0
 	if len(entries) > 0 {
 		a.Sync = true
 		a.Entries = make([]wal.Entry, len(entries))
 		for i, e := range entries {
+			bytes += len(e.Data)
 			a.Entries[i] = wal.Entry{Index: e.GetIndex(), Term: e.GetTerm(), Type: int32(e.GetType()), Data: e.Data}
 		}
 		g.log.append(entries)
@@ -109,6 +111,8 @@ func (g *Group) write(entries []*pb.Entry, hard *pb.HardState, then []*pb.Messag
 		sequence := g.sequence
 		a.Done = func(err error) { g.appended(sequence, err) }
 		g.appends = append(g.appends, appendWait{sequence: sequence, then: then})
+		a.Quiet = bytes <= inlineBytes
+		g.submitted = g.submitted || a.Quiet
 		g.o.WAL.Submit(a)
 		return nil
 	}
@@ -123,7 +127,7 @@ func (g *Group) write(entries []*pb.Entry, hard *pb.HardState, then []*pb.Messag
 	return then
 }
 
-// appended is the WAL's answer, on the WAL's goroutine.
+// appended is the WAL's answer, on the goroutine that drives the WAL.
 func (g *Group) appended(sequence uint64, err error) {
 	g.mu.Lock()
 	g.in.durable = max(g.in.durable, sequence)

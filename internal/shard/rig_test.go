@@ -135,6 +135,7 @@ func (t *tails) FlushOldest() (bool, error) {
 type rig struct {
 	t        testing.TB
 	fs       *vfs.Mem
+	disk     vfs.FS // fs as the log sees it
 	async    bool
 	shards   int
 	now      int64
@@ -150,6 +151,7 @@ type rig struct {
 func newRig(t testing.TB, async bool, shards int) *rig {
 	t.Helper()
 	r := &rig{t: t, fs: vfs.NewMem(), async: async, shards: shards, now: 1e18, segments: 4096}
+	r.disk = r.fs
 	if err := vfs.MkdirSynced(r.fs, "data/shards"); err != nil {
 		t.Fatal(err)
 	}
@@ -161,7 +163,7 @@ func (r *rig) dir(shard int) string { return fmt.Sprintf("data/shards/%d", shard
 // open starts the node, as after a crash or a stop.
 func (r *rig) open() error {
 	r.wal, r.ledgers, r.groups = nil, nil, nil
-	w, err := wal.Open(r.fs, "data/wal", wal.Options{SegmentSize: r.segments, Spares: 1})
+	w, err := wal.Open(r.disk, "data/wal", wal.Options{SegmentSize: r.segments, Spares: 1})
 	if err != nil {
 		return err
 	}

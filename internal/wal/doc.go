@@ -8,8 +8,9 @@
 // one buffer and writes it once; Sync makes it durable; Finish tells the
 // callers; Maintain does one unit of background work. The steps hold no
 // goroutine and no clock. Run is a loop over them, and the simulator is
-// another. One driver calls Write, Sync, Finish and Mark; one (possibly
-// another) calls Maintain; everything else may be called from any goroutine.
+// another; under Run, Drive does a round on the goroutine that submits. One
+// driver at a time calls Write, Sync, Finish and Mark; one (possibly another)
+// calls Maintain; everything else may be called from any goroutine.
 //
 // # Files
 //

@@ -1,15 +1,14 @@
 package wal
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"path"
 	"slices"
 	"sync"
-	"time"
 
+	"github.com/tidings-io/tidings/internal/turn"
 	"github.com/tidings-io/tidings/internal/vfs"
 )
 
@@ -55,6 +54,8 @@ type Append struct {
 	// rides with the next write and never causes a sync; with a nil Done it
 	// does not even cause a write of its own.
 	Sync bool
+	// Quiet says that the submitter calls Drive next: Submit wakes nobody.
+	Quiet bool
 	// Done is called by Finish, in the order of Submit, once the bytes are
 	// durable, or, without Sync, written; or with the error that stopped the
 	// log. May be nil. After the log has ended Submit itself calls it.
@@ -63,12 +64,12 @@ type Append struct {
 
 // Options are the settings of a WAL. The zero value is ready to use.
 type Options struct {
-	SegmentSize int64        // bytes; 0 is DefaultSegmentSize
+	SegmentSize int64 // bytes; 0 is DefaultSegmentSize
 	// Spares is how many segments are zeroed ahead; 0 is DefaultSpares,
 	// negative is none. Up to twice as many recycled ones are kept. The first
 	// spares of a log are smaller than a segment.
 	Spares int
-	Logger      *slog.Logger // nil is silence
+	Logger *slog.Logger // nil is silence
 }
 
 func (o Options) withDefaults() (Options, error) {
@@ -103,12 +104,14 @@ type WAL struct {
 	o   Options
 	id  uint64 // random, in every segment header
 
-	bell   chan struct{} // rung for Run: something to write, or the end
+	turn   *turn.Turn    // to call Write, Sync, Finish, Mark; Run is its regular
 	chores chan struct{} // rung for Run: Maintain may have something to do
 
 	mu       sync.Mutex // guards the block below; never held across I/O
 	index    index
 	queue    []request
+	asked    bool // the queue holds more than what rides with the next write
+	bytes    int  // of the queued entries' data
 	tickets  uint64
 	durable  uint64 // sequence of the newest segment whose first group is durable
 	failed   error  // sticky
@@ -156,7 +159,7 @@ func Open(fs vfs.FS, dir string, o Options) (*WAL, error) {
 func fromSurvey(fs vfs.FS, dir string, o Options, s *survey) *WAL {
 	w := &WAL{
 		fs: fs, dir: dir, o: o, id: s.id,
-		bell:   make(chan struct{}, 1),
+		turn:   turn.New(),
 		chores: make(chan struct{}, 1),
 		index:  s.index,
 		spares: s.spares,
@@ -282,14 +285,17 @@ func (w *WAL) Submit(a Append) {
 	for i := range a.Entries {
 		s.extend(a.Entries[i].Index, a.Entries[i].Term)
 		s.held = append(s.held, held{a.Entries[i], w.tickets})
+		w.bytes += len(a.Entries[i].Data)
 	}
 	if a.Hard != nil {
 		s.hard, s.hasHard = *a.Hard, true
 	}
 	w.queue = append(w.queue, request{Append: a, log: s, ticket: w.tickets})
+	asks := a.Sync || a.Done != nil
+	w.asked = w.asked || asks
 	w.mu.Unlock()
-	if a.Sync || a.Done != nil {
-		ring(w.bell)
+	if asks && !a.Quiet {
+		w.turn.Call()
 	}
 }
 
@@ -355,7 +361,7 @@ func (w *WAL) fail(err error) error {
 		w.failed = err
 		w.o.Logger.Error("the log has failed and takes nothing more", "error", err)
 	}
-	ring(w.bell)
+	w.turn.Ring()
 	return w.failed
 }
 
@@ -386,95 +392,5 @@ func ring(bell chan struct{}) {
 	select {
 	case bell <- struct{}{}:
 	default:
-	}
-}
-
-// idleAfter is how long the log is silent before it declares itself durable.
-const idleAfter = time.Second
-
-// Run drives the log until ctx ends or a write or sync fails. At a clean stop
-// everything submitted is durable and declared so, and Run returns nil. What
-// is submitted after that is answered with ErrClosed.
-func (w *WAL) Run(ctx context.Context) error {
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
-	w.writer.now = time.Now
-	maintained := make(chan struct{})
-	go func() {
-		defer close(maintained)
-		w.runMaintain(ctx)
-	}()
-	err := w.runWriter(ctx)
-	stop()
-	<-maintained
-	if err == nil {
-		err = w.Mark()
-	}
-	w.end(ErrClosed)
-	return err
-}
-
-// runWriter writes whatever has gathered during the last sync.
-func (w *WAL) runWriter(ctx context.Context) error {
-	idle := time.NewTimer(idleAfter)
-	defer idle.Stop()
-	busy := false // since the timer was set
-	for {
-		select {
-		case <-ctx.Done():
-			return w.failure()
-		case <-w.bell:
-			busy = true
-			if err := w.pass(); err != nil {
-				return err
-			}
-		case <-idle.C:
-			if !busy {
-				if err := w.Mark(); err != nil {
-					return err
-				}
-			}
-			busy = false
-			idle.Reset(idleAfter)
-		}
-	}
-}
-
-// pass is one round of the hot path.
-func (w *WAL) pass() error {
-	err := w.Write()
-	if err == nil {
-		err = w.Sync()
-	}
-	w.Finish()
-	return err
-}
-
-// runMaintain does the background work, at most a quarter of the time, or half
-// while no spare is in stock, so that it does not crowd the device and the
-// processor of the hot path.
-func (w *WAL) runMaintain(ctx context.Context) {
-	const retry = 10 * time.Second // after ENOSPC
-	pause := time.NewTimer(0)
-	defer pause.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-w.chores:
-		case <-pause.C:
-		}
-		begin := time.Now()
-		did, err := w.Maintain()
-		switch {
-		case err != nil:
-			return // sticky: the writer returns it
-		case did && w.Stats().Spares == 0:
-			pause.Reset(time.Since(begin))
-		case did:
-			pause.Reset(3 * time.Since(begin))
-		default:
-			pause.Reset(retry)
-		}
 	}
 }

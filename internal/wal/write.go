@@ -150,6 +150,7 @@ func (w *WAL) take() bool {
 		return false
 	}
 	w.queue, w.writer.taken = w.writer.taken, w.queue
+	w.asked, w.bytes = false, 0
 	return true
 }
 
@@ -420,7 +421,7 @@ func (w *WAL) Finish() {
 func (w *WAL) refuse(err error) {
 	w.mu.Lock()
 	queue := w.queue
-	w.queue = nil
+	w.queue, w.asked, w.bytes = nil, false, 0
 	w.mu.Unlock()
 	for i := range queue {
 		if done := queue[i].Done; done != nil {
