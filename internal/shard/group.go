@@ -10,6 +10,7 @@ import (
 
 	"github.com/tidings-io/tidings/internal/fault"
 	"github.com/tidings-io/tidings/internal/turn"
+	"github.com/tidings-io/tidings/internal/wal"
 	"go.etcd.io/raft/v3"
 	pb "go.etcd.io/raft/v3/raftpb"
 )
@@ -60,8 +61,9 @@ type Group struct {
 
 	hard     hardState // as last handed to the WAL
 	sequence uint64    // of the last append that waits for a sync
-	appends  []appendWait
-	waiting  *raft.Ready // synchronous mode: accepted, not yet durable
+	appends  []*appendWait
+	spare    []*appendWait // to use again
+	waiting  *raft.Ready   // synchronous mode: accepted, not yet durable
 
 	newest, older point // the last two checkpoints
 	lastSeq       uint64
@@ -84,6 +86,36 @@ type proposal struct {
 type appendWait struct {
 	sequence uint64
 	then     []*pb.Message
+	entries  []wal.Entry // the WAL's until it is durable
+	done     func(error) // tells the group
+}
+
+// newAppend takes one that was used before, or makes it.
+func (g *Group) newAppend() *appendWait {
+	if n := len(g.spare); n > 0 {
+		w := g.spare[n-1]
+		g.spare = g.spare[:n-1]
+		return w
+	}
+	w := &appendWait{}
+	w.done = func(err error) { g.appended(w.sequence, err) }
+	return w
+}
+
+// entriesKept is how many entries' room an appendWait keeps for its next use.
+const entriesKept = 64
+
+// freeAppend takes the oldest append, which is durable, off the list.
+func (g *Group) freeAppend() (then []*pb.Message) {
+	w := g.appends[0]
+	g.appends = slices.Delete(g.appends, 0, 1)
+	then, w.then = w.then, nil
+	clear(w.entries)
+	if w.entries = w.entries[:0]; cap(w.entries) > entriesKept {
+		w.entries = nil
+	}
+	g.spare = append(g.spare, w)
+	return then
 }
 
 // point is where a checkpoint stands.
@@ -198,11 +230,8 @@ func (g *Group) receive(now int64) (did bool, err error) {
 	}
 	did = len(in.calls) > 0 || len(in.messages) > 0 || in.published != nil
 	for len(g.appends) > 0 && g.appends[0].sequence <= in.durable {
-		then := g.appends[0].then
-		g.appends[0] = appendWait{}
-		g.appends = g.appends[1:]
 		did = true
-		if err := g.deliver(then); err != nil {
+		if err := g.deliver(g.freeAppend()); err != nil {
 			return did, err
 		}
 	}
@@ -293,8 +322,7 @@ func (g *Group) token(e *pb.Entry) any {
 		return nil
 	}
 	token := g.proposals[0].token
-	g.proposals[0] = proposal{}
-	g.proposals = g.proposals[1:]
+	g.proposals = slices.Delete(g.proposals, 0, 1)
 	g.placed--
 	return token
 }
@@ -424,12 +452,12 @@ func (g *Group) Status() Status {
 	return g.status
 }
 
-// report publishes the status.
+// report publishes the status. What the library would tell of term and commit
+// stands in hard as well.
 func (g *Group) report() {
-	basic := g.node.BasicStatus()
 	s := Status{
 		ID: g.o.ID, Leader: g.serving, LeaderID: g.leadID,
-		Term: basic.GetTerm(), Commit: basic.GetCommit(), Applied: g.applied,
+		Term: g.hard.Term, Commit: g.hard.Commit, Applied: g.applied,
 		Inflight:        len(g.proposals),
 		CheckpointIndex: g.newest.index, CheckpointTime: g.newest.taken, CheckpointSeq: g.newest.seq,
 		ReleasedIndex: g.older.index, PendingBytes: g.bytes, Damaged: g.damaged,

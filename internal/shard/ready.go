@@ -34,12 +34,23 @@ func (g *Group) ready(now int64) (bool, error) {
 	if g.o.Async {
 		return true, g.storageMessages(rd.Messages, now)
 	}
-	g.write(rd.Entries, rd.HardState, nil)
+	return true, g.writeReady(rd, now)
+}
+
+// writeReady handles a round of the synchronous mode; it ends when what it
+// persists is durable.
+func (g *Group) writeReady(rd raft.Ready, now int64) error {
+	g.write(rd.Entries, hardOf(rd.HardState), nil)
 	if len(g.appends) > 0 {
 		g.waiting = &rd
-		return true, nil
+		return nil
 	}
-	return true, g.advance(&rd, now)
+	return g.advance(&rd, now)
+}
+
+// hardOf is what the library wants to be kept; zero when there is nothing.
+func hardOf(h *pb.HardState) hardState {
+	return hardState{Term: h.GetTerm(), Vote: h.GetVote(), Commit: h.GetCommit()}
 }
 
 // advance ends a round of the synchronous mode: what it had to persist is
@@ -60,10 +71,7 @@ func (g *Group) storageMessages(messages []*pb.Message, now int64) error {
 	for _, m := range messages {
 		switch m.GetType() {
 		case pb.MsgStorageAppend:
-			var hard *pb.HardState
-			if m.Term != nil {
-				hard = &pb.HardState{Term: m.Term, Vote: m.Vote, Commit: m.Commit}
-			}
+			hard := hardState{Term: m.GetTerm(), Vote: m.GetVote(), Commit: m.GetCommit()}
 			then := g.write(m.GetEntries(), hard, m.GetResponses())
 			if err := g.deliver(then); err != nil {
 				return err
@@ -88,30 +96,25 @@ func (g *Group) storageMessages(messages []*pb.Message, now int64) error {
 // A hard state that only moves the commit rides with the next write and is
 // waited for by nobody: what the library wants to hear after it depends on the
 // appends before it alone.
-func (g *Group) write(entries []*pb.Entry, hard *pb.HardState, then []*pb.Message) []*pb.Message {
+func (g *Group) write(entries []*pb.Entry, hard hardState, then []*pb.Message) []*pb.Message {
 	a := wal.Append{Shard: g.o.ID}
-	if !raft.IsEmptyHardState(hard) {
-		h := hardState{Term: hard.GetTerm(), Vote: hard.GetVote(), Commit: hard.GetCommit()}
-		a.Sync = h.Term != g.hard.Term || h.Vote != g.hard.Vote
-		a.Hard = &wal.HardState{Term: h.Term, Vote: h.Vote, Commit: h.Commit}
-		g.hard = h
+	if hard != (hardState{}) {
+		a.Sync = hard.Term != g.hard.Term || hard.Vote != g.hard.Vote
+		a.Hard = &wal.HardState{Term: hard.Term, Vote: hard.Vote, Commit: hard.Commit}
+		g.hard = hard
 	}
-	bytes := 0
-	if len(entries) > 0 {
-		a.Sync = true
-		a.Entries = make([]wal.Entry, len(entries))
-		for i, e := range entries {
+	if a.Sync || len(entries) > 0 {
+		g.sequence++
+		w := g.newAppend()
+		w.sequence, w.then = g.sequence, then
+		bytes := 0
+		for _, e := range entries {
 			bytes += len(e.Data)
-			a.Entries[i] = wal.Entry{Index: e.GetIndex(), Term: e.GetTerm(), Type: int32(e.GetType()), Data: e.Data}
+			w.entries = append(w.entries, wal.Entry{Index: e.GetIndex(), Term: e.GetTerm(), Type: int32(e.GetType()), Data: e.Data})
 		}
 		g.log.append(entries)
-	}
-	if a.Sync {
-		g.sequence++
-		sequence := g.sequence
-		a.Done = func(err error) { g.appended(sequence, err) }
-		g.appends = append(g.appends, appendWait{sequence: sequence, then: then})
-		a.Quiet = bytes <= inlineBytes
+		g.appends = append(g.appends, w)
+		a.Entries, a.Done, a.Sync, a.Quiet = w.entries, w.done, true, bytes <= inlineBytes
 		g.submitted = g.submitted || a.Quiet
 		g.o.WAL.Submit(a)
 		return nil
@@ -120,7 +123,7 @@ func (g *Group) write(entries []*pb.Entry, hard *pb.HardState, then []*pb.Messag
 		g.o.WAL.Submit(a)
 	}
 	if len(then) > 0 && len(g.appends) > 0 {
-		last := &g.appends[len(g.appends)-1]
+		last := g.appends[len(g.appends)-1]
 		last.then = append(slices.Clip(last.then), then...)
 		return nil
 	}

@@ -3,6 +3,7 @@ package shard
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/tidings-io/tidings/internal/wal"
 	"go.etcd.io/raft/v3"
@@ -108,9 +109,11 @@ func (s *storage) append(ents []*pb.Entry) {
 	}
 	at := ents[0].GetIndex()
 	if first := s.cacheFirst(); at >= first {
-		s.cache = append(s.cache[:at-first:at-first], ents...)
+		clear(s.cache[at-first:])
+		s.cache = append(s.cache[:at-first], ents...)
 	} else {
-		s.cache = append([]*pb.Entry(nil), ents...)
+		clear(s.cache)
+		s.cache = append(s.cache[:0], ents...)
 	}
 	s.last = ents[len(ents)-1].GetIndex()
 }
@@ -121,10 +124,8 @@ func (s *storage) applied(index uint64) {
 	if index < first {
 		return
 	}
-	n := min(int(index-first)+1, len(s.cache))
-	clear(s.cache[:n])
-	s.cache = s.cache[n:]
-	if len(s.cache) == 0 {
+	s.cache = slices.Delete(s.cache, 0, min(int(index-first)+1, len(s.cache)))
+	if len(s.cache) == 0 && cap(s.cache) > entriesKept {
 		s.cache = nil
 	}
 }

@@ -138,9 +138,16 @@ func appendFrame(b []byte, f frame, payload []byte, seed uint32) []byte {
 
 // appendHard encodes a HardState.
 func appendHard(b []byte, shard uint32, h HardState, seed uint32) []byte {
-	var vote [8]byte
-	binary.LittleEndian.PutUint64(vote[:], h.Vote)
-	return appendFrame(b, frame{shard: shard, kind: KindHard, term: h.Term, index: h.Commit}, vote[:], seed)
+	at := len(b)
+	b = append(b, make([]byte, frameSize)...)
+	b = binary.LittleEndian.AppendUint64(b, h.Vote)
+	vote := b[at+frameSize:]
+	f := frame{
+		length: uint32(len(vote)), sum: crc32.Update(seed, castagnoli, vote),
+		shard: shard, kind: KindHard, term: h.Term, index: h.Commit,
+	}
+	f.put(b[at:], seed)
+	return b
 }
 
 // seedOf derives the seed of a generation. Sequence numbers that differ in
