@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -126,13 +127,16 @@ type Front struct {
 	conns    map[*conn]struct{}
 	draining bool
 
-	handlers sync.WaitGroup // of connections
+	handlers  sync.WaitGroup // of connections
+	answerers []*answerer
+	turn      atomic.Uint64 // whose next connection it is
 }
 
 // New makes a front; it serves when Run is called.
 func New(b Broker, o Options) *Front {
 	f := &Front{o: o.withDefaults(), broker: b, conns: map[*conn]struct{}{}}
 	f.log = f.o.Logger
+	f.answerers = newAnswerers()
 	f.stopping = func() bool { return false }
 	f.budget = newBudget(f.o.MaxBufferedBytes, f.o.PublishPatience, &f.metrics.backPressure)
 	return f
@@ -157,8 +161,14 @@ func (f *Front) Run(ctx context.Context) error {
 	g.Go(func() error {
 		<-ctx.Done()
 		f.drain()
+		for _, a := range f.answerers {
+			a.close()
+		}
 		return nil
 	})
+	for _, a := range f.answerers {
+		g.Go(func() error { a.run(); return nil })
+	}
 	return g.Wait()
 }
 

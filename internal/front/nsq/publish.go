@@ -115,7 +115,7 @@ func (p *publish) drop() {
 }
 
 // Published takes the broker's answer. It may run on a shard's loop: it marks
-// and rings, nothing else.
+// and wakes, nothing else.
 func (p *publish) Published(_ int64, err error) {
 	p.front.budget.give(p.charged)
 	if p.caller != nil {
@@ -124,8 +124,8 @@ func (p *publish) Published(_ int64, err error) {
 	}
 	c := p.conn
 	p.err = err
-	p.done.Store(true)
-	c.ring()
+	p.done.Store(true) // from here p is the writing side's
+	c.answered(err)
 }
 
 // charge takes from the budget what p and n more bytes take, in steps. What is
@@ -207,11 +207,14 @@ func (p *publish) name(key, id []byte) {
 // submit gives p to the broker. While the broker is overloaded it tries again,
 // up to the front's patience; stop ends that early.
 func (p *publish) submit(stop <-chan struct{}) {
-	f := p.front
-	err := f.broker.Publish(p.topic, p.msgs, p)
-	if err == nil {
-		return
+	if err := p.front.broker.Publish(p.topic, p.msgs, p); err != nil {
+		p.insist(stop, err)
 	}
+}
+
+// insist goes on with a publish that the broker has refused with err.
+func (p *publish) insist(stop <-chan struct{}, err error) {
+	f := p.front
 	wait := retryFirst
 	for deadline := time.Now().Add(f.o.PublishPatience); fault.CodeOf(err) == fault.Overloaded && time.Now().Before(deadline); {
 		f.metrics.backPressure.Add(1)

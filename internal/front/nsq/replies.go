@@ -42,15 +42,15 @@ type reply struct {
 	last    bool        // close after it
 }
 
-// replies is the queue of answers, from the reader to the writer, in the order
-// of the commands.
+// replies is the queue of answers, from the reader to whoever writes, in the
+// order of the commands.
 type replies struct {
 	mu    sync.Mutex
 	queue []reply
 	head  int
 	bytes int // of publishes in the queue
 	want  bool
-	room  chan struct{} // rung when want is set and the writer took something
+	room  chan struct{} // rung when want is set and something was taken
 }
 
 // add appends an answer. It waits while the queue is full, and reports false
@@ -85,22 +85,67 @@ func (q *replies) add(r reply, stop <-chan struct{}) bool {
 // take moves the answers that are ready, up to the first that is not, to dst.
 func (q *replies) take(dst []reply) []reply {
 	q.mu.Lock()
-	for q.head < len(q.queue) {
-		r := &q.queue[q.head]
-		if r.publish != nil {
-			if !r.publish.done.Load() {
-				break
-			}
-			q.bytes -= len(r.publish.body)
+	for {
+		r := q.first()
+		if r == nil {
+			break
 		}
-		dst = append(dst, *r)
-		*r = reply{}
-		q.head++
+		dst = q.shift(dst, r)
 	}
+	q.unlock(len(dst) > 0)
+	return dst
+}
+
+// takeOKs is take up to the first answer that is something else than OKs, and
+// for at most outputBytes of them; left says that something is ready behind.
+func (q *replies) takeOKs(dst []reply) (taken []reply, left bool) {
+	bytes := 0
+	q.mu.Lock()
+	for {
+		r := q.first()
+		if r == nil {
+			break
+		}
+		p := r.publish
+		if p == nil || p.err != nil || bytes+p.answers*len(okFrame) > outputBytes {
+			left = true
+			break
+		}
+		bytes += p.answers * len(okFrame)
+		dst = q.shift(dst, r)
+	}
+	q.unlock(len(dst) > 0)
+	return dst, left
+}
+
+// first is the next answer, nil while there is none or it is not ready.
+func (q *replies) first() *reply {
 	if q.head == len(q.queue) {
+		return nil
+	}
+	r := &q.queue[q.head]
+	if r.publish != nil && !r.publish.done.Load() {
+		return nil
+	}
+	return r
+}
+
+// shift moves the first answer to dst.
+func (q *replies) shift(dst []reply, r *reply) []reply {
+	if r.publish != nil {
+		q.bytes -= len(r.publish.body)
+	}
+	dst = append(dst, *r)
+	*r = reply{}
+	if q.head++; q.head == len(q.queue) {
 		q.queue, q.head = q.queue[:0], 0
 	}
-	rung := q.want && len(dst) > 0
+	return dst
+}
+
+// unlock ends take. When answers were taken, it tells a reader that waits.
+func (q *replies) unlock(taken bool) {
+	rung := q.want && taken
 	if rung {
 		q.want = false
 	}
@@ -111,5 +156,11 @@ func (q *replies) take(dst []reply) []reply {
 		default:
 		}
 	}
-	return dst
+}
+
+// idle reports whether no answer waits.
+func (q *replies) idle() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.head == len(q.queue)
 }

@@ -105,6 +105,10 @@ func newQuietBroker() *quietBroker { return &quietBroker{fakeBroker: newFakeBrok
 
 type quietBroker struct{ *fakeBroker }
 
+func (b *quietBroker) Enqueue(topic string, msgs []partition.Message, done partition.Completion) error {
+	return b.Publish(topic, msgs, done)
+}
+
 func (b *quietBroker) Publish(_ string, msgs []partition.Message, done partition.Completion) error {
 	for i := range msgs {
 		if len(msgs[i].Body) == 0 {

@@ -229,7 +229,7 @@ func (c *conn) stats(topic string) clientJSON {
 	var counts []countJSON
 	for name, n := range c.pubs {
 		if topic == "" || name == topic {
-			counts = append(counts, countJSON{name, n})
+			counts = append(counts, countJSON{name, n.Load()})
 		}
 	}
 	c.mu.Unlock()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tidings-io/tidings/internal/broker/delivery"
@@ -31,9 +32,12 @@ var outputPool = sync.Pool{New: func() any {
 // errLast ends the writer after the last answer.
 var errLast = errors.New("last answer written")
 
-// writer is what a connection's writing goroutine owns.
+// writer is the writing side of a connection. Its own goroutine has the lock
+// but while it sleeps; the answerers and the reader try for it to write OKs. It
+// is never given back after the end.
 type writer struct {
 	c        *conn
+	mu       sync.Mutex
 	buf      *[]byte   // nil while there is nothing to write
 	since    time.Time // when the oldest byte came in; zero: not looked yet
 	deadline time.Time
@@ -43,6 +47,9 @@ type writer struct {
 	sub      *subscribed   // whose OK is written: no message goes before it
 	outlived bool          // the channel is closed because the node stops
 	interval time.Duration // of heartbeats; 0: off
+
+	counted string         // the topic of counter
+	counter *atomic.Uint64 // of the last publish's topic
 }
 
 // errRefused ends the writer after the error frame of a failed publish.
@@ -51,7 +58,9 @@ var errRefused = errors.New("publish failed")
 // write is the writer: it answers and delivers until the connection ends, and
 // sleeps on the bell.
 func (c *conn) write() error {
-	w := &writer{c: c, interval: c.front.o.HeartbeatInterval}
+	w := &c.writer
+	w.mu.Lock()
+	w.interval = c.front.o.HeartbeatInterval
 	w.beat = time.NewTimer(w.interval)
 	defer w.beat.Stop()
 	defer w.release()
@@ -74,7 +83,7 @@ func (c *conn) write() error {
 	}
 }
 
-// sleep flushes and waits until there is something to do.
+// sleep flushes and waits, without the lock, until there is something to do.
 func (w *writer) sleep() error {
 	if err := w.flush(); err != nil {
 		return err
@@ -84,24 +93,31 @@ func (w *writer) sleep() error {
 	if sub := w.c.sub.Load(); sub != nil && !w.outlived {
 		gone = sub.Done()
 	}
+	w.mu.Unlock()
 	select {
 	case <-w.c.bell:
+		w.mu.Lock()
 		return nil
 	case <-gone:
+		w.mu.Lock()
 		if w.c.front.stopping() { // drain ends the connection
 			w.outlived = true
 			return nil
 		}
 		return w.goodbye()
 	case <-w.c.ctx.Done():
+		w.mu.Lock()
 		return net.ErrClosed
-	case w.interval = <-w.c.beats:
+	case interval := <-w.c.beats:
+		w.mu.Lock()
+		w.interval = interval
 		w.beat.Stop()
 		if w.interval > 0 {
 			w.beat.Reset(w.interval)
 		}
 		return nil
 	case <-w.beat.C:
+		w.mu.Lock()
 		return w.heartbeat()
 	}
 }
@@ -213,7 +229,7 @@ func (w *writer) published(p *publish) error {
 		}
 		return errRefused
 	}
-	w.c.count(p.topic, len(p.msgs))
+	w.count(p.topic, len(p.msgs))
 	n := p.answers
 	p.recycle()
 	for range n {
@@ -291,14 +307,19 @@ func (w *writer) append(frame []byte) error {
 
 // room borrows a buffer, and empties it when n bytes would not fit.
 func (w *writer) room(n int) error {
-	if w.buf == nil {
-		w.buf = outputPool.Get().(*[]byte)
-		w.since = time.Time{}
-	}
+	w.borrow()
 	if len(*w.buf) > 0 && len(*w.buf)+n > int(min(w.c.flushAt.Load(), outputBytes)) {
 		return w.flush()
 	}
 	return nil
+}
+
+// borrow makes sure that there is a buffer.
+func (w *writer) borrow() {
+	if w.buf == nil {
+		w.buf = outputPool.Get().(*[]byte)
+		w.since = time.Time{}
+	}
 }
 
 // flush writes the buffer to the socket.
@@ -356,15 +377,28 @@ func (w *writer) release() {
 }
 
 // count adds to the producer's figures in /stats.
-func (c *conn) count(topic string, n int) {
+func (w *writer) count(topic string, n int) {
+	if w.counter == nil || w.counted != topic {
+		w.counted, w.counter = topic, w.c.counter(topic)
+	}
+	if w.counter != nil {
+		w.counter.Add(uint64(n))
+	}
+}
+
+// counter returns the figure of a topic in /stats, nil when there are too many.
+func (c *conn) counter(topic string) *atomic.Uint64 {
 	c.mu.Lock()
-	if c.pubs == nil {
-		c.pubs = make(map[string]uint64)
+	defer c.mu.Unlock()
+	n := c.pubs[topic]
+	if n == nil && len(c.pubs) < pubTopicsMax {
+		if c.pubs == nil {
+			c.pubs = make(map[string]*atomic.Uint64)
+		}
+		n = new(atomic.Uint64)
+		c.pubs[topic] = n
 	}
-	if _, known := c.pubs[topic]; known || len(c.pubs) < pubTopicsMax {
-		c.pubs[topic] += uint64(n)
-	}
-	c.mu.Unlock()
+	return n
 }
 
 // pubTopicsMax bounds the topics that /stats counts per producer.
