@@ -2,6 +2,7 @@ package shard
 
 import (
 	"context"
+	"runtime"
 	"time"
 )
 
@@ -50,6 +51,9 @@ func (g *Group) Drive() {
 	if !g.turn.TakeOrCall() {
 		return
 	}
+	// One of many callers lets those who are ready to run leave their work first:
+	// they find the turn taken and go on, and share the sync.
+	runtime.Gosched()
 	commits := 0
 	for range driveRounds {
 		g.turn.Heard()
