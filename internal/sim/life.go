@@ -456,6 +456,7 @@ func (s *Sim) leftovers() {
 		for _, g := range s.node.groups {
 			g.RequestCheckpoint()
 		}
+		s.now += 1e9 // a checkpoint that met a full disk is tried again after a second
 		s.quiesce()
 	}
 	topics, err := s.disk.ReadDir(topicsDir)
