@@ -32,8 +32,11 @@ const (
 	// answersMax is how many FIN, REQ and TOUCH are handled under one lock.
 	answersMax = 4096
 	// driveBytesMax is the largest publish that the reader drives through the
-	// broker; behind a larger one the client may well have sent the next.
-	driveBytesMax = 4 << 10
+	// broker.
+	driveBytesMax = 64 << 10
+	// aheadPublishes is for how many publishes a client counts as one that
+	// sends ahead, after it has done so.
+	aheadPublishes = 256
 )
 
 // errStop ends the reader when the writer will do the rest.
@@ -67,6 +70,7 @@ type conn struct {
 	atCommand bool  // between commands: a read moves the deadline
 	deadline  time.Time
 	pump      pump
+	ahead     int // publishes for which the client counts as one that sends ahead
 
 	// The writing side, under its own lock.
 	writer   writer
@@ -324,17 +328,29 @@ func (c *conn) submit(p *publish) error {
 // as can be seen. Then it costs nothing that the reader does the broker's work
 // instead of reading on.
 func (c *conn) lone(p *publish) bool {
-	return len(p.body) <= driveBytesMax && c.in.buffered() == 0 && c.socket != nil && c.sub.Load() == nil && c.out.idle()
+	if c.in.buffered() > 0 || !c.out.idle() {
+		c.ahead = aheadPublishes
+		return false
+	}
+	if c.ahead > 0 {
+		c.ahead--
+		return false
+	}
+	return len(p.body) <= driveBytesMax && c.socket != nil && c.sub.Load() == nil
 }
 
 // drive gives p to the broker and goes on with the broker's work. When that
-// brings p's answer, it is written without waking anybody.
+// brings p's answer, it is written without waking anybody. A client that has
+// sent more by then would rather have had it read.
 func (c *conn) drive(p *publish) {
 	b, topic := c.front.broker, p.topic // p is gone as soon as it is answered
 	c.driving.Store(true)
 	err := b.Enqueue(topic, p.msgs, p)
 	if err == nil {
 		b.Drive(topic)
+	}
+	if c.socket.pending() { // asked while nobody answers
+		c.ahead = aheadPublishes
 	}
 	c.driving.Store(false)
 	if err != nil {

@@ -7,13 +7,24 @@ import (
 	"syscall"
 )
 
-// socket writes to a connection without waiting. One goroutine may use it at a
-// time.
+// socket does to a connection what does not wait. One goroutine at a time may
+// write, and one look for what is pending.
 type socket struct {
 	raw  syscall.RawConn
 	once func(fd uintptr) bool // made once: a closure for each write would be garbage
 	out  []byte
 	n    int
+
+	peek func(fd uintptr) bool
+	one  [1]byte
+	more bool
+}
+
+// pending reports whether the peer has sent something that is not read yet.
+func (s *socket) pending() bool {
+	s.more = false
+	_ = s.raw.Read(s.peek)
+	return s.more
 }
 
 // newSocket returns nil for a connection that is no socket.
@@ -27,6 +38,11 @@ func newSocket(nc net.Conn) *socket {
 		return nil
 	}
 	s := &socket{raw: raw}
+	s.peek = func(fd uintptr) bool {
+		n, _, err := syscall.Recvfrom(int(fd), s.one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+		s.more = err == nil && n > 0
+		return true
+	}
 	s.once = func(fd uintptr) bool {
 		if n, err := syscall.Write(int(fd), s.out); err == nil {
 			s.n = n
