@@ -42,6 +42,7 @@ const (
 
 // command is a row of the command table.
 type command struct {
+	name   string
 	in     states // where it is allowed
 	words  int    // how many words must follow its name
 	called string // what nsqd calls them in its error text
@@ -52,22 +53,25 @@ type command struct {
 
 // commands is the protocol: what each command is called, where it is allowed
 // and what follows it. A state is checked before the words.
-var commands map[string]command
+var commands map[string]*command
 
 func init() {
-	commands = map[string]command{
-		"IDENTIFY": {inInit, 0, "", identify},
-		"AUTH":     {inInit, 0, "", auth},
-		"SUB":      {inInit, 0, "", sub}, // looks at heartbeats before words
-		"RDY":      {inSubscribed | inClosing, 0, "", rdy},
-		"FIN":      {inSubscribed | inClosing, 1, "params", fin},
-		"REQ":      {inSubscribed | inClosing, 2, "params", req},
-		"TOUCH":    {inSubscribed | inClosing, 1, "params", touch},
-		"CLS":      {inSubscribed, 0, "", cls},
-		"NOP":      {inAny, 0, "", nop},
-		"PUB":      {inAny, 1, "parameters", pub},
-		"MPUB":     {inAny, 1, "parameters", mpub},
-		"DPUB":     {inAny, 2, "parameters", dpub},
+	commands = make(map[string]*command)
+	for _, cmd := range []command{
+		{"IDENTIFY", inInit, 0, "", identify},
+		{"AUTH", inInit, 0, "", auth},
+		{"SUB", inInit, 0, "", sub}, // looks at heartbeats before words
+		{"RDY", inSubscribed | inClosing, 0, "", rdy},
+		{"FIN", inSubscribed | inClosing, 1, "params", fin},
+		{"REQ", inSubscribed | inClosing, 2, "params", req},
+		{"TOUCH", inSubscribed | inClosing, 1, "params", touch},
+		{"CLS", inSubscribed, 0, "", cls},
+		{"NOP", inAny, 0, "", nop},
+		{"PUB", inAny, 1, "parameters", pub},
+		{"MPUB", inAny, 1, "parameters", mpub},
+		{"DPUB", inAny, 2, "parameters", dpub},
+	} {
+		commands[cmd.name] = &cmd
 	}
 }
 
@@ -93,10 +97,14 @@ func splitWords(dst [][]byte, line []byte) [][]byte {
 func (c *conn) execute(line []byte) error {
 	c.words = splitWords(c.words[:0], line)
 	w := c.words
-	cmd, ok := commands[string(w[0])]
-	if !ok {
-		return refuse("E_INVALID", "invalid command %s", w[0])
+	if string(w[0]) != c.command.name { // most clients say the same all the time
+		known, ok := commands[string(w[0])]
+		if !ok {
+			return refuse("E_INVALID", "invalid command %s", w[0])
+		}
+		c.command = known
 	}
+	cmd := c.command
 	if cmd.in&(1<<c.state.Load()) == 0 {
 		return refuse("E_INVALID", "cannot %s in current state", w[0])
 	}
@@ -202,6 +210,39 @@ func rdy(c *conn, w [][]byte) error {
 	}
 	c.ready = n
 	return nil
+}
+
+// finBytes is the length of a FIN as nearly all clients send it.
+const finBytes = len("FIN ") + len(delivery.ID{}) + len("\n")
+
+// finishes gathers the FINs that come next in the read buffer, without looking
+// at each as at any command: what has another form than nearly all have is left
+// where it is.
+func (c *conn) finishes() error {
+	if (inSubscribed|inClosing)&(1<<c.state.Load()) == 0 {
+		return nil
+	}
+	for {
+		b := c.in.buf[c.in.r:c.in.w]
+		if len(b) < finBytes || string(b[:4]) != "FIN " || b[finBytes-1] != '\n' || !printable(b[4:finBytes-1]) {
+			return nil
+		}
+		if len(c.group.msgs) > 0 || len(c.ops) >= answersMax {
+			if err := c.settle(); err != nil {
+				return err
+			}
+		}
+		c.ops = append(c.ops, delivery.Op{Kind: delivery.Finish, ID: delivery.ID(b[4:])})
+		c.in.r += finBytes
+	}
+}
+
+// printable reports whether no byte of a message id is a space or a control
+// character, eight at a time: bytes below 33 borrow from their top bit.
+func printable(id []byte) bool {
+	const ones, tops = 0x0101010101010101, 0x8080808080808080
+	a, b := binary.LittleEndian.Uint64(id), binary.LittleEndian.Uint64(id[8:])
+	return ((a-33*ones)&^a|(b-33*ones)&^b)&tops == 0
 }
 
 func fin(c *conn, w [][]byte) error { return c.op(delivery.Op{Kind: delivery.Finish}, w) }

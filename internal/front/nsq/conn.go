@@ -61,6 +61,8 @@ type conn struct {
 	// The reader's.
 	in        input
 	words     [][]byte
+	command   *command          // the last one
+	name      string            // the last topic name
 	names     map[string]string // valid topic names seen, so that they are checked and copied once
 	group     group
 	ops       []delivery.Op
@@ -121,6 +123,7 @@ func newConn(f *Front, nc net.Conn) *conn {
 		meta:  defaultMeta(&f.o, host),
 	}
 	c.ctx, c.kill = context.WithCancel(context.Background())
+	c.command = commands["NOP"]
 	c.writer.c = c
 	if c.socket = newSocket(nc); c.socket != nil {
 		c.answerer = f.answerers[f.turn.Add(1)%uint64(len(f.answerers))]
@@ -199,7 +202,11 @@ func (c *conn) magic() bool {
 func (c *conn) read() error {
 	for {
 		c.atCommand = true
-		line, err := c.in.line()
+		err := c.finishes()
+		var line []byte
+		if err == nil {
+			line, err = c.in.line()
+		}
 		if err == nil {
 			err = c.execute(line)
 		}

@@ -55,7 +55,11 @@ func dpub(c *conn, w [][]byte) error {
 
 // topic checks a topic name; those seen before are known.
 func (c *conn) topic(command string, name []byte) (string, error) {
+	if string(name) == c.name && c.name != "" {
+		return c.name, nil
+	}
 	if known, ok := c.names[string(name)]; ok {
+		c.name = known
 		return known, nil
 	}
 	if !validName(name) {
