@@ -12,8 +12,8 @@ import (
 	"github.com/tidings-io/tidings/internal/broker/delivery"
 )
 
-// serve starts a front for a benchmark and connects to it.
-func serve(b *testing.B, broker Broker) net.Conn {
+// serve starts a front and connects to it.
+func serve(b testing.TB, broker Broker) net.Conn {
 	b.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
