@@ -75,10 +75,12 @@ func BenchmarkReadFile(b *testing.B) {
 			b.ReportAllocs()
 			next, messages := int64(0), int64(0)
 			for b.Loop() {
+				var chunk *Chunk
 				var err error
-				if batches, err = l.AppendRead(batches[:0], next, maxBytes); err != nil {
+				if batches, chunk, err = l.ReadChunk(batches[:0], next, maxBytes); err != nil {
 					b.Fatal(err)
 				}
+				chunk.Release()
 				if len(batches) == 0 {
 					next = 0
 					continue

@@ -10,6 +10,8 @@ import (
 const (
 	readChunkMin = 4 << 10
 	readChunkMax = 256 << 10
+	// readSpanMax is up to where a mark is taken for the end of one large batch.
+	readSpanMax = 2 << 20
 )
 
 // view is what a reader knows of a segment: the fields that the flusher moves,
@@ -38,8 +40,23 @@ func (l *Log) Read(offset int64, maxBytes int) ([]Batch, error) {
 }
 
 // AppendRead is Read into a slice that the caller reuses. Batches of one call
-// share their memory: one of them kept keeps up to 256 KiB.
+// share their memory: one of them kept keeps up to 256 KiB, or the largest
+// batch of the call if that is more.
 func (l *Log) AppendRead(dst []Batch, offset int64, maxBytes int) ([]Batch, error) {
+	dst, _, err := l.read(dst, offset, maxBytes, nil)
+	return dst, err
+}
+
+// ReadChunk is AppendRead into memory that is used again: the Data of what it
+// appends must not be looked at after the last Release of the chunk. The caller
+// holds one reference. The chunk is nil when the bytes stay as long as they are
+// referred to, and when nothing was appended.
+func (l *Log) ReadChunk(dst []Batch, offset int64, maxBytes int) ([]Batch, *Chunk, error) {
+	return l.read(dst, offset, maxBytes, l.store.chunks)
+}
+
+// read is ReadChunk; without a pool the bytes are the caller's for good.
+func (l *Log) read(dst []Batch, offset int64, maxBytes int, pool *ChunkPool) ([]Batch, *Chunk, error) {
 	for {
 		n := len(dst)
 		l.mu.Lock()
@@ -52,19 +69,19 @@ func (l *Log) AppendRead(dst []Batch, offset int64, maxBytes int) ([]Batch, erro
 			if len(dst) > n {
 				l.store.counts.tailReads.Add(1)
 			}
-			return dst, nil
+			return dst, nil, nil
 		}
-		var err error
-		if dst, err = l.readSegment(dst, v, offset, maxBytes); err != nil {
-			if v.seg.dead.Load() {
-				continue // removed meanwhile; what replaced it is in the list
-			}
-			return dst, err
-		}
+		r := reading{log: l, view: v, pool: pool}
+		dst, err := r.segment(dst, offset, maxBytes)
 		if len(dst) > n {
-			return dst, nil
+			return dst, r.chunk, err
 		}
-		offset = v.last + 1
+		r.chunk.Release()
+		if err == nil {
+			offset = v.last + 1
+		} else if !v.seg.dead.Load() { // else: removed meanwhile; what replaced it is in the list
+			return dst, nil, err
+		}
 	}
 }
 
@@ -93,10 +110,21 @@ func (l *Log) readTail(dst []Batch, offset int64, maxBytes int) []Batch {
 	return dst
 }
 
-// readSegment reads from one file; nothing when only a hole follows.
-func (l *Log) readSegment(dst []Batch, v view, offset int64, maxBytes int) ([]Batch, error) {
+// reading is one read of a segment file.
+type reading struct {
+	log    *Log
+	view   view
+	handle *handle
+	pool   *ChunkPool // nil: into memory of its own
+	chunk  *Chunk
+}
+
+// segment reads from one file; nothing when only a hole follows.
+func (r *reading) segment(dst []Batch, offset int64, maxBytes int) ([]Batch, error) {
+	l, v := r.log, r.view
 	h, err := l.store.files.acquire(l, v.seg, v.sealed)
 	defer l.store.files.release(h)
+	r.handle = h
 	if errors.Is(err, fs.ErrNotExist) {
 		return dst, l.corrupt(v, h, 0, max(offset, v.first), v.last, "file is missing")
 	}
@@ -112,7 +140,7 @@ func (l *Log) readSegment(dst []Batch, v view, offset int64, maxBytes int) ([]Ba
 	if pos >= v.size {
 		return dst, nil
 	}
-	return l.readFrames(dst, h, v, offset, pos, maxBytes)
+	return r.frames(dst, offset, pos, maxBytes)
 }
 
 // seek finds the position of the first frame that ends at or after an offset.
@@ -193,10 +221,15 @@ func (l *Log) readFooter(h *handle, v view) (*index, error) {
 	return x, nil
 }
 
-// readFrames reads one chunk at pos and takes the whole batches in it.
-func (l *Log) readFrames(dst []Batch, h *handle, v view, offset, pos int64, maxBytes int) ([]Batch, error) {
+// frames reads one chunk at pos and takes the whole batches in it.
+func (r *reading) frames(dst []Batch, offset, pos int64, maxBytes int) ([]Batch, error) {
+	l, h, v := r.log, r.handle, r.view
 	n, expect := len(dst), offset
-	buf, err := l.readChunk(h, v, pos, min(max(maxBytes, readChunkMin), readChunkMax))
+	span := r.span(pos, maxBytes)
+	buf, err := r.load(pos, span)
+	if span >= markInterval {
+		maxBytes = span // it ends where a batch does: take all
+	}
 	for err == nil && pos < v.size && (maxBytes > 0 || len(dst) == n) {
 		if len(buf) < coverEnd && len(dst) > n {
 			break
@@ -211,7 +244,7 @@ func (l *Log) readFrames(dst []Batch, h *handle, v view, offset, pos int64, maxB
 			break
 		}
 		if end > len(buf) {
-			if buf, err = l.readChunk(h, v, pos, end); err != nil {
+			if buf, err = r.load(pos, end); err != nil {
 				break
 			}
 		}
@@ -230,6 +263,32 @@ func (l *Log) readFrames(dst []Batch, h *handle, v view, offset, pos int64, maxB
 		h.hints.put(expect, pos)
 	}
 	return dst, err
+}
+
+// span is how many bytes a read at the frame at pos should take: to the last
+// mark within maxBytes, where a frame begins, so that no half batch is read; or
+// to the first one behind, as the batch at pos is larger. Where the marks do
+// not tell it is maxBytes, in bounds.
+func (r *reading) span(pos int64, maxBytes int) int {
+	n := min(max(maxBytes, readChunkMin), readChunkMax)
+	x := r.view.seg.index.Load()
+	if x == nil {
+		x = r.handle.index.Load()
+	}
+	if x == nil || n < markInterval || r.view.size-pos <= int64(n) {
+		return n
+	}
+	end := r.view.size
+	i := sort.Search(len(x.marks), func(i int) bool { return x.marks[i].pos > pos+int64(n) })
+	if i > 0 && x.marks[i-1].pos > pos {
+		end = x.marks[i-1].pos
+	} else if i < len(x.marks) {
+		end = x.marks[i].pos
+	}
+	if end-pos > readSpanMax {
+		return n
+	}
+	return int(end - pos)
 }
 
 // frameAt is the frame at the head of buf if it is the one that comes next.
@@ -256,16 +315,25 @@ func (l *Log) damagedPrefix(h *handle, v view, pos, expect int64, some bool) err
 	return l.corrupt(v, h, pos, it.from, it.to, "prefix checksum")
 }
 
-// readChunk reads up to n bytes at pos, fewer at the end of the segment or the
-// file, into memory of its own.
-func (l *Log) readChunk(h *handle, v view, pos int64, n int) ([]byte, error) {
-	b := make([]byte, min(int64(n), v.size-pos))
-	got, err := readFull(h.file, b, pos)
+// load reads up to n bytes at pos, fewer at the end of the segment or the file,
+// in place of what it read before.
+func (r *reading) load(pos int64, n int) ([]byte, error) {
+	n = int(min(int64(n), r.view.size-pos))
+	var b []byte
+	if r.pool == nil {
+		b = make([]byte, n)
+	} else {
+		r.chunk.Release()
+		r.chunk = r.pool.Get(n)
+		b = r.chunk.Bytes()
+	}
+	got, err := readFull(r.handle.file, b, pos)
 	if err != nil {
 		return nil, fmt.Errorf("read segment: %w", err)
 	}
-	l.store.counts.fileReads.Add(1)
-	l.store.counts.fileBytes.Add(int64(got))
+	c := &r.log.store.counts
+	c.fileReads.Add(1)
+	c.fileBytes.Add(int64(got))
 	return b[:got], nil
 }
 

@@ -75,11 +75,21 @@ func unstamped(data []byte) []byte {
 	return data
 }
 
+// readLent is Read by way of lent memory, which is given back at once.
+func readLent(l *Log, offset int64, maxBytes int) ([]Batch, error) {
+	bs, chunk, err := l.ReadChunk(nil, offset, maxBytes)
+	for i := range bs {
+		bs[i].Data = bytes.Clone(bs[i].Data)
+	}
+	chunk.Release()
+	return bs, err
+}
+
 // readAll reads from an offset to the end, over damage.
 func readAll(t reporter, l *Log, from int64, maxBytes int) (got []Batch, lost []*CorruptError) {
 	t.Helper()
 	for {
-		bs, err := l.Read(from, maxBytes)
+		bs, err := readLent(l, from, maxBytes)
 		if c, ok := errors.AsType[*CorruptError](err); ok {
 			if c.Last < from {
 				t.Fatalf("read at %d: damage ends before: %v", from, c)

@@ -34,6 +34,7 @@ type Store struct {
 	o      Options
 	log    *slog.Logger
 	files  *files
+	chunks *ChunkPool
 	counts counters
 
 	tailBytes atomic.Int64
@@ -77,9 +78,9 @@ func Open(fs vfs.FS, dir string, o Options) (*Store, error) {
 	}
 	return &Store{
 		fs: fs, dir: dir, o: o, log: o.Logger,
-		files: newFiles(fs, o.OpenFiles),
-		logs:  make(map[LogID]*Log),
-		bad:   make(map[damage]struct{}),
+		files: newFiles(fs, o.OpenFiles), chunks: NewChunkPool(poisonChunks),
+		logs: make(map[LogID]*Log),
+		bad:  make(map[damage]struct{}),
 	}, nil
 }
 

@@ -213,8 +213,9 @@ func (l *lane) pumpOnce(n int) (took int) {
 // read reads and checks the batch that holds an offset and those that follow,
 // and returns the last offset.
 func (l *lane) read(o int64, maxBytes int) (last int64) {
-	var err error
-	l.batches, err = l.log.AppendRead(l.batches[:0], o, maxBytes)
+	batches, chunk, err := l.log.ReadChunk(l.batches[:0], o, maxBytes)
+	defer chunk.Release()
+	l.batches = batches
 	l.sim.check("read topic", err)
 	last = l.sim.holds(l.c.part, l.batches, o)
 	clear(l.batches)

@@ -23,13 +23,13 @@ func newLoopLog(count, size int) *loopLog {
 	return &loopLog{count: int64(count), data: b.Finish()}
 }
 
-func (l *loopLog) AppendRead(dst []seglog.Batch, offset int64, maxBytes int) ([]seglog.Batch, error) {
+func (l *loopLog) ReadChunk(dst []seglog.Batch, offset int64, maxBytes int) ([]seglog.Batch, *seglog.Chunk, error) {
 	base := offset - offset%l.count
 	for n := 0; n == 0 || n+len(l.data) <= maxBytes; n += len(l.data) {
 		dst = append(dst, seglog.Batch{Base: base, Count: int32(l.count), Data: l.data})
 		base += l.count
 	}
-	return dst, nil
+	return dst, nil, nil
 }
 
 func (l *loopLog) Start() int64 { return 0 }

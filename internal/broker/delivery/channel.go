@@ -12,10 +12,12 @@ import (
 
 // Log is the partition's log as a lane reads it: *seglog.Log or *MemoryLog.
 type Log interface {
-	// AppendRead appends to dst the batch that holds offset, or the next one
+	// ReadChunk appends to dst the batch that holds offset, or the next one
 	// after a hole, and following ones up to about maxBytes; none at the end.
-	// The bytes are immutable. *seglog.CorruptError names offsets to skip.
-	AppendRead(dst []seglog.Batch, offset int64, maxBytes int) ([]seglog.Batch, error)
+	// The bytes are immutable, and good until the last Release of the chunk, to
+	// which the caller has a reference; for ever when that is nil.
+	// *seglog.CorruptError names offsets to skip.
+	ReadChunk(dst []seglog.Batch, offset int64, maxBytes int) ([]seglog.Batch, *seglog.Chunk, error)
 	// Start is the lowest offset that can still be read.
 	Start() int64
 }

@@ -44,11 +44,15 @@ func (l *Lane) claim(s *Subscription, dst []Delivery, n, room int, now int64) ([
 		e.offset, e.lane, e.attempts = l.cursor, l.index, l.takeNumber(l.cursor)
 		l.table.putOpen(&c.slots, i)
 		s.hand(i, now)
+		s.keep(l.chunk)
 		dst = append(dst, l.delivery(e.attempts))
 		room -= len(l.record.Value)
 		n--
 		l.cursor++
 		l.peeked = false
+	}
+	if n := len(l.loaded); n > 0 && l.loaded[n-1].Last() < l.cursor {
+		l.letGo()
 	}
 	return dst, n, room
 }
@@ -116,8 +120,17 @@ func (l *Lane) openBatch() bool {
 		}
 		l.loaded[l.batch] = seglog.Batch{}
 	}
-	l.loaded, l.batch = l.loaded[:0], 0
+	l.letGo()
 	return false
+}
+
+// letGo gives back what was read ahead, but not what subscriptions keep of it.
+func (l *Lane) letGo() {
+	clear(l.loaded[min(l.batch, len(l.loaded)):])
+	l.loaded, l.batch = l.loaded[:0], 0
+	l.reading, l.peeked = false, false
+	l.chunk.Release()
+	l.chunk = nil
 }
 
 // endBatch leaves the batch whose records have ended. What it should have held
@@ -210,25 +223,27 @@ func (l *Lane) load() error {
 	c := l.ch
 	l.loading = true
 	gen, from := l.gen, l.cursor
-	l.chunk = min(max(2*l.chunk, chunkMin), chunkMax)
-	size := l.chunk
-	buf := l.loaded[:0]
-	l.loaded, l.batch = nil, 0
+	l.ahead = min(max(2*l.ahead, chunkMin), chunkMax)
+	size := l.ahead
+	l.letGo()
+	buf := l.loaded
+	l.loaded = nil
 	c.unlock()
-	batches, err := l.log.AppendRead(buf, from, size)
+	batches, chunk, err := l.log.ReadChunk(buf, from, size)
 	start := int64(0)
 	if err == nil && len(batches) == 0 {
 		start = l.log.Start()
 	}
 	c.mu.Lock()
 	if l.gen != gen {
+		chunk.Release()
 		return nil
 	}
 	l.loading = false
-	l.loaded = batches
+	l.loaded, l.chunk = batches, chunk
 	if len(batches) > 0 {
 		if batches[len(batches)-1].Last()+1 >= l.limit {
-			l.chunk = 0 // caught up
+			l.ahead = 0 // caught up
 		}
 		return nil
 	}
@@ -262,10 +277,10 @@ func (l *Lane) loadFailed(err error) error {
 
 // unload forgets what was read ahead.
 func (l *Lane) unload() {
-	l.loaded, l.batch = nil, 0
-	l.reading, l.peeked = false, false
+	l.letGo()
+	l.loaded = nil
 	l.records, l.record = record.Iter{}, record.Record{}
-	l.chunk = 0
+	l.ahead = 0
 }
 
 // pause leaves the lane alone for a while.

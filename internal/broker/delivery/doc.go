@@ -27,7 +27,7 @@
 // first), then the log in its order.
 //
 // Lock: everything of a Channel, its lanes and its subscriptions is guarded by
-// Channel.mu. It is never held across Log.AppendRead nor across a call to a Shard;
+// Channel.mu. It is never held across Log.ReadChunk nor across a call to a Shard;
 // SubOptions.Notify is called under it and must neither block nor call back.
 // Order: MemoryLog.mu, then Memory.mu, then Channel.mu; never the other way.
 package delivery

@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"maps"
@@ -26,6 +27,7 @@ type memLog struct {
 	err     error
 	onRead  func(offset int64)
 	reads   int
+	pool    *seglog.ChunkPool // poisons what is given back
 }
 
 // message is what a test publishes; body is made from the offset.
@@ -64,12 +66,36 @@ func (m *memLog) publish(n, per int) int64 {
 	return m.end
 }
 
-func (m *memLog) AppendRead(out []seglog.Batch, offset int64, maxBytes int) ([]seglog.Batch, error) {
+// ReadChunk gives what is read into lent memory, as if from a file.
+func (m *memLog) ReadChunk(out []seglog.Batch, offset int64, maxBytes int) ([]seglog.Batch, *seglog.Chunk, error) {
 	if m.onRead != nil {
 		m.onRead(offset)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	had := len(out)
+	out, err := m.read(out, offset, maxBytes)
+	size := 0
+	for _, b := range out[had:] {
+		size += len(b.Data)
+	}
+	if size == 0 {
+		return out, nil, err
+	}
+	if m.pool == nil {
+		m.pool = seglog.NewChunkPool(true)
+	}
+	chunk := m.pool.Get(size)
+	rest := chunk.Bytes()
+	for i := had; i < len(out); i++ {
+		n := copy(rest, out[i].Data)
+		out[i].Data, rest = rest[:n:n], rest[n:]
+	}
+	return out, chunk, err
+}
+
+// read appends the batches themselves.
+func (m *memLog) read(out []seglog.Batch, offset int64, maxBytes int) ([]seglog.Batch, error) {
 	m.reads++
 	if m.err != nil {
 		return out, m.err
@@ -397,6 +423,9 @@ func take(t testing.TB, s *Subscription) []Delivery {
 		}
 		if len(ds) == had {
 			return ds
+		}
+		for i := had; i < len(ds); i++ {
+			ds[i].Body = bytes.Clone(ds[i].Body)
 		}
 	}
 }

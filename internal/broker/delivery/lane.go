@@ -61,12 +61,13 @@ type Lane struct {
 
 	loaded  []seglog.Batch // what the log returned, from batch on
 	batch   int
-	records record.Iter // over loaded[batch], if reading
+	chunk   *seglog.Chunk // where loaded stands; nil: in memory of its own
+	records record.Iter   // over loaded[batch], if reading
 	record  record.Record
 	reading bool
 	peeked  bool   // record holds the record that comes next
 	loading bool   // a Take is reading the log without the lock
-	chunk   int    // bytes to read next
+	ahead   int    // bytes to read next
 	gen     uint32 // rises when a read under way is of no use any more
 	retryAt int64  // unix ns until which a failed log is left alone; 0: it works
 

@@ -127,8 +127,9 @@ func (m *MemoryLog) trim() {
 	m.trimAt = min(m.bytes+max(m.bytes/4, trimBytes), m.bytesMax+1)
 }
 
-// AppendRead implements Log.
-func (m *MemoryLog) AppendRead(dst []seglog.Batch, offset int64, maxBytes int) ([]seglog.Batch, error) {
+// ReadChunk implements Log. There is never a chunk: the garbage collector keeps
+// what is read.
+func (m *MemoryLog) ReadChunk(dst []seglog.Batch, offset int64, maxBytes int) ([]seglog.Batch, *seglog.Chunk, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	first := sort.Search(len(m.batches), func(i int) bool { return m.batches[i].Last() >= offset })
@@ -136,7 +137,7 @@ func (m *MemoryLog) AppendRead(dst []seglog.Batch, offset int64, maxBytes int) (
 	for size := 0; end < len(m.batches) && (end == first || size+len(m.batches[end].Data) <= maxBytes); end++ {
 		size += len(m.batches[end].Data)
 	}
-	return append(dst, m.batches[first:end]...), nil
+	return append(dst, m.batches[first:end]...), nil, nil
 }
 
 // Start implements Log.

@@ -41,7 +41,8 @@ type mSub struct {
 	rung    bool
 	busy    bool // its last Take returned something
 	timeout int64
-	last    int64 // highest offset delivered for the first time
+	last    int64      // highest offset delivered for the first time
+	taken   []Delivery // by its last Take
 }
 
 // machine is a channel with one lane beside its model.
@@ -167,10 +168,14 @@ func (m *machine) take(t *rapid.T) { m.takeFor(t, m.pickSub(t)) }
 func (m *machine) takeFor(t *rapid.T, s *mSub) int {
 	room := rapid.SampledFrom([]int{1, 8, 50, 1 << 20}).Draw(t, "bytes")
 	s.rung = false
+	for i := range s.taken { // whatever others have done meanwhile
+		offsetOf(t, &s.taken[i])
+	}
 	ds, err := s.Take(nil, room)
 	if err != nil {
 		t.Fatalf("take: %v", err)
 	}
+	s.taken = ds
 	s.busy = len(ds) > 0
 	if m.paused && len(ds) > 0 {
 		t.Fatalf("delivered while paused")

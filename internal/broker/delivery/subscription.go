@@ -72,6 +72,9 @@ type Subscription struct {
 	picks   []pick
 	order   []int32 // places in picks, by lane and offset
 	batches []seglog.Batch
+	// chunks are what the deliveries of the last Take stand in. What a
+	// subscription that takes no more holds is the garbage collector's.
+	chunks []*seglog.Chunk
 }
 
 // SubStats is a snapshot of a subscription's figures.

@@ -11,7 +11,8 @@ import (
 )
 
 // Delivery is one message for one consumer. Body and Key are slices of bytes
-// that many share: they are not to be changed, and keep their batch alive.
+// that many share: they are not to be changed, and not to be looked at after
+// the next Take of the subscription, which gives their memory back.
 type Delivery struct {
 	ID       ID
 	TimeNs   int64  // when it was published, unix ns; strictly increasing in a partition
@@ -44,7 +45,7 @@ const (
 // Take appends to dst what the consumer may have now: as many messages as its
 // window is open, or its share of them when others wait too, until their
 // bodies exceed maxBytes (one always fits). It may read files, and then does
-// not block others.
+// not block others. What earlier calls returned is not good any more.
 //
 // When it returns nothing the consumer is rung as soon as there is something;
 // when it returns something it is not: call it again. An error (why the
@@ -52,6 +53,7 @@ const (
 func (s *Subscription) Take(dst []Delivery, maxBytes int) ([]Delivery, error) {
 	c := s.ch
 	had := len(dst)
+	s.letGo()
 	c.mu.Lock()
 	kept := s.claim
 	s.unclaim()
@@ -108,6 +110,24 @@ func (s *Subscription) gatherWork(dst []Delivery, room int, kept int64) ([]Deliv
 			return dst, err
 		}
 	}
+}
+
+// keep holds the chunk that deliveries of this Take stand in. All those of one
+// chunk come one after the other.
+func (s *Subscription) keep(c *seglog.Chunk) {
+	if n := len(s.chunks); c != nil && (n == 0 || s.chunks[n-1] != c) {
+		c.Hold()
+		s.chunks = append(s.chunks, c)
+	}
+}
+
+// letGo gives the chunks of the last Take back.
+func (s *Subscription) letGo() {
+	for _, c := range s.chunks {
+		c.Release()
+	}
+	clear(s.chunks)
+	s.chunks = s.chunks[:0]
 }
 
 // laneToLoad finds a lane whose cursor waits for the log.
@@ -304,7 +324,9 @@ func (s *Subscription) readPicks(dst []Delivery, room int) (n int, err error) {
 // that stand in it.
 func (s *Subscription) readBatch(dst []Delivery, p *pick) error {
 	l := p.lane
-	batches, err := l.log.AppendRead(s.batches[:0], p.offset, 1)
+	batches, chunk, err := l.log.ReadChunk(s.batches[:0], p.offset, 1)
+	s.keep(chunk)
+	chunk.Release()
 	defer func() { clear(batches) }() // their bytes belong to dst now
 	s.batches = batches[:0]
 	if _, corrupt := errors.AsType[*seglog.CorruptError](err); corrupt {

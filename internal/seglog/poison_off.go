@@ -1,0 +1,6 @@
+//go:build !race && !faults
+
+package seglog
+
+// poisonChunks: see the other build.
+const poisonChunks = false
