@@ -29,6 +29,9 @@ func (b *Broker) CreateChannel(ctx context.Context, topic, name string) error {
 	if !ValidChannel(name) {
 		return fault.New(fault.InvalidChannel, "channel name %q is not valid", name)
 	}
+	if t.mem == nil && !IsEphemeral(name) {
+		return t.createChannel(ctx, name)
+	}
 	_, err = t.ensureChannel(ctx, name)
 	return err
 }
@@ -146,6 +149,9 @@ func (t *Topic) closeChannel(m *meta.Channel, done func(error)) {
 			done(err)
 			return
 		}
+		t.mu.Lock()
+		delete(t.missed, m.ID)
+		t.mu.Unlock()
 		t.b.o.Meta.FinishDeleteChannel(t.id, m.ID, done)
 	})
 	for i := range t.parts {

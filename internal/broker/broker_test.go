@@ -79,6 +79,37 @@ func TestEveryChannelGetsEveryMessage(t *testing.T) {
 	}
 }
 
+// TestMessageCountOfChannelsWithoutConsumers: a channel counts from its making,
+// before and after its first consumer comes.
+func TestMessageCountOfChannelsWithoutConsumers(t *testing.T) {
+	r := newRig(t)
+	r.ok(r.CreateTopic(r.ctx(), "orders"))
+	r.publish("orders", "a")
+	r.ok(r.CreateChannel(r.ctx(), "orders", "one")) // is given a
+	r.publish("orders", "b")
+	r.ok(r.CreateChannel(r.ctx(), "orders", "two"))
+	r.publish("orders", "c", "d")
+	check := func(when string) {
+		t.Helper()
+		for i, want := range []int64{4, 2} {
+			c := r.stats("orders").Channels[i]
+			if c.MessageCount != want || c.Depth != want {
+				t.Errorf("%s: channel %s counts %d, depth %d; want %d", when, c.Name, c.MessageCount, c.Depth, want)
+			}
+		}
+	}
+	check("without consumers")
+	r.subscribe("orders", "one", 0)
+	r.subscribe("orders", "two", 0)
+	r.eventually("both are in use", func() bool { return r.stats("orders").Channels[1].Depth == 2 })
+	check("in use")
+	r.ok(r.CreateChannel(r.ctx(), "orders", "two")) // once more changes nothing
+	r.publish("orders", "e")
+	if c := r.stats("orders").Channels[1]; c.MessageCount != 3 {
+		t.Errorf("channel two counts %d after one more", c.MessageCount)
+	}
+}
+
 func TestPauseSurvivesRestart(t *testing.T) {
 	r := newRig(t)
 	r.ok(r.CreateTopic(r.ctx(), "orders"))

@@ -119,7 +119,12 @@ func (b *Broker) topicStats(m *meta.Topic, f Filter, states map[partition.Key]pa
 	}
 	for _, mc := range m.Channels {
 		if !mc.Deleting && (f.Channel == "" || f.Channel == mc.Name) {
-			s.Channels = append(s.Channels, durableStats(mc, inUse[mc.Name], views))
+			c := inUse[mc.Name]
+			cs := durableStats(mc, c, views)
+			if c == nil && t != nil {
+				cs.MessageCount = max(cs.MessageCount-t.missedBy(mc.ID), 0)
+			}
+			s.Channels = append(s.Channels, cs)
 		}
 		delete(inUse, mc.Name)
 	}

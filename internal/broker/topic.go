@@ -24,6 +24,9 @@ type Topic struct {
 	mu       sync.Mutex
 	gone     error // why the topic takes nothing any more
 	channels map[string]*channelInUse
+	// missed is how many messages the process had given to channels when it made
+	// one, by the id of that one, where it is more than none.
+	missed map[uint64]int64
 }
 
 // part is one partition of a topic.
@@ -33,7 +36,7 @@ type part struct {
 	opened  sync.Once
 }
 
-// channelInUse is a channel: with consumers, or made by this process.
+// channelInUse is a channel that has, or had, consumers in this process.
 type channelInUse struct {
 	name  string
 	id    uint64
@@ -156,6 +159,72 @@ func (t *Topic) ensureChannel(ctx context.Context, name string) (*channelInUse, 
 	}
 }
 
+// createChannel makes a durable channel without bringing it into use: that
+// comes with its first consumer, and until then it costs next to nothing.
+func (t *Topic) createChannel(ctx context.Context, name string) error {
+	if t.lookup(name) != nil {
+		return nil
+	}
+	m, err := t.metaChannel(ctx, name)
+	if err != nil {
+		return fmt.Errorf("create channel %s of topic %s: %w", name, t.name, err)
+	}
+	st, err := t.start(ctx, m)
+	if err == nil {
+		err = t.stillThere(ctx, m)
+	}
+	if err != nil {
+		return fmt.Errorf("create channel %s of topic %s: %w", name, t.name, err)
+	}
+	if st.missed > 0 {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		if t.missed == nil {
+			t.missed = make(map[uint64]int64)
+		}
+		t.missed[m.ID] += st.missed
+	}
+	return nil
+}
+
+// started is what a channel finds on the partitions of its topic. Both counts
+// run since the process started.
+type started struct {
+	fresh  bool  // a partition did not know the channel
+	given  int64 // messages that partitions which knew it had given to channels
+	missed int64 // the same for those that did not: none of them is the channel's
+}
+
+// start commits the channel's start on every partition.
+func (t *Topic) start(ctx context.Context, m *meta.Channel) (st started, err error) {
+	for i := range t.parts {
+		p := &t.parts[i]
+		t.open(p)
+		known, given, err := p.channelBefore(ctx, m.ID)
+		if err != nil {
+			return st, err
+		}
+		if known {
+			st.given += given
+		} else {
+			st.fresh = true
+			st.missed += given
+		}
+		if err := p.do(ctx, partition.CreateChannel{Key: p.key, Channel: m.ID}); err != nil {
+			return st, err
+		}
+	}
+	return st, nil
+}
+
+// missedBy is how many messages this process had given to channels before it
+// made this one; 0 for a channel that was there before the process.
+func (t *Topic) missedBy(channel uint64) int64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.missed[channel]
+}
+
 func (t *Topic) makeChannel(ctx context.Context, c *channelInUse) {
 	var err error
 	switch {
@@ -186,22 +255,13 @@ func (t *Topic) makeDurable(ctx context.Context, c *channelInUse) error {
 		return err
 	}
 	c.id = m.ID
-	fresh := false
-	for i := range t.parts {
-		p := &t.parts[i]
-		t.open(p)
-		known, before, err := p.channelBefore(ctx, c.id)
-		if err != nil {
-			return err
-		}
-		fresh = fresh || !known
-		c.before += before
-		if err := p.do(ctx, partition.CreateChannel{Key: p.key, Channel: c.id}); err != nil {
-			return err
-		}
+	st, err := t.start(ctx, m)
+	if err != nil {
+		return err
 	}
+	c.before = max(st.given-t.missedBy(m.ID), 0)
 	cfg := t.channelConfig(c.name)
-	cfg.Fresh = fresh
+	cfg.Fresh = st.fresh
 	c.ch = delivery.NewChannel(cfg)
 	c.ch.SetPaused(m.Paused)
 	for i := range t.parts {
@@ -214,19 +274,22 @@ func (t *Topic) makeDurable(ctx context.Context, c *channelInUse) error {
 		c.lanes = append(c.lanes, lane)
 		p.machine.Attach(p.key.Topic, p.key.Partition, c.id, lane)
 	}
-	return t.stillThere(ctx, c, m)
+	if err := t.stillThere(ctx, m); err != nil {
+		c.ch.Close(err)
+		return err
+	}
+	return nil
 }
 
 // stillThere undoes the making of a channel that was deleted meanwhile: its
 // start may have come to the shards behind its end.
-func (t *Topic) stillThere(ctx context.Context, c *channelInUse, m *meta.Channel) error {
+func (t *Topic) stillThere(ctx context.Context, m *meta.Channel) error {
 	if mt, ok := t.b.o.Meta.View().TopicID(t.id); ok {
 		if now, ok := mt.ChannelID(m.ID); ok && !now.Deleting {
 			return nil
 		}
 	}
 	gone := fault.New(fault.ChannelNotFound, "channel %s is deleted", m.Name)
-	c.ch.Close(gone)
 	for i := range t.parts {
 		p := &t.parts[i]
 		if err := p.do(ctx, partition.DropChannel{Key: p.key, Channel: m.ID}); err != nil && fault.CodeOf(err) != fault.TopicNotFound {
@@ -274,18 +337,17 @@ func (t *Topic) channelConfig(name string) delivery.Config {
 	}
 }
 
-// channelBefore asks whether the shard knows the channel, and how many
-// messages it was given since the process started.
+// channelBefore asks whether the shard knows the channel, and how many messages
+// the partition has given to channels since the process started.
 func (p *part) channelBefore(ctx context.Context, id uint64) (known bool, count int64, err error) {
 	err = p.query(ctx, func(v *partition.View) {
 		pv, ok := v.Partition(p.key)
 		if !ok {
 			return
 		}
+		count = given(&pv)
 		for _, c := range pv.Channels {
-			if c.ID == id {
-				known, count = true, given(&pv)
-			}
+			known = known || c.ID == id
 		}
 	})
 	return known, count, err
