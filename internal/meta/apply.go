@@ -11,6 +11,7 @@ type result struct {
 	topic   *Topic
 	channel *Channel
 	err     error
+	index   uint64 // of the entry; set at its end
 }
 
 // apply makes one command fact: a function of the view and the command alone.
@@ -18,11 +19,15 @@ func (c *change) apply(cmd *command, index uint64, now int64) result {
 	switch cmd.Kind {
 	case kindForm:
 		return c.form(cmd)
+	case kindFound:
+		return c.found(cmd)
 	case kindCreateTopic:
 		return c.createTopic(cmd, index, now)
 	case kindExpireBoot:
 		c.expireBoot(cmd.Boot)
 		return result{}
+	case kindReplaceNode, kindUpdateNode, kindDropBoot, kindRequest:
+		return c.applyLevel2(cmd, index, now)
 	}
 	t, ok := c.view.TopicID(cmd.Topic)
 	switch {
@@ -57,12 +62,26 @@ func (c *change) form(cmd *command) result {
 	}
 	c.touched = true
 	c.view.Cluster, c.view.Feature = cmd.Name, uint32(cmd.Feature)
-	c.view.Nodes = []Node{cmd.Node}
+	c.view.setNodes([]Node{cmd.Node}, nil)
 	c.view.Shards, c.shards = make([]Shard, cmd.Count), true
 	for i := range c.view.Shards {
 		c.view.Shards[i].ID = uint32(i) + 1
 	}
+	c.view.alone()
 	return result{}
+}
+
+// alone makes the only node the voter of every group, as a cluster of level 1
+// is and does not say.
+func (v *View) alone() {
+	if len(v.Nodes) != 1 {
+		return
+	}
+	voters := []uint64{v.Nodes[0].ID}
+	v.Meta.Voters = voters
+	for i := range v.Shards {
+		v.Shards[i].Voters = voters
+	}
 }
 
 func (c *change) createTopic(cmd *command, index uint64, now int64) result {
@@ -74,6 +93,9 @@ func (c *change) createTopic(cmd *command, index uint64, now int64) result {
 	}
 	if !c.view.Formed() {
 		return result{err: fault.New(fault.NotLeader, "create topic %s: the cluster is not formed", cmd.Name)}
+	}
+	if cmd.Boot != 0 && c.view.Feature >= 2 && !c.view.booted(cmd.Boot) {
+		return result{err: fault.New(fault.NotLeader, "create topic %s: the cluster does not know its home's process yet", cmd.Name)}
 	}
 	t := &Topic{
 		ID: c.id(), Name: cmd.Name, Seed: cmd.Seed, Created: index, CreatedNs: now, Boot: cmd.Boot,
@@ -154,7 +176,9 @@ func (v *View) applyEntry(index, term uint64, data []byte) (*View, []result, err
 		if err != nil {
 			return v, nil, err
 		}
-		results = append(results, c.apply(&cmd, index, now))
+		res := c.apply(&cmd, index, now)
+		res.index = index
+		results = append(results, res)
 	}
 	if len(r.b) > 0 {
 		return v, nil, fmt.Errorf("read commands: %d bytes too many: %w", len(r.b), ErrEntry)

@@ -12,13 +12,15 @@ type change struct {
 	names   [buckets]bool // copied already
 	ids     [buckets]bool
 	shards  bool
+	origins map[uint64]*origin // copied already, by boot id
 }
 
 // begin starts a change; the old view stays as it is.
 func begin(v *View) *change {
 	return &change{view: &View{
-		Cluster: v.Cluster, Feature: v.Feature, Index: v.Index, Nodes: v.Nodes, Shards: v.Shards,
-		lastID: v.lastID, lastNs: v.lastNs, count: v.count, names: v.names, ids: v.ids,
+		Cluster: v.Cluster, Feature: v.Feature, Index: v.Index,
+		Nodes: v.Nodes, Gone: v.Gone, Meta: v.Meta, Shards: v.Shards, byID: v.byID, byName: v.byName,
+		origins: v.origins, lastID: v.lastID, lastNs: v.lastNs, count: v.count, names: v.names, ids: v.ids,
 	}}
 }
 
@@ -69,13 +71,15 @@ func (c *change) assign(n int) []uint32 {
 
 // load counts partitions on a shard.
 func (c *change) load(id uint32, by int) {
+	c.cloneShards()
+	if i, ok := c.view.findShard(id); ok {
+		c.view.Shards[i].Partitions += by
+	}
+}
+
+func (c *change) cloneShards() {
 	if !c.shards {
 		c.view.Shards, c.shards = slices.Clone(c.view.Shards), true
-	}
-	for i := range c.view.Shards {
-		if c.view.Shards[i].ID == id {
-			c.view.Shards[i].Partitions += by
-		}
 	}
 }
 

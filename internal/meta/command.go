@@ -20,6 +20,12 @@ const (
 	kindRemoveChannel
 	kindPauseChannel
 	kindExpireBoot
+	// of feature level 2
+	kindFound
+	kindReplaceNode
+	kindUpdateNode
+	kindDropBoot
+	kindRequest
 )
 
 const (
@@ -42,10 +48,21 @@ type command struct {
 	Channel uint64 // id
 	Seed    uint64 // CreateTopic
 	Count   uint64 // CreateTopic: partitions; Form: data shards
-	Boot    uint64 // CreateTopic, ExpireBoot: process id; 0 none
+	Boot    uint64 // CreateTopic, ExpireBoot, DropBoot: process id; 0 none
 	On      bool   // PauseTopic, PauseChannel
-	Feature uint64 // Form
-	Node    Node   // Form: the first member
+	Feature uint64 // Form, Found
+	Node    Node   // Form: the first member; ReplaceNode, UpdateNode: as it is to be
+	// Was is what must still be true: the Raft id that ReplaceNode replaces, the
+	// boot id that UpdateNode follows.
+	Was      uint64
+	Founding *Founding        // Found
+	Request  *numberedCommand // Request
+}
+
+// numberedCommand is a command under the number of a request.
+type numberedCommand struct {
+	Origin, Number, Low uint64
+	Inner               command
 }
 
 // entryHead stands before the commands of an entry.
@@ -112,10 +129,36 @@ func (c *command) payload(p []byte) []byte {
 		p = binary.AppendUvarint(p, c.Topic)
 		p = binary.AppendUvarint(p, c.Channel)
 		p = appendBool(p, c.On)
-	case kindExpireBoot:
+	case kindExpireBoot, kindDropBoot:
 		p = binary.AppendUvarint(p, c.Boot)
+	case kindFound:
+		p = c.Founding.append(binary.AppendUvarint(p, c.Feature))
+	case kindReplaceNode, kindUpdateNode:
+		p = c.Node.append(binary.AppendUvarint(p, c.Was))
+	case kindRequest:
+		p = appendUints(p, c.Request.Origin, c.Request.Number, c.Request.Low)
+		p = c.Request.Inner.append(p)
 	}
 	return p
+}
+
+func (f *Founding) append(p []byte) []byte {
+	p = binary.AppendUvarint(appendString(p, f.Cluster), uint64(len(f.Nodes)))
+	for i := range f.Nodes {
+		p = f.Nodes[i].append(p)
+	}
+	p = binary.AppendUvarint(p, uint64(len(f.Voters)))
+	for _, ids := range f.Voters {
+		p = appendList(p, ids)
+	}
+	return p
+}
+
+func (n *Node) append(p []byte) []byte {
+	p = appendString(binary.AppendUvarint(p, n.ID), n.Name)
+	p = appendString(appendString(p, n.Addr), n.TCP)
+	p = appendString(appendString(p, n.HTTP), n.Broadcast)
+	return binary.AppendUvarint(p, n.Boot)
 }
 
 // command reads the next one.
@@ -130,7 +173,11 @@ func (r *reader) command() (command, error) {
 	if version != commandVersion {
 		return c, fmt.Errorf("read command %d: version %d is not known to this program", c.Kind, version)
 	}
-	if !p.payload(&c) {
+	if c.Kind == kindRequest {
+		if err := p.request(&c); err != nil {
+			return c, err
+		}
+	} else if !p.payload(&c) {
 		return c, fmt.Errorf("read command %d: this kind is not known to this program", c.Kind)
 	}
 	if p.bad || len(p.b) > 0 {
@@ -145,7 +192,7 @@ func (r *reader) payload(c *command) bool {
 	case kindForm:
 		c.Name, c.Feature, c.Count = r.string(), r.uint(), r.uint()
 		c.Node = Node{ID: r.uint(), Name: r.string()}
-		r.bad = r.bad || c.Count == 0 || c.Count > maxShards
+		r.bad = r.bad || c.Count == 0 || c.Count > maxShards || c.Feature != 1
 	case kindCreateTopic:
 		c.Name, c.Seed, c.Count, c.Boot = r.string(), r.uint(), r.uint(), r.uint()
 		r.bad = r.bad || c.Count == 0 || c.Count > maxPartitions
@@ -159,12 +206,73 @@ func (r *reader) payload(c *command) bool {
 		c.Topic, c.Channel = r.uint(), r.uint()
 	case kindPauseChannel:
 		c.Topic, c.Channel, c.On = r.uint(), r.uint(), r.bool()
-	case kindExpireBoot:
+	case kindExpireBoot, kindDropBoot:
 		c.Boot = r.uint()
+	case kindFound:
+		c.Feature, c.Founding = r.uint(), r.founding()
+		r.bad = r.bad || c.Feature < 2 || c.Feature > 1<<16 || c.Founding.Check() != nil
+	case kindReplaceNode, kindUpdateNode:
+		c.Was, c.Node = r.uint(), r.node()
 	default:
 		return false
 	}
 	return true
+}
+
+// request fills c with a command under a number; an error for a kind or
+// version that is not known.
+func (r *reader) request(c *command) (err error) {
+	req := &numberedCommand{Origin: r.uint(), Number: r.uint(), Low: r.uint()}
+	if r.bad {
+		return fmt.Errorf("read request: %w", ErrEntry)
+	}
+	switch r.peek() {
+	case kindForm, kindFound, kindExpireBoot, kindRequest: // only for the leader itself, or nonsense
+		return fmt.Errorf("read request: %w", ErrEntry)
+	}
+	req.Inner, err = r.command()
+	c.Request = req
+	return err
+}
+
+// peek is the kind of the command that comes next.
+func (r *reader) peek() kind {
+	k, _ := binary.Uvarint(r.b)
+	return kind(k)
+}
+
+func (r *reader) founding() *Founding {
+	f := &Founding{Cluster: r.string()}
+	for range r.count() {
+		f.Nodes = append(f.Nodes, r.node())
+	}
+	for range r.count() {
+		f.Voters = append(f.Voters, r.list())
+	}
+	return f
+}
+
+func (r *reader) node() Node {
+	n := Node{
+		ID: r.uint(), Name: r.string(), Addr: r.string(), TCP: r.string(), HTTP: r.string(),
+		Broadcast: r.string(), Boot: r.uint(),
+	}
+	r.bad = r.bad || len(n.Name) > MaxName ||
+		max(len(n.Addr), len(n.TCP), len(n.HTTP), len(n.Broadcast)) > MaxAddress
+	return n
+}
+
+func appendList(b []byte, ids []uint64) []byte {
+	return appendUints(binary.AppendUvarint(b, uint64(len(ids))), ids...)
+}
+
+// list reads ids; nil for none.
+func (r *reader) list() []uint64 {
+	var ids []uint64
+	for range r.count() {
+		ids = append(ids, r.uint())
+	}
+	return ids
 }
 
 func appendString(b []byte, s string) []byte {

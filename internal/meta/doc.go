@@ -20,6 +20,31 @@
 // one. A deletion is a mark, until the shards have closed what it names; the
 // Finish command then takes it away.
 //
+// # Nodes
+//
+// A cluster of several begins with a Founding, which its members have agreed
+// upon before there is metadata (package cluster); the first leader proposes
+// it. From then on metadata says which incarnation, a name on one disk, is a
+// member, how it is reached, which process it runs as, and who is to be in
+// each group. The members of a group as they are stand in the group's log: its
+// leader brings the two together.
+//
+// # Asking on any node
+//
+// A node that does not lead forwards what it is asked, as a numbered request
+// (request.go), and answers once it has itself applied the entry that answered.
+// The state remembers which numbers of a process are done: a request whose
+// outcome is unknown goes to the next leader under its number and happens once.
+// That matters also where a command is a no-op when it is true already: a
+// creation that is repeated late must not bring a deleted topic back, nor a
+// pause undo the resume after it.
+//
+// # Levels
+//
+// View.Feature is what all members know. Level 1 had one node; everything here
+// about several is level 2, which a new cluster has from birth. Logs and
+// checkpoints of level 1 are read, and a cluster of level 1 stays one.
+//
 // # Entry
 //
 // Integers are uvarints, strings are a length and bytes.

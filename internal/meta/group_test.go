@@ -59,7 +59,7 @@ func openGroup(t *testing.T, fs *vfs.Mem, async bool) (m *Machine, settle func()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if m, err = New(Options{Node: Node{ID: 1, Name: "one"}}); err != nil {
+	if m, err = New(Options{Node: Node{ID: 1, Name: "one", Boot: 5}}); err != nil {
 		t.Fatal(err)
 	}
 	g, err = shard.Open(shard.Options{

@@ -15,31 +15,45 @@ import (
 )
 
 // FeatureLevel is the highest level of commands that this program knows.
-const FeatureLevel = 1
+const FeatureLevel = 2
 
 // GroupID is the shard of the metadata group; data shards count from 1.
 const GroupID = 0
 
 // Options of a machine. Zero values mean the default beside the field.
 type Options struct {
-	Node Node // this one; it becomes the first member of a new cluster
+	// Node is this one, as other nodes and clients reach it. Its Boot is drawn
+	// at random when it is 0.
+	Node Node
 	// Wake tells the group that something waits. It is not called before the
 	// first request.
 	Wake       func()
-	Shards     int       // data shards of a new cluster; 8
+	Shards     int       // data shards of a new cluster of this node alone; 8
+	Founding   *Founding // how a new cluster of several begins; nil: of this node alone
 	Partitions int       // of a new topic; 1
-	Waiting    int       // bound of requests that wait for an entry; 65,536
+	Waiting    int       // bound of requests that wait for an answer; 65,536
 	Random     io.Reader // of ids and seeds; crypto/rand
+
+	// Forward carries an encoded request to the node that leads metadata, to
+	// its Submit, and brings the answer back; as the request is numbered it may
+	// be sent again while the outcome is unknown. It must not block, nor call
+	// done before it returns; it calls done exactly once, with an error when it
+	// gives up. Nil: only this node can lead, and requests wait until it does.
+	Forward func(request []byte, done func(answer []byte, err error))
 }
 
 // Machine is the metadata of the cluster, replicated by its group.
 type Machine struct {
 	o    Options
-	boot uint64 // this process, as ephemeral topics name it
 	view atomic.Pointer[View]
 
 	mu      sync.Mutex
-	waiting []request
+	leads   bool
+	closed  error
+	waiting []request // for the next entry
+	out     outbox    // of requests that have a number
+
+	returned atomic.Int64 // answers of other nodes that Tick has to give out
 
 	watching sync.Mutex // held while watchers are called
 	watchers []func(old, new *View)
@@ -73,16 +87,24 @@ func New(o Options) (*Machine, error) {
 	if o.Random == nil {
 		o.Random = rand.Reader
 	}
-	m := &Machine{o: o}
-	for m.boot == 0 {
+	if o.Founding != nil {
+		if err := o.Founding.Check(); err != nil {
+			return nil, err
+		}
+	}
+	m := &Machine{o: o, out: newOutbox()}
+	for m.o.Node.Boot == 0 {
 		var err error
-		if m.boot, err = m.random(); err != nil {
+		if m.o.Node.Boot, err = m.random(); err != nil {
 			return nil, err
 		}
 	}
 	m.view.Store(&View{})
 	return m, nil
 }
+
+// Node is this node as it announces itself, with the boot id of this process.
+func (m *Machine) Node() Node { return m.o.Node }
 
 func (m *Machine) random() (uint64, error) {
 	var b [8]byte
@@ -120,7 +142,7 @@ func (m *Machine) CreateTopic(name string, done func(*Topic, error)) {
 	}
 	c := command{Kind: kindCreateTopic, Name: name, Seed: seed, Count: uint64(m.o.Partitions)}
 	if strings.HasSuffix(name, EphemeralSuffix) {
-		c.Boot = m.boot
+		c.Boot = m.o.Node.Boot
 	}
 	m.ask(c, func(r result) {
 		if done != nil {
@@ -178,21 +200,6 @@ func (m *Machine) askError(c command, done func(error)) {
 	})
 }
 
-// ask queues a command, or refuses it when too many wait.
-func (m *Machine) ask(c command, done func(result)) {
-	m.mu.Lock()
-	full := len(m.waiting) >= m.o.Waiting
-	if !full {
-		m.waiting = append(m.waiting, request{c, done})
-	}
-	m.mu.Unlock()
-	if full {
-		done(result{err: fault.New(fault.Overloaded, "change metadata: %d changes wait", m.o.Waiting)})
-		return
-	}
-	m.o.Wake()
-}
-
 // Drain makes one entry of all that waits.
 func (m *Machine) Drain(term uint64, now int64, maxBytes int) ([]byte, any) {
 	m.mu.Lock()
@@ -224,14 +231,8 @@ func (m *Machine) Apply(e shard.Entry, t any) error {
 	if err != nil {
 		return fmt.Errorf("apply metadata: %w", err)
 	}
-	if next != old {
-		m.watching.Lock()
-		m.view.Store(next)
-		for _, fn := range m.watchers {
-			fn(old, next)
-		}
-		m.watching.Unlock()
-	}
+	m.publish(old, next)
+	m.reached(e.Index)
 	if t == nil {
 		return nil
 	}
@@ -247,6 +248,19 @@ func (m *Machine) Apply(e shard.Entry, t any) error {
 	return nil
 }
 
+// publish makes next the view and tells the watchers.
+func (m *Machine) publish(old, next *View) {
+	if next == old {
+		return
+	}
+	m.watching.Lock()
+	defer m.watching.Unlock()
+	m.view.Store(next)
+	for _, fn := range m.watchers {
+		fn(old, next)
+	}
+}
+
 // Drop tells those who asked that the outcome is unknown.
 func (m *Machine) Drop(t any, err error) {
 	if t == nil {
@@ -259,36 +273,50 @@ func (m *Machine) Drop(t any, err error) {
 	}
 }
 
-// Lead forms the cluster if it is new, and removes the ephemeral topics that
-// earlier processes left, before anything else that waits.
+// Lead begins the cluster if it is new, or says that this node runs as a new
+// process, before anything else that waits.
 func (m *Machine) Lead(uint64) {
 	var first []request
-	if v := m.View(); !v.Formed() {
-		first = append(first, request{command: m.form()})
-	} else if len(v.orphans(m.boot)) > 0 {
-		first = append(first, request{command: command{Kind: kindExpireBoot, Boot: m.boot}})
+	if c, ok := m.opening(); ok {
+		first = append(first, request{command: c})
 	}
 	m.mu.Lock()
+	m.leads = true
 	m.waiting = append(first, m.waiting...)
 	m.mu.Unlock()
 }
 
-func (m *Machine) form() command {
+// opening is the first command of a leadership, if there is one.
+func (m *Machine) opening() (command, bool) {
+	v := m.View()
+	switch {
+	case !v.Formed():
+		return command{Kind: kindFound, Feature: FeatureLevel, Founding: m.founding()}, true
+	case v.Feature < 2:
+		boot := m.o.Node.Boot
+		return command{Kind: kindExpireBoot, Boot: boot}, len(v.orphans(boot)) > 0
+	}
+	return v.update(m.o.Node)
+}
+
+// founding is how a new cluster begins.
+func (m *Machine) founding() *Founding {
+	if m.o.Founding != nil {
+		return m.o.Founding
+	}
 	var id [16]byte
 	if _, err := io.ReadFull(m.o.Random, id[:]); err != nil {
 		panic(fmt.Sprintf("meta: no random bytes: %v", err)) // crypto/rand does not fail
 	}
-	return command{
-		Kind: kindForm, Name: hex.EncodeToString(id[:]), Feature: FeatureLevel,
-		Count: uint64(m.o.Shards), Node: m.o.Node,
-	}
+	nodes := []Node{m.o.Node}
+	return &Founding{Cluster: hex.EncodeToString(id[:]), Nodes: nodes, Voters: Layout(nodes, m.o.Shards, 1)}
 }
 
-// Follow refuses what waits: another node leads.
+// Follow takes back what waits: another node leads.
 func (m *Machine) Follow() {
 	m.mu.Lock()
 	waiting := m.waiting
-	m.waiting = nil
+	m.waiting, m.leads = nil, false
 	m.mu.Unlock()
 	for _, r := range waiting {
 		if r.done != nil {
@@ -297,14 +325,18 @@ func (m *Machine) Follow() {
 	}
 }
 
-// Tick has nothing to do: metadata knows no time.
-func (m *Machine) Tick(int64) int64 { return shard.Never }
+// Tick gives out the answers that came from other nodes: metadata itself knows
+// no time.
+func (m *Machine) Tick(int64) int64 {
+	m.giveOut()
+	return shard.Never
+}
 
 // Checkpoint is the view: it is immutable.
 func (m *Machine) Checkpoint(uint64) shard.Checkpoint { return checkpoint{m.View()} }
 
 // Restore sets the state of a checkpoint.
-func (m *Machine) Restore(_ uint64, state []byte) error {
+func (m *Machine) Restore(index uint64, state []byte) error {
 	v := &View{}
 	if state != nil {
 		var err error
@@ -312,7 +344,8 @@ func (m *Machine) Restore(_ uint64, state []byte) error {
 			return fmt.Errorf("restore metadata: %w", err)
 		}
 	}
-	m.view.Store(v)
+	m.publish(m.View(), v)
+	m.reached(index)
 	return nil
 }
 

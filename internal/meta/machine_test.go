@@ -362,8 +362,12 @@ func TestUnknownCommandStopsTheReplica(t *testing.T) {
 type flat struct {
 	Cluster string
 	Index   uint64
+	Feature uint32
 	Nodes   []Node
+	Gone    []Node
+	Meta    Shard
 	Shards  []Shard
+	Origins []*origin
 	LastID  uint64
 	LastNs  int64
 	Topics  []*Topic
@@ -379,14 +383,30 @@ func flatten(t testing.TB, v *View) flat {
 	if n := len(v.Topics()); n != v.Len() {
 		t.Errorf("%d topics are counted as %d", n, v.Len())
 	}
-	return flat{v.Cluster, v.Index, v.Nodes, v.Shards, v.lastID, v.lastNs, v.Topics()}
+	for _, n := range v.Nodes {
+		if byName, ok := v.NodeNamed(n.Name); !ok || byName != n {
+			t.Errorf("node %s is found by name as %+v", n.Name, byName)
+		}
+	}
+	for _, n := range slices.Concat(v.Nodes, v.Gone) {
+		if byID, ok := v.Node(n.ID); !ok || byID != n {
+			t.Errorf("node %x is found by id as %+v", n.ID, byID)
+		}
+	}
+	return flat{
+		v.Cluster, v.Index, v.Feature, v.Nodes, v.Gone, v.Meta, v.Shards, v.origins, v.lastID, v.lastNs, v.Topics(),
+	}
 }
 
 // Whatever is asked, the state survives a checkpoint, a replay of the same
 // entries makes the same state, and older views do not change.
 func TestRapidState(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
-		l := newLoop(t, Options{Partitions: rapid.IntRange(1, 3).Draw(rt, "partitions")})
+		nodes := []Node{{ID: 1, Name: "a", Boot: 11}, {ID: 2, Name: "b"}, {ID: 3, Name: "c"}}
+		l := newLoop(t, Options{
+			Partitions: rapid.IntRange(1, 3).Draw(rt, "partitions"), Node: nodes[0],
+			Founding: &Founding{Cluster: "c1", Nodes: nodes, Voters: Layout(nodes, 4, 2)},
+		})
 		early := l.m.View()
 		earlyState := early.encode()
 		name := rapid.SampledFrom([]string{"a", "b", "c", "d#ephemeral", "e"})
@@ -401,6 +421,21 @@ func TestRapidState(t *testing.T) {
 			"pause topic":    func(rt *rapid.T) { l.m.PauseTopic(id.Draw(rt, "id"), rapid.Bool().Draw(rt, "on"), nil) },
 			"pause channel": func(rt *rapid.T) {
 				l.m.PauseChannel(id.Draw(rt, "id"), id.Draw(rt, "ch"), rapid.Bool().Draw(rt, "on"), nil)
+			},
+			"replace node": func(rt *rapid.T) {
+				n := Node{ID: id.Draw(rt, "id"), Name: name.Draw(rt, "name"), Boot: id.Draw(rt, "boot")}
+				l.m.ReplaceNode(id.Draw(rt, "was"), n, nil)
+			},
+			"update node": func(rt *rapid.T) {
+				l.m.UpdateNode(Node{ID: id.Draw(rt, "id"), TCP: name.Draw(rt, "address"), Boot: id.Draw(rt, "boot")}, nil)
+			},
+			"drop boot": func(rt *rapid.T) { l.m.DropBoot(id.Draw(rt, "boot"), nil) },
+			"request": func(rt *rapid.T) {
+				c := command{Kind: kindRequest, Request: &numberedCommand{
+					Origin: id.Draw(rt, "boot"), Number: id.Draw(rt, "number"), Low: id.Draw(rt, "low"),
+					Inner: command{Kind: kindCreateTopic, Name: name.Draw(rt, "name"), Count: 1},
+				}}
+				l.m.Submit(appendRequest(nil, &c), func([]byte) {})
 			},
 			"entry": func(*rapid.T) { l.run() },
 			"": func(rt *rapid.T) {
@@ -439,6 +474,10 @@ func FuzzApplyEntry(f *testing.F) {
 	l.m.CreateChannel(1, "archive", nil)
 	l.m.PauseChannel(1, 2, true, nil)
 	l.m.DeleteTopic(1, nil)
+	l.m.DropBoot(3, nil)
+	l.m.ReplaceNode(0, Node{ID: 8, Addr: "b:1"}, nil)
+	l.m.UpdateNode(Node{TCP: "a:1"}, nil)
+	l.m.Submit(encoded(4, 1, 1, command{Kind: kindDropBoot, Boot: 4}), func([]byte) {})
 	l.run()
 	for _, e := range l.entries {
 		f.Add(e.Data)

@@ -10,16 +10,28 @@ import (
 
 // The state in a checkpoint, integers as uvarints, strings as length and bytes:
 //
-//	format 1, cluster, feature, index, last id, last time
-//	count of nodes:    id, name
-//	count of shards:   id
+//	format, cluster, feature, index, last id, last time
+//	format 1:
+//	  count of nodes:  id, name
+//	  count of shards: id
+//	format 2:
+//	  count of nodes:  id, name, addr, tcp, http, broadcast, boot
+//	  count of gone:   the same
+//	  voters, learners of metadata, each a count of ids
+//	  count of shards: id, voters, learners
+//	  count of origins, by boot: boot, last, low
+//	                   count of done, by number: number, topic, channel
 //	count of topics, by id: id, name, seed, created, created time, boot,
 //	                   flags, count of partitions: shard
 //	                   count of channels: id, name, created time, flags
 //
 // flags: 1 paused, 2 deleting. How many partitions a shard carries is counted
-// anew.
-const stateFormat = 1
+// anew. A cluster writes the format of its feature level, so that one of level
+// 1 can still go back to a program that knows no more.
+const (
+	stateFormat1 = 1
+	stateFormat2 = 2
+)
 
 // ErrState says that the state in a checkpoint cannot be read.
 var ErrState = errors.New("malformed metadata state")
@@ -40,11 +52,34 @@ func flags(paused, deleting bool) uint64 {
 	return f
 }
 
+func (v *View) format() uint64 {
+	if v.Feature < 2 {
+		return stateFormat1
+	}
+	return stateFormat2
+}
+
 // encode returns the state; equal views give equal bytes.
 func (v *View) encode() []byte {
-	b := binary.AppendUvarint(make([]byte, 0, 256+128*v.count), stateFormat)
+	b := binary.AppendUvarint(make([]byte, 0, 256+128*v.count), v.format())
 	b = appendString(b, v.Cluster)
-	b = appendUints(b, uint64(v.Feature), v.Index, v.lastID, uint64(v.lastNs), uint64(len(v.Nodes)))
+	b = appendUints(b, uint64(v.Feature), v.Index, v.lastID, uint64(v.lastNs))
+	if v.format() == stateFormat1 {
+		b = v.encodeNodes1(b)
+	} else {
+		b = v.encodeNodes2(b)
+	}
+	topics := slices.Clone(v.Topics())
+	slices.SortFunc(topics, func(a, b *Topic) int { return cmp.Compare(a.ID, b.ID) })
+	b = binary.AppendUvarint(b, uint64(len(topics)))
+	for _, t := range topics {
+		b = t.encode(b)
+	}
+	return b
+}
+
+func (v *View) encodeNodes1(b []byte) []byte {
+	b = binary.AppendUvarint(b, uint64(len(v.Nodes)))
 	for _, n := range v.Nodes {
 		b = appendString(binary.AppendUvarint(b, n.ID), n.Name)
 	}
@@ -52,11 +87,27 @@ func (v *View) encode() []byte {
 	for _, s := range v.Shards {
 		b = binary.AppendUvarint(b, uint64(s.ID))
 	}
-	topics := slices.Clone(v.Topics())
-	slices.SortFunc(topics, func(a, b *Topic) int { return cmp.Compare(a.ID, b.ID) })
-	b = binary.AppendUvarint(b, uint64(len(topics)))
-	for _, t := range topics {
-		b = t.encode(b)
+	return b
+}
+
+func (v *View) encodeNodes2(b []byte) []byte {
+	for _, list := range [][]Node{v.Nodes, v.Gone} {
+		b = binary.AppendUvarint(b, uint64(len(list)))
+		for i := range list {
+			b = list[i].append(b)
+		}
+	}
+	b = appendList(appendList(b, v.Meta.Voters), v.Meta.Learners)
+	b = binary.AppendUvarint(b, uint64(len(v.Shards)))
+	for _, s := range v.Shards {
+		b = appendList(appendList(binary.AppendUvarint(b, uint64(s.ID)), s.Voters), s.Learners)
+	}
+	b = binary.AppendUvarint(b, uint64(len(v.origins)))
+	for _, o := range v.origins {
+		b = appendUints(b, o.Boot, o.Last, o.Low, uint64(len(o.Done)))
+		for _, d := range o.Done {
+			b = appendUints(b, d.Number, d.Topic, d.Channel)
+		}
 	}
 	return b
 }
@@ -86,18 +137,21 @@ func appendUints(b []byte, list ...uint64) []byte {
 // decodeView reads what encode wrote.
 func decodeView(b []byte) (*View, error) {
 	r := reader{b: b}
-	if format := r.uint(); format != stateFormat {
+	format := r.uint()
+	if format != stateFormat1 && format != stateFormat2 {
 		return nil, fmt.Errorf("read format %d: %w", format, ErrState)
 	}
 	c := begin(&View{})
 	v := c.view
 	v.Cluster, v.Feature = r.string(), uint32(r.uint())
 	v.Index, v.lastID, v.lastNs = r.uint(), r.uint(), int64(r.uint())
-	for range r.count() {
-		v.Nodes = append(v.Nodes, Node{ID: r.uint(), Name: r.string()})
+	if format == stateFormat1 {
+		r.nodes1(v)
+	} else {
+		r.nodes2(v)
 	}
-	for range r.count() {
-		v.Shards = append(v.Shards, Shard{ID: uint32(r.uint())})
+	if r.bad || format != v.format() || !v.ordered() {
+		return nil, fmt.Errorf("read nodes and shards: %w", ErrState)
 	}
 	c.shards = true
 	last := uint64(0)
@@ -116,6 +170,65 @@ func decodeView(b []byte) (*View, error) {
 		return nil, fmt.Errorf("read fields: %w", ErrState)
 	}
 	return v, nil
+}
+
+func (r *reader) nodes1(v *View) {
+	var nodes []Node
+	for range r.count() {
+		nodes = append(nodes, Node{ID: r.uint(), Name: r.string()})
+	}
+	v.setNodes(nodes, nil)
+	for range r.count() {
+		v.Shards = append(v.Shards, Shard{ID: uint32(r.uint())})
+	}
+	v.alone()
+}
+
+func (r *reader) nodes2(v *View) {
+	lists := make([][]Node, 2)
+	for i := range lists {
+		for range r.count() {
+			n := r.node()
+			n.State = NodeState(i)
+			lists[i] = append(lists[i], n)
+		}
+	}
+	v.setNodes(lists[0], lists[1])
+	v.Meta = Shard{ID: GroupID, Voters: r.list(), Learners: r.list()}
+	for range r.count() {
+		v.Shards = append(v.Shards, Shard{ID: uint32(r.uint()), Voters: r.list(), Learners: r.list()})
+	}
+	for range r.count() {
+		o := &origin{Boot: r.uint(), Last: r.uint(), Low: r.uint()}
+		for range r.count() {
+			o.Done = append(o.Done, done{r.uint(), r.uint(), r.uint()})
+		}
+		v.origins = append(v.origins, o)
+		if r.bad {
+			return
+		}
+	}
+}
+
+// ordered reports whether the tables stand in the order that look-ups need.
+func (v *View) ordered() bool {
+	rising := func(n int, less func(i int) bool) bool {
+		for i := 1; i < n; i++ {
+			if !less(i) {
+				return false
+			}
+		}
+		return true
+	}
+	for _, o := range v.origins {
+		if !rising(len(o.Done), func(i int) bool { return o.Done[i-1].Number < o.Done[i].Number }) {
+			return false
+		}
+	}
+	return len(v.byID) == len(v.Nodes)+len(v.Gone) &&
+		rising(len(v.Nodes), func(i int) bool { return v.Nodes[i-1].Name < v.Nodes[i].Name }) &&
+		rising(len(v.Shards), func(i int) bool { return v.Shards[i-1].ID < v.Shards[i].ID }) &&
+		rising(len(v.origins), func(i int) bool { return v.origins[i-1].Boot < v.origins[i].Boot })
 }
 
 func (r *reader) topic() *Topic {

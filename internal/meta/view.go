@@ -92,18 +92,6 @@ func (t *Topic) without(c *Channel) *Topic {
 	return &next
 }
 
-// Node is a member of the cluster; immutable.
-type Node struct {
-	ID   uint64 // Raft id
-	Name string
-}
-
-// Shard is a data shard and how many partitions it carries.
-type Shard struct {
-	ID         uint32
-	Partitions int
-}
-
 // buckets is how many parts each table has. At 10,000 topics a bucket holds
 // forty; the arrays of pointers that every change copies are 2 KiB each.
 const buckets = 256
@@ -114,11 +102,18 @@ type idBucket struct{ topics map[uint64]*Topic }
 
 // View is the metadata at one moment; immutable, for any goroutine.
 type View struct {
-	Cluster string // id of the cluster, 32 hex characters; empty: not formed yet
-	Feature uint32 // commands up to this level may be proposed
-	Index   uint64 // entry of the last change
-	Nodes   []Node
+	Cluster string  // id of the cluster, 32 hex characters; empty: not formed yet
+	Feature uint32  // commands up to this level may be proposed
+	Index   uint64  // entry of the last change
+	Nodes   []Node  // members, by name
+	Gone    []Node  // incarnations that were replaced, oldest first; the last 64
+	Meta    Shard   // the metadata group itself
 	Shards  []Shard // data shards, by id
+
+	byID   map[uint64]*Node // members, and those in Gone
+	byName map[string]*Node // members
+
+	origins []*origin // requests that were answered, by boot id
 
 	lastID uint64 // highest topic or channel id given out
 	lastNs int64  // leader's time of the last entry
@@ -175,15 +170,21 @@ func (v *View) Topics() []*Topic {
 }
 
 // orphans lists the ephemeral topics of all processes but the one named, in no
-// order. It leaves the list of Topics alone: a view in the making has none.
+// order.
 func (v *View) orphans(boot uint64) []*Topic {
+	return v.ephemeral(func(b uint64) bool { return b != boot })
+}
+
+// ephemeral lists the ephemeral topics of some processes, in no order. It
+// leaves the list of Topics alone: a view in the making has none.
+func (v *View) ephemeral(of func(boot uint64) bool) []*Topic {
 	var list []*Topic
 	for _, b := range v.ids {
 		if b == nil {
 			continue
 		}
 		for _, t := range b.topics {
-			if t.Boot != 0 && t.Boot != boot {
+			if t.Boot != 0 && of(t.Boot) {
 				list = append(list, t)
 			}
 		}
