@@ -21,7 +21,7 @@ var layers = [][]string{
 	{"internal/wal", "internal/seglog"},
 	{"internal/shard"},
 	{"internal/meta", "internal/broker/offsets", "internal/broker/parked"},
-	{"internal/broker/partition"},
+	{"internal/broker/partition", "internal/cluster"},
 	{"internal/broker/delivery"},
 	{"internal/broker"},
 	{"internal/telemetry"},

@@ -1,0 +1,371 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/tidings-io/tidings/internal/fault"
+	"github.com/tidings-io/tidings/internal/meta"
+)
+
+// ErrReplaced says that the cluster has given this node's name to another disk:
+// the node must stop, and may come back with an empty folder.
+var ErrReplaced = errors.New("this node was replaced by another of its name")
+
+// Engine is the groups of this node, as the agent sees and moves them. Its
+// methods must not block: they begin what Groups later shows.
+type Engine interface {
+	// Groups is the state of every group, by shard.
+	Groups() []Group
+	// Change begins a change of a group's members. An error is logged, and the
+	// change planned anew.
+	Change(Change) error
+	// Transfer begins to hand over a group's leadership.
+	Transfer(Transfer) error
+	// Sync is the slowest sync of the WAL in the last seconds.
+	Sync() time.Duration
+}
+
+// AgentOptions of an Agent. Zero values mean the default beside the field.
+type AgentOptions struct {
+	Identity Identity // of a formed node
+	Seeds    []Peer   // for the answers to Hello
+	Meta     *meta.Machine
+	Engine   Engine
+	Network  Network
+	Interval time.Duration // between renewals and plans; LeaseInterval
+	Clock    func() int64  // ns, only rising; default the system's
+	Logger   *slog.Logger  // default: discards
+}
+
+// Agent is a member at work: it renews the node's lease, keeps the leases of
+// all while it leads metadata, moves members and leaders of the groups that it
+// leads, answers the other nodes, and forwards requests for metadata.
+type Agent struct {
+	o    AgentOptions
+	ctx  context.Context // of the requests that are forwarded
+	stop context.CancelFunc
+
+	mu       sync.Mutex
+	former   *Former // answers Hello and Form from the disk
+	table    *Leases // while this node leads metadata
+	term     uint64  // of that leadership
+	known    []Lease // as the last answer to a renewal had them
+	knownAt  int64
+	waits    []string
+	moved    int64 // time of the last transfer; far back at first
+	closed   bool
+	forwards sync.WaitGroup
+}
+
+// NewAgent returns an Agent that Run starts; Serve and Forward may be called at
+// once.
+func NewAgent(o AgentOptions) (*Agent, error) {
+	if o.Identity.Stage != Formed {
+		return nil, fmt.Errorf("make agent: node %s is %s", o.Identity.Name, o.Identity.Stage)
+	}
+	if o.Interval <= 0 {
+		o.Interval = LeaseInterval
+	}
+	if o.Clock == nil {
+		o.Clock = clock()
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	former, err := NewFormer(FormerOptions{Identity: o.Identity, Self: o.Meta.Node(), Seeds: o.Seeds})
+	if err != nil {
+		return nil, err
+	}
+	a := &Agent{o: o, former: former, moved: o.Clock() - int64(time.Hour)}
+	a.ctx, a.stop = context.WithCancel(context.Background())
+	return a, nil
+}
+
+// Run works until ctx ends, which is no error, or the node is replaced.
+func (a *Agent) Run(ctx context.Context) error {
+	defer a.close()
+	ticker := time.NewTicker(a.o.Interval)
+	defer ticker.Stop()
+	for {
+		if err := a.round(ctx); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+	}
+}
+
+// close ends the requests under way.
+func (a *Agent) close() {
+	a.mu.Lock()
+	a.closed = true
+	a.mu.Unlock()
+	a.stop()
+	a.forwards.Wait()
+}
+
+// round renews, watches the leases and moves what is due.
+func (a *Agent) round(ctx context.Context) error {
+	self, view := a.o.Meta.Node(), a.o.Meta.View()
+	if n, ok := view.Node(self.ID); ok && n.State == meta.NodeGone {
+		return fmt.Errorf("run node %s: %w", self.Name, ErrReplaced)
+	}
+	groups := a.o.Engine.Groups()
+	a.lead(groups)
+	a.renew(ctx, groups)
+	for _, boot := range a.lapsed() {
+		a.o.Logger.Warn("a node's lease has lapsed", "boot", fmt.Sprintf("%016x", boot))
+		a.o.Meta.DropBoot(boot, nil)
+	}
+	a.move(view, groups)
+	return nil
+}
+
+// lead begins a table of leases with each leadership of metadata, and drops it
+// with its end.
+func (a *Agent) lead(groups []Group) {
+	leads, term := false, uint64(0)
+	for _, g := range groups {
+		if g.Shard == meta.GroupID {
+			leads, term = g.Leads, g.Term
+		}
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	switch {
+	case !leads:
+		a.table = nil
+	case a.table == nil || a.term != term:
+		a.table, a.term = NewLeases(a.o.Clock()), term
+	}
+}
+
+func (a *Agent) lapsed() []uint64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.table == nil {
+		return nil
+	}
+	return a.table.Lapsed(a.o.Clock())
+}
+
+// renew renews this node's lease at the leader of metadata.
+func (a *Agent) renew(ctx context.Context, groups []Group) {
+	r := Renewal{Cluster: a.o.Identity.Cluster, Node: a.o.Meta.Node(), SyncNs: uint64(max(0, a.o.Engine.Sync()))}
+	for _, g := range groups {
+		r.Positions = append(r.Positions, Position{
+			Shard: g.Shard, Leads: g.Leads, Term: g.Term, Applied: g.Applied, Commit: g.Commit,
+		})
+	}
+	if a.take(r) {
+		return
+	}
+	to, ok := a.leader(groups)
+	if !ok {
+		return
+	}
+	limited, cancel := context.WithTimeout(ctx, a.o.Interval)
+	defer cancel()
+	body, err := a.o.Network.Call(limited, to, MethodLease, r.encode())
+	if err != nil {
+		a.o.Logger.Debug("the lease was not renewed", "leader", to.Name, "error", err)
+		return
+	}
+	answer, err := decodeRenewalAnswer(body)
+	if err != nil || len(answer.Leases) == 0 {
+		return
+	}
+	a.mu.Lock()
+	a.known, a.knownAt = answer.Leases, a.o.Clock()
+	a.mu.Unlock()
+}
+
+// take takes a renewal if this node leads metadata: false when it does not. A
+// member that has changed its process or addresses is announced.
+func (a *Agent) take(r Renewal) bool {
+	a.mu.Lock()
+	if a.table == nil {
+		a.mu.Unlock()
+		return false
+	}
+	fresh := a.table.Renew(a.o.Clock(), r)
+	a.mu.Unlock()
+	view := a.o.Meta.View()
+	if n, ok := view.Node(r.Node.ID); fresh && ok && n.State == meta.NodeMember && !view.Announced(r.Node) {
+		a.o.Meta.UpdateNode(r.Node, nil)
+	}
+	return true
+}
+
+// leader is the node that leads metadata, as far as this one knows.
+func (a *Agent) leader(groups []Group) (Peer, bool) {
+	for _, g := range groups {
+		if g.Shard == meta.GroupID && g.Leader != 0 {
+			return a.peer(g.Leader)
+		}
+	}
+	return Peer{}, false
+}
+
+// peer is where a Raft id is reached: metadata says so, or the disk while there
+// is none.
+func (a *Agent) peer(id uint64) (Peer, bool) {
+	if n, ok := a.o.Meta.View().Node(id); ok {
+		return Peer{Name: n.Name, Addr: n.Addr}, true
+	}
+	for _, n := range a.o.Identity.Members {
+		if n.ID == id {
+			return Peer{Name: n.Name, Addr: n.Addr}, true
+		}
+	}
+	return Peer{}, false
+}
+
+// Leases is the table of leases as this node knows it: its own while it leads
+// metadata, else what the leader answered last.
+func (a *Agent) Leases() []Lease {
+	nodes := a.o.Meta.View().Nodes
+	ids := make([]uint64, len(nodes))
+	for i, n := range nodes {
+		ids[i] = n.ID
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	now := a.o.Clock()
+	if a.table != nil {
+		return a.table.List(now, ids)
+	}
+	list := slices.Clone(a.known)
+	for i, l := range list {
+		list[i] = l.aged(time.Duration(now - a.knownAt))
+	}
+	return list
+}
+
+// move begins the changes of members and the transfer that are due.
+func (a *Agent) move(view *meta.View, groups []Group) {
+	leases := a.Leases()
+	var waits []string
+	for _, g := range groups {
+		c, ok, wait := NextChange(view, leases, g)
+		if wait != "" {
+			waits = append(waits, wait)
+		}
+		if !ok {
+			continue
+		}
+		waits = append(waits, fmt.Sprintf("shard %d: %s %s", c.Shard, c.Kind, nodeName(view, c.Node)))
+		a.o.Logger.Info("changing the members of a shard", "shard", c.Shard, "change", c.Kind.String(), "node", nodeName(view, c.Node))
+		if err := a.o.Engine.Change(c); err != nil {
+			a.o.Logger.Warn("the members of a shard were not changed", "shard", c.Shard, "error", err)
+		}
+	}
+	now := a.o.Clock()
+	a.mu.Lock()
+	a.waits = waits
+	t, ok := NextTransfer(view, leases, groups, time.Duration(now-a.moved))
+	if ok {
+		a.moved = now
+	}
+	a.mu.Unlock()
+	if !ok {
+		return
+	}
+	a.o.Logger.Info("handing over a shard", "shard", t.Shard, "to", nodeName(view, t.To))
+	if err := a.o.Engine.Transfer(t); err != nil {
+		a.o.Logger.Warn("a shard was not handed over", "shard", t.Shard, "error", err)
+	}
+}
+
+// Status is the cluster as this node sees it.
+func (a *Agent) Status() Status {
+	a.mu.Lock()
+	waits := slices.Clone(a.waits)
+	a.mu.Unlock()
+	return Build(a.o.Meta.Node(), a.o.Meta.View(), a.Leases(), a.o.Engine.Groups(), waits)
+}
+
+// forwardFor is how long a request is tried: a publish waits no longer for a
+// leader either.
+const forwardFor = 5 * time.Second
+
+// Forward carries a request to the leader of metadata, as meta.Options.Forward
+// wants it: again and again while there is no leader or the outcome is unknown,
+// for five seconds.
+func (a *Agent) Forward(request []byte, done func(answer []byte, err error)) {
+	a.mu.Lock()
+	closed := a.closed
+	if !closed {
+		a.forwards.Add(1)
+	}
+	a.mu.Unlock()
+	go func() {
+		if closed {
+			done(nil, fault.New(fault.Exiting, "change metadata: the node shuts down"))
+			return
+		}
+		defer a.forwards.Done()
+		ctx, cancel := context.WithTimeout(a.ctx, forwardFor)
+		defer cancel()
+		done(a.forward(ctx, request))
+	}()
+}
+
+func (a *Agent) forward(ctx context.Context, request []byte) ([]byte, error) {
+	last := error(fault.New(fault.NotLeader, "change metadata: no leader is known"))
+	for pause := 10 * time.Millisecond; ; pause = min(2*pause, 200*time.Millisecond) {
+		answer, err := a.once(ctx, request)
+		if err == nil {
+			err = meta.Refused(answer)
+			if fault.CodeOf(err) != fault.NotLeader {
+				return answer, nil
+			}
+		}
+		if ctx.Err() == nil || !errors.Is(err, context.DeadlineExceeded) {
+			last = err
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			if a.ctx.Err() != nil {
+				return nil, fault.New(fault.Exiting, "change metadata: the node shuts down")
+			}
+			return nil, &fault.Error{Code: fault.NotLeader, Text: "change metadata", Cause: last}
+		}
+	}
+}
+
+// once asks the leader of metadata once, which may be this node.
+func (a *Agent) once(ctx context.Context, request []byte) ([]byte, error) {
+	to, ok := a.leader(a.o.Engine.Groups())
+	if !ok {
+		return nil, fault.New(fault.NotLeader, "change metadata: no leader is known")
+	}
+	limited, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	if to.Name == a.o.Identity.Name {
+		return a.submit(limited, request)
+	}
+	return a.o.Network.Call(limited, to, MethodMeta, request)
+}
+
+// submit has this node's metadata answer a request.
+func (a *Agent) submit(ctx context.Context, request []byte) ([]byte, error) {
+	got := make(chan []byte, 1)
+	a.o.Meta.Submit(request, func(answer []byte) { got <- answer })
+	select {
+	case answer := <-got:
+		return answer, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}

@@ -1,0 +1,57 @@
+package cluster
+
+import (
+	"slices"
+	"testing"
+	"time"
+)
+
+const second = int64(time.Second)
+
+func TestLeases(t *testing.T) {
+	l := NewLeases(100 * second)
+	renew := func(at int64, id, boot uint64, sync time.Duration) bool {
+		r := Renewal{SyncNs: uint64(sync)}
+		r.Node.ID, r.Node.Boot = id, boot
+		return l.Renew(at*second, r)
+	}
+	state := func(at int64, id uint64, want LeaseState) {
+		t.Helper()
+		if got := l.State(at*second, id); got != want {
+			t.Errorf("at %d s node %d is %s, want %s", at, id, got, want)
+		}
+	}
+	renew(100, 1, 11, 0)
+	state(101, 1, LeaseLive)
+	state(104, 2, LeaseUnknown)
+	state(105, 2, LeaseLapsed) // never came
+	state(105, 1, LeaseLapsed)
+	if got := l.Lapsed(105 * second); !slices.Equal(got, []uint64{11}) {
+		t.Errorf("lapsed %v", got)
+	}
+	if got := l.Lapsed(106 * second); len(got) != 0 {
+		t.Errorf("lapsed again: %v", got)
+	}
+	renew(107, 1, 11, 2*time.Second)
+	state(107, 1, LeaseLive)
+	renew(108, 1, 11, 0)
+	list := l.List(110*second, []uint64{2, 1})
+	if got := list[0]; got.RaftID != 1 || got.Age != 2*time.Second || got.Since != 3*time.Second || got.Calm != 3*time.Second || got.Boot != 11 {
+		t.Errorf("lease %+v", got)
+	}
+	if got := list[0].aged(3 * time.Second); got.State != LeaseLapsed || got.Since != 0 {
+		t.Errorf("an old list shows %+v", got)
+	}
+	if list[1].State != LeaseLapsed {
+		t.Errorf("lease %+v", list[1])
+	}
+	// a new process, and a late renewal of the one before
+	if !renew(111, 1, 12, 0) || renew(112, 1, 11, 0) || l.List(112*second, []uint64{1})[0].Boot != 12 {
+		t.Error("the process before came back")
+	}
+	if got := l.List(113*second, []uint64{1})[0].Since; got != 2*time.Second {
+		t.Errorf("the new process is live for %s", got)
+	}
+	l.Forget(1)
+	state(113, 1, LeaseLapsed)
+}
