@@ -120,6 +120,7 @@ func NewFormer(o FormerOptions) (*Former, error) {
 		o.Retry = 200 * time.Millisecond
 	}
 	o.Self.Name, o.Self.ID = o.Identity.Name, o.Identity.RaftID
+	o.Self.Boot, o.Self.State = 0, meta.NodeMember // an attempt outlives processes
 	f := &Former{o: o, id: o.Identity, tickets: make(map[string]uint64), status: []string{"asking the seeds"}}
 	var err error
 	if f.boot, err = f.random(); err != nil {

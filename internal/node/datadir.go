@@ -10,23 +10,46 @@ import (
 	"io/fs"
 	"path"
 
+	"github.com/tidings-io/tidings/internal/cluster"
+	"github.com/tidings-io/tidings/internal/meta"
 	"github.com/tidings-io/tidings/internal/vfs"
 )
 
 // formatVersion is the layout of the data folder that this binary writes. A
-// folder with a higher one is refused.
-const formatVersion = 1
+// folder with a higher one is refused. One of version 1, a single node of the
+// first releases, stays as it is.
+const formatVersion = 2
 
-// identity is the content of the file NODE: who lives in a data folder. It is
-// written once, when the folder is made.
+// identity is the content of the file NODE: who lives in a data folder, and to
+// which cluster it belongs.
 type identity struct {
 	Format     int    `json:"format_version"`
 	NodeID     string `json:"node_id"`     // 16 hex characters, drawn at random
 	RaftID     uint64 `json:"raft_id"`     // new for every (node, disk) incarnation
-	DataShards int    `json:"data_shards"` // Raft groups for data, ids 1..DataShards
+	DataShards int    `json:"data_shards"` // Raft groups for data, ids 1..DataShards; 0 while it is not known
+
+	// From version 2 on.
+	Name    string         `json:"name,omitempty"`
+	Stage   string         `json:"stage,omitempty"` // empty, accepted, formed
+	Cluster string         `json:"cluster_id,omitempty"`
+	Attempt uint64         `json:"attempt,omitempty"` // number of it
+	Draw    uint64         `json:"attempt_draw,omitempty"`
+	Members []memberOfFile `json:"members,omitempty"`
+	Voters  [][]uint64     `json:"voters,omitempty"` // Raft ids, by group; index 0 is metadata
+	Begun   bool           `json:"begun,omitempty"`  // groups have been opened: wal/ must be there
 }
 
-// dataDir is a data folder in use by this process.
+// memberOfFile is a member as the file names it.
+type memberOfFile struct {
+	Name      string `json:"name"`
+	RaftID    uint64 `json:"raft_id"`
+	Addr      string `json:"cluster_address,omitempty"`
+	TCP       string `json:"tcp_address,omitempty"`
+	HTTP      string `json:"http_address,omitempty"`
+	Broadcast string `json:"broadcast_address,omitempty"`
+}
+
+// dataDir is a data folder in use by this process. One goroutine changes it.
 type dataDir struct {
 	path string
 	identity
@@ -34,8 +57,37 @@ type dataDir struct {
 }
 
 // openDataDir takes the folder for this process, making it when it is not
-// there. shards is the number of data shards of a folder that is made now.
+// there, for a node that is a cluster of its own. shards is the number of data
+// shards of a folder that is made now. A member of a cluster is refused: it
+// needs its seeds.
 func openDataDir(fsys vfs.FS, dir string, shards int) (*dataDir, error) {
+	d, err := takeDataDir(fsys, dir, func(id *identity) { id.single(shards) })
+	if err == nil && !d.alone() {
+		err = fmt.Errorf("data folder %s belongs to node %s of a cluster; start it with --seeds, as before, or choose another folder with --data-path", dir, d.Name)
+		return nil, errors.Join(err, d.lock.Close())
+	}
+	return d, err
+}
+
+// openClusterDir takes the folder as openDataDir does, for a node of that name
+// that has seeds: a new one belongs to no cluster yet. A folder of another
+// node, or of one that is a cluster of its own, is refused.
+func openClusterDir(fsys vfs.FS, dir, name string) (*dataDir, error) {
+	d, err := takeDataDir(fsys, dir, func(id *identity) { id.Name, id.Stage = name, cluster.Empty.String() })
+	switch {
+	case err != nil:
+		return nil, err
+	case d.alone():
+		err = fmt.Errorf("data folder %s holds a single node, which cannot become part of a cluster; start it without --seeds, or choose an empty folder with --data-path", dir)
+	case d.Name != name:
+		err = fmt.Errorf("data folder %s belongs to node %s, not %s; choose another folder with --data-path, or the name with --node", dir, d.Name, name)
+	default:
+		return d, nil
+	}
+	return nil, errors.Join(err, d.lock.Close())
+}
+
+func takeDataDir(fsys vfs.FS, dir string, fresh func(*identity)) (*dataDir, error) {
 	if err := vfs.MkdirSynced(fsys, dir); err != nil {
 		return nil, fmt.Errorf("make data folder %s: %w", dir, err)
 	}
@@ -47,17 +99,17 @@ func openDataDir(fsys vfs.FS, dir string, shards int) (*dataDir, error) {
 		return nil, fmt.Errorf("lock data folder %s: %w", dir, err)
 	}
 	d := &dataDir{path: dir, lock: lock}
-	if err := d.identify(fsys, shards); err != nil {
+	if err := d.identify(fsys, fresh); err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
 	return d, nil
 }
 
-func (d *dataDir) identify(fsys vfs.FS, shards int) error {
+func (d *dataDir) identify(fsys vfs.FS, fresh func(*identity)) error {
 	name := path.Join(d.path, "NODE")
 	text, err := vfs.ReadFile(fsys, name)
 	if errors.Is(err, fs.ErrNotExist) {
-		return d.create(fsys, name, shards)
+		return d.create(fsys, fresh)
 	}
 	if err != nil {
 		return fmt.Errorf("read %s: %w", name, err)
@@ -68,15 +120,35 @@ func (d *dataDir) identify(fsys vfs.FS, shards int) error {
 	if d.Format > formatVersion {
 		return fmt.Errorf("data folder %s has format version %d, this binary knows up to %d; use a newer binary", d.path, d.Format, formatVersion)
 	}
-	if d.Format < 1 || d.DataShards < 1 || d.RaftID == 0 {
+	if d.Format < 1 || d.RaftID == 0 || d.Format == 1 && d.DataShards < 1 {
 		return fmt.Errorf("read %s: not a node's identity", name)
+	}
+	return d.check(fsys)
+}
+
+// check refuses an identity that makes no sense, and a folder that has lost its
+// log: a voter that forgot what it promised must not vote under its old Raft id.
+func (d *dataDir) check(fsys vfs.FS) error {
+	if d.Format == 1 {
+		return nil
+	}
+	if _, err := d.clusterIdentity(); err != nil {
+		return fmt.Errorf("read %s: %w", path.Join(d.path, "NODE"), err)
+	}
+	if !d.Begun {
+		return nil
+	}
+	if _, err := fsys.Stat(path.Join(d.path, "wal")); errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("data folder %s has lost its log, wal/: restore it; or empty the whole folder, and as a member of a cluster the node comes back with what the others hold", d.path)
+	} else if err != nil {
+		return fmt.Errorf("look for the log in data folder %s: %w", d.path, err)
 	}
 	return nil
 }
 
 // create writes a new identity. A folder that holds a log without an identity
 // is refused: it would get a second life under a new name.
-func (d *dataDir) create(fsys vfs.FS, name string, shards int) error {
+func (d *dataDir) create(fsys vfs.FS, fresh func(*identity)) error {
 	for _, sub := range []string{"wal", "shards", "topics"} {
 		if _, err := fsys.Stat(path.Join(d.path, sub)); err == nil {
 			return fmt.Errorf("data folder %s holds %s/ but no NODE file: restore the file, or start with an empty folder", d.path, sub)
@@ -84,14 +156,127 @@ func (d *dataDir) create(fsys vfs.FS, name string, shards int) error {
 	}
 	var raw [16]byte
 	rand.Read(raw[:])
-	d.identity = identity{Format: formatVersion, NodeID: hex.EncodeToString(raw[:8]), DataShards: shards}
+	id := identity{Format: formatVersion, NodeID: hex.EncodeToString(raw[:8])}
 	for _, b := range raw[8:] {
-		d.RaftID = d.RaftID<<8 | uint64(b)
+		id.RaftID = id.RaftID<<8 | uint64(b)
 	}
-	d.RaftID = d.RaftID>>1 | 1 // never zero, never one of Raft's local ids
-	text, err := json.MarshalIndent(d.identity, "", "  ")
+	id.RaftID = id.RaftID>>1 | 1 // never zero, never one of Raft's local ids
+	fresh(&id)
+	return d.write(fsys, id)
+}
+
+// write makes an identity durable, whole or not at all.
+func (d *dataDir) write(fsys vfs.FS, id identity) error {
+	name := path.Join(d.path, "NODE")
+	text, err := json.MarshalIndent(id, "", "  ")
 	if err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
 	}
-	return vfs.WriteFileAtomic(fsys, name, append(text, '\n'))
+	if err := vfs.WriteFileAtomic(fsys, name, append(text, '\n')); err != nil {
+		return err
+	}
+	d.identity = id
+	return nil
+}
+
+// single makes the identity a cluster of this node alone. Its name may change
+// with every start, so the file has the node id for it.
+func (id *identity) single(shards int) {
+	var raw [16]byte
+	rand.Read(raw[:])
+	nodes := []meta.Node{{ID: id.RaftID, Name: id.NodeID}}
+	id.fill(cluster.Identity{
+		Name: id.NodeID, RaftID: id.RaftID, Stage: cluster.Formed, Cluster: hex.EncodeToString(raw[:]),
+		Members: nodes, Voters: meta.Layout(nodes, shards, 1),
+	})
+}
+
+// alone reports whether the node is a cluster of its own, without seeds.
+func (id *identity) alone() bool {
+	return id.Format == 1 || id.Stage == cluster.Formed.String() && id.Attempt == 0
+}
+
+// founding is what metadata begins with, as meta.Options.Founding wants it; nil
+// for a node that joined later, and for a folder of version 1. self is this
+// node as it is reached now.
+func (id *identity) founding(self meta.Node) *meta.Founding {
+	c, err := id.clusterIdentity()
+	if err != nil {
+		return nil
+	}
+	f := c.Founding()
+	if f != nil && id.alone() {
+		f.Nodes = []meta.Node{self}
+	}
+	return f
+}
+
+// clusterIdentity is the file as the cluster knows it: what a Former or an
+// Agent begins with.
+func (id *identity) clusterIdentity() (cluster.Identity, error) {
+	if id.Format == 1 {
+		return cluster.Identity{}, errors.New("the folder is of version 1: a single node, which cannot become part of a cluster")
+	}
+	c := cluster.Identity{
+		Name: id.Name, RaftID: id.RaftID, Cluster: id.Cluster,
+		Attempt: cluster.Attempt{Number: id.Attempt, Draw: id.Draw}, Voters: id.Voters,
+	}
+	for c.Stage.String() != id.Stage {
+		if c.Stage++; c.Stage > cluster.Formed {
+			return c, fmt.Errorf("the stage %q is not known", id.Stage)
+		}
+	}
+	for _, m := range id.Members {
+		c.Members = append(c.Members, meta.Node{
+			ID: m.RaftID, Name: m.Name, Addr: m.Addr, TCP: m.TCP, HTTP: m.HTTP, Broadcast: m.Broadcast,
+		})
+	}
+	return c, c.Check()
+}
+
+// fill takes over what the cluster says.
+func (id *identity) fill(c cluster.Identity) {
+	id.Format, id.Name, id.RaftID, id.Stage = formatVersion, c.Name, c.RaftID, c.Stage.String()
+	id.Cluster, id.Attempt, id.Draw = c.Cluster, c.Attempt.Number, c.Attempt.Draw
+	id.Members, id.Voters = nil, c.Voters
+	for _, n := range c.Members {
+		id.Members = append(id.Members, memberOfFile{
+			Name: n.Name, RaftID: n.ID, Addr: n.Addr, TCP: n.TCP, HTTP: n.HTTP, Broadcast: n.Broadcast,
+		})
+	}
+	if len(c.Voters) > 0 {
+		id.DataShards = len(c.Voters) - 1
+	}
+}
+
+// saveCluster makes durable what the forming or joining of a cluster says: the
+// Save of cluster.FormingOptions.
+func (d *dataDir) saveCluster(fsys vfs.FS, c cluster.Identity) error {
+	if d.Begun || d.Format == 1 {
+		return fmt.Errorf("write %s: its groups have begun", path.Join(d.path, "NODE"))
+	}
+	next := d.identity
+	next.fill(c)
+	return d.write(fsys, next)
+}
+
+// saveShards notes how many data shards the cluster has that this node has
+// joined: only the founding members know it from the start.
+func (d *dataDir) saveShards(fsys vfs.FS, shards int) error {
+	if d.DataShards == shards {
+		return nil
+	}
+	next := d.identity
+	next.DataShards = shards
+	return d.write(fsys, next)
+}
+
+// begun notes that the groups have been opened, and with them the log made.
+func (d *dataDir) begun(fsys vfs.FS) error {
+	if d.Begun || d.Format == 1 {
+		return nil
+	}
+	next := d.identity
+	next.Begun = true
+	return d.write(fsys, next)
 }
