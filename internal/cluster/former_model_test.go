@@ -435,6 +435,7 @@ func TestFormingSurvivesFaults(t *testing.T) {
 	if testing.Short() {
 		seeds = 500
 	}
+	// for a long run by hand: FORMING_SEEDS=100000 takes three minutes
 	if n, err := strconv.ParseUint(os.Getenv("FORMING_SEEDS"), 10, 64); err == nil {
 		seeds = n
 	}
