@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/tidings-io/tidings/internal/broker/delivery"
@@ -67,15 +68,15 @@ func benchmarkPublish(b *testing.B, messages int, request string, answers int) {
 // endless is a subscription that always has messages.
 type endless struct {
 	body   []byte
-	window int
+	window atomic.Int64
 	done   chan struct{}
 	wake   func()
 }
 
-func (s *endless) SetWindow(n int) { s.window = n; s.wake() }
+func (s *endless) SetWindow(n int) { s.window.Store(int64(n)); s.wake() }
 func (s *endless) Stop()           {}
 func (s *endless) Take(dst []delivery.Delivery, _ int) ([]delivery.Delivery, error) {
-	if s.window == 0 {
+	if s.window.Load() == 0 {
 		return dst, nil
 	}
 	for range 100 {

@@ -69,7 +69,9 @@ func BenchmarkMessage(b *testing.B) {
 	for _, size := range []int{200, 1024} {
 		b.Run(strconv.Itoa(size), func(b *testing.B) {
 			c := newConn(New(newQuietBroker(), Options{}), &looped{})
-			sub := &subscribed{Subscription: &endless{body: make([]byte, size), window: 1}}
+			s := &endless{body: make([]byte, size)}
+			s.window.Store(1)
+			sub := &subscribed{Subscription: s}
 			b.ReportAllocs()
 			for n := 0; n < b.N; n += 100 {
 				if _, err := c.writer.deliver(sub); err != nil {
