@@ -9,6 +9,7 @@ const (
 	compactAge   = 10 * time.Minute // of a segment's youngest batch
 	compactPause = time.Minute      // between two looks at a log
 	compactRetry = 10 * time.Minute // after a segment turned out not to be worth it
+	compactChunk = 256 << 10        // bytes in one write
 	compactProbe = 64               // ranges of a segment that are asked for in the estimate
 )
 
@@ -246,7 +247,7 @@ func (c *copier) add(f *frame, b []byte) error {
 	c.index = c.index.with(&moved)
 	c.seg.lastIndex, c.seg.lastNs = f.index, f.timeNs
 	c.buf = append(c.buf, b...)
-	if len(c.buf) < flushChunk {
+	if len(c.buf) < compactChunk {
 		return nil
 	}
 	return c.writeOut()
@@ -261,7 +262,7 @@ func (c *copier) create() error {
 	l.newNames = true
 	c.handle = l.store.files.adopt(g, l.path(g), file)
 	c.index = &index{}
-	c.buf = appendHeader(make([]byte, 0, flushChunk+flushWorth), l.id, g.first, g.gen)
+	c.buf = appendHeader(make([]byte, 0, compactChunk+flushWorth), l.id, g.first, g.gen)
 	return nil
 }
 

@@ -6,6 +6,9 @@ import (
 	"io/fs"
 	"math"
 	"path"
+
+	"github.com/tidings-io/tidings/internal/record"
+	"github.com/tidings-io/tidings/internal/vfs"
 )
 
 // flush moves batches from the head of the tail to the last segment: those with
@@ -48,48 +51,103 @@ func (l *Log) takeTail(index uint64, maxBytes int64) (batches []Batch, bytes int
 	return batches, bytes
 }
 
-// run is a stretch of frames on its way into one segment.
+// run is a stretch of frames on its way into one segment. Large batches are
+// written from the memory that they stand in; what stands between them, and
+// small ones, are gathered in buf.
 type run struct {
 	seg    *segment
 	handle *handle
+	vector vfs.VectorWriter // nil: the file has none, all is gathered
 	buf    []byte
-	pos    int64 // of buf in the file
+	cuts   []cut
+	size   int   // bytes of buf and cuts
+	pos    int64 // of the first of them in the file
 	index  *index
 	first  frame
 	last   frame
 	frames int
+	pieces [][]byte // scratch of put
+}
+
+// cut is memory that is written in the middle of run.buf.
+type cut struct {
+	at   int
+	data []byte
+}
+
+// set has the run go on in a segment.
+func (r *run) set(g *segment, h *handle, pos int64, x *index) {
+	r.seg, r.handle, r.pos, r.index, r.frames = g, h, pos, x, 0
+	r.vector, _ = h.file.(vfs.VectorWriter)
+}
+
+// reset keeps the memory of the run and nothing else.
+func (r *run) reset() {
+	r.empty()
+	if cap(r.buf) > 2*flushChunk {
+		r.buf = nil
+	}
+	*r = run{buf: r.buf, cuts: r.cuts, pieces: r.pieces}
+}
+
+// empty forgets what is gathered.
+func (r *run) empty() {
+	clear(r.cuts)
+	r.buf, r.cuts, r.size, r.frames = r.buf[:0], r.cuts[:0], 0, 0
+}
+
+// put writes what is gathered.
+func (r *run) put() error {
+	if len(r.cuts) == 0 {
+		_, err := r.handle.file.WriteAt(r.buf, r.pos)
+		return err
+	}
+	pieces, from := r.pieces[:0], 0
+	for _, c := range r.cuts {
+		pieces = append(pieces, r.buf[from:c.at], c.data)
+		from = c.at
+	}
+	pieces = append(pieces, r.buf[from:])
+	_, err := r.vector.WriteVectorAt(pieces, r.pos)
+	clear(pieces)
+	r.pieces = pieces[:0]
+	return err
 }
 
 // write puts batches into the last segment, or new ones.
 func (l *Log) write(batches []Batch) error {
-	r := run{buf: l.store.buf[:0]}
+	r := &l.store.run
 	defer func() {
 		if r.handle != nil {
 			l.store.files.release(r.handle)
 		}
-		if cap(r.buf) <= 2*flushChunk {
-			l.store.buf = r.buf[:0]
-		}
+		r.reset()
 	}()
 	for i := range batches {
 		b := &batches[i]
 		if !l.needed(b.Base, b.Last()) {
 			continue
 		}
-		if err := l.makeRoom(&r, b); err != nil {
+		if err := l.makeRoom(r, b); err != nil {
 			return err
 		}
 		r.add(l.seed, b)
 	}
-	return l.writeOut(&r)
+	return l.writeOut(r)
 }
 
 func (r *run) add(seed uint32, b *Batch) {
 	f := frame{
-		pos: r.pos + int64(len(r.buf)), size: len(b.Data), base: b.Base, count: b.Count,
+		pos: r.pos + int64(r.size), size: len(b.Data), base: b.Base, count: b.Count,
 		epoch: b.Epoch, index: b.Index, timeNs: b.TimeNs,
 	}
-	r.buf = appendFrame(r.buf, seed, b)
+	if records := b.Data[record.HeaderSize:]; r.vector != nil && len(records) >= vectorWorth {
+		r.buf = appendFrameHead(r.buf, seed, b)
+		r.cuts = append(r.cuts, cut{at: len(r.buf), data: records})
+	} else {
+		r.buf = appendFrame(r.buf, seed, b)
+	}
+	r.size += prefixSize + len(b.Data)
 	r.index = r.index.with(&f)
 	if r.frames == 0 {
 		r.first = f
@@ -107,7 +165,7 @@ func (l *Log) makeRoom(r *run, b *Batch) error {
 		}
 	}
 	if r.seg != nil {
-		at := r.pos + int64(len(r.buf))
+		at := r.pos + int64(r.size)
 		if at <= headerSize || at+size <= l.store.o.SegmentSize {
 			return nil
 		}
@@ -133,7 +191,7 @@ func (l *Log) resume(r *run) error {
 	}
 	if err == nil {
 		if _, err = l.indexOf(h, viewOf(g)); err == nil {
-			r.seg, r.handle, r.pos, r.index = g, h, g.size, g.index.Load()
+			r.set(g, h, g.size, g.index.Load())
 			return nil
 		}
 	}
@@ -189,9 +247,10 @@ func (l *Log) create(r *run, first int64, gen uint32) error {
 	if l.newDirs {
 		l.unlisted = true // a crash may have left files here
 	}
-	r.seg, r.handle = g, s.files.adopt(g, l.path(g), file)
-	r.pos, r.index, r.frames = 0, &index{}, 0
-	r.buf = appendHeader(r.buf[:0], l.id, first, gen)
+	r.empty()
+	r.set(g, s.files.adopt(g, l.path(g), file), 0, &index{})
+	r.buf = appendHeader(r.buf, l.id, first, gen)
+	r.size = len(r.buf)
 	return nil
 }
 
@@ -201,7 +260,7 @@ func (l *Log) writeOut(r *run) error {
 	if r.frames == 0 {
 		return nil
 	}
-	if _, err := r.handle.file.WriteAt(r.buf, r.pos); err != nil {
+	if err := r.put(); err != nil {
 		_ = r.handle.file.Truncate(r.pos) // a torn write must not look like damage
 		if r.pos == 0 {
 			l.store.files.forget(r.seg)          // never joined the log
@@ -210,11 +269,12 @@ func (l *Log) writeOut(r *run) error {
 		}
 		return fmt.Errorf("write segment: %w", err)
 	}
-	n := int64(len(r.buf))
+	n := int64(r.size)
 	l.store.counts.flushes.Add(1)
 	l.store.counts.flushedBytes.Add(n)
 	l.commit(r, n)
-	r.pos, r.buf, r.frames = r.pos+n, r.buf[:0], 0
+	r.pos += n
+	r.empty()
 	return l.store.wrote(r.handle, n)
 }
 

@@ -36,9 +36,14 @@ func (f *frame) batch(data []byte) Batch {
 
 // appendFrame adds prefix and stamped batch to buf.
 func appendFrame(buf []byte, seed uint32, b *Batch) []byte {
+	return append(appendFrameHead(buf, seed, b), b.Data[record.HeaderSize:]...)
+}
+
+// appendFrameHead adds prefix and stamped header of a batch; its records follow.
+func appendFrameHead(buf []byte, seed uint32, b *Batch) []byte {
 	at := len(buf)
 	buf = append(buf, make([]byte, prefixSize)...)
-	buf = append(buf, b.Data...)
+	buf = append(buf, b.Data[:record.HeaderSize]...)
 	p := buf[at:]
 	record.Stamp(p[prefixSize:], b.Base, int32(b.Epoch&0x7fffffff))
 	binary.BigEndian.PutUint32(p[4:], uint32(b.Count))

@@ -12,11 +12,12 @@ import (
 )
 
 const (
-	flushChunk    = 256 << 10 // bytes in one write
-	flushUnit     = 1 << 20   // bytes that one FlushOldest moves at most
-	flushWorth    = 64 << 10  // a tail of this size is worth a write of its own
-	syncBytesMax  = 8 << 20   // bytes written to one file between two syncs
-	dirtyFilesMax = 64        // files written and not yet synced
+	flushChunk    = 1 << 20  // bytes in one write
+	vectorWorth   = 4 << 10  // a batch of this size is written from where it stands
+	flushUnit     = 1 << 20  // bytes that one FlushOldest moves at most
+	flushWorth    = 64 << 10 // a tail of this size is worth a write of its own
+	syncBytesMax  = 8 << 20  // bytes written to one file between two syncs
+	dirtyFilesMax = 64       // files written and not yet synced
 )
 
 // Options are the settings of a store. The zero value takes the defaults.
@@ -46,7 +47,7 @@ type Store struct {
 
 	// The flusher's own.
 	dirty   []*handle // written and not yet synced, oldest first; each holds a reference
-	buf     []byte
+	run     run       // kept for its memory
 	scratch []Batch
 	failed  error // a sync failed: nothing may be believed any more
 }

@@ -560,3 +560,40 @@ func TestFullDiskLeavesNoFile(t *testing.T) {
 	got, _ := readAll(t, l, 0, 1000)
 	wantBatches(t, got, want)
 }
+
+// TestFlushToRealFiles writes batches of all sizes, some from where they stand,
+// over several segments, and reads them back.
+func TestFlushToRealFiles(t *testing.T) {
+	dir := t.TempDir() + "/topics"
+	s, err := Open(vfs.OS{}, dir, Options{SegmentSize: 1 << 20, TailBytes: 1})
+	must(t, err)
+	l := s.New(testID, 0)
+	rng := rand.New(rand.NewPCG(1, 2))
+	var want []Batch
+	for i := range uint64(200) {
+		size := 1 << rng.IntN(17)
+		want = append(want, fill(l, 1, 1+rng.IntN(3), size+rng.IntN(size), i+1)...)
+		if rng.IntN(20) == 0 {
+			drain(t, s)
+		}
+	}
+	state, err := l.Checkpoint(1<<40, 0)
+	must(t, err)
+	got, lost := readAll(t, l, 0, 100_000)
+	if len(lost) > 0 || s.Stats().Sealed < 3 {
+		t.Fatalf("lost %v, sealed %d", lost, s.Stats().Sealed)
+	}
+	wantBatches(t, got, want)
+	must(t, s.Close())
+	report, err := Verify(vfs.OS{}, dir)
+	if err != nil || len(report.Damaged) > 0 || report.Batches != int64(len(want)) {
+		t.Fatalf("verify: %+v, %v", report, err)
+	}
+	s, err = Open(vfs.OS{}, dir, Options{})
+	must(t, err)
+	defer s.Close()
+	l, err = s.Restore(testID, state)
+	must(t, err)
+	got, _ = readAll(t, l, 0, 100_000)
+	wantBatches(t, got, want)
+}
