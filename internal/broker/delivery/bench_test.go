@@ -6,6 +6,7 @@ import (
 	"github.com/tidings-io/tidings/internal/broker/partition"
 	"github.com/tidings-io/tidings/internal/record"
 	"github.com/tidings-io/tidings/internal/seglog"
+	"github.com/tidings-io/tidings/internal/vfs"
 )
 
 // loopLog is an endless log that repeats one batch, and allocates nothing.
@@ -64,10 +65,15 @@ type drain struct {
 }
 
 func newDrain(tb testing.TB, window, perBatch int) *drain {
+	return newDrainOf(tb, newLoopLog(perBatch, 200), 1<<40, window)
+}
+
+// newDrainOf drains a log as far as limit.
+func newDrainOf(tb testing.TB, log Log, limit int64, window int) *drain {
 	d := &drain{shard: &countShard{}, kind: func(int) OpKind { return Finish }}
 	ch := NewChannel(Config{Codec: testCodec})
-	lane := ch.AddLane(0, newLoopLog(perBatch, 200), d.shard)
-	lane.Begin(partition.Start{Limit: 1 << 40})
+	lane := ch.AddLane(0, log, d.shard)
+	lane.Begin(partition.Start{Limit: limit})
 	sub, err := ch.Subscribe(SubOptions{})
 	if err != nil {
 		tb.Fatal(err)
@@ -112,6 +118,43 @@ func TestSteadyStateDoesNotAllocate(t *testing.T) {
 		}
 		if got := testing.AllocsPerRun(200, func() { d.step(t) }); got > 0 {
 			t.Errorf("%s: %.1f allocations for a Take and a Do", name, got)
+		}
+	}
+}
+
+// TestDrainDoesNotAllocate: nor does the log under it, from memory and from
+// files.
+func TestDrainDoesNotAllocate(t *testing.T) {
+	for _, where := range []string{"tail", "file"} {
+		const batches, perBatch, rounds = 600, 100, 200
+		store, err := seglog.Open(vfs.NewMem(), "/topics", seglog.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		log := store.New(seglog.LogID{Topic: 1}, 0)
+		data := newLoopLog(perBatch, 200).data
+		for i := range int64(batches) {
+			log.Append(seglog.Batch{Base: i * perBatch, Count: perBatch, Index: uint64(i) + 1, Data: data})
+		}
+		if where == "file" {
+			if _, err := log.Checkpoint(batches+1, 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		d := newDrainOf(t, log, batches*perBatch, 250)
+		step := func() {
+			if d.step(t) == 0 {
+				t.Fatal("the log has ended")
+			}
+		}
+		for range 20 {
+			step()
+		}
+		if got := testing.AllocsPerRun(rounds, step); got >= 1 {
+			t.Errorf("%s: %.1f allocations for a Take and a Do", where, got)
+		}
+		if files := store.Stats().FileReads > 0; files != (where == "file") {
+			t.Errorf("%s: files were read: %v", where, files)
 		}
 	}
 }

@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/tidings-io/tidings/internal/broker/parked"
@@ -27,6 +28,7 @@ const (
 // what is left of n and room.
 func (l *Lane) claim(s *Subscription, dst []Delivery, n, room int, now int64) ([]Delivery, int, int) {
 	c := l.ch
+	had := len(dst)
 	for n > 0 && room > 0 && l.peek() && l.makeRoom(l.cursor, false) {
 		if due, ok := l.record.Due(); ok && due > now {
 			l.gather.parked = append(l.gather.parked, parked.Entry{Offset: l.cursor, DueNs: l.dueTime(due)})
@@ -44,8 +46,10 @@ func (l *Lane) claim(s *Subscription, dst []Delivery, n, room int, now int64) ([
 		e.offset, e.lane, e.attempts = l.cursor, l.index, l.takeNumber(l.cursor)
 		l.table.putOpen(&c.slots, i)
 		s.hand(i, now)
-		s.keep(l.chunk)
-		dst = append(dst, l.delivery(e.attempts))
+		if len(dst) == had {
+			s.keep(l.chunk) // all that follow stand in it too
+		}
+		dst = l.deliver(dst, e.attempts)
 		room -= len(l.record.Value)
 		n--
 		l.cursor++
@@ -57,15 +61,17 @@ func (l *Lane) claim(s *Subscription, dst []Delivery, n, room int, now int64) ([
 	return dst, n, room
 }
 
-// delivery is the record at the cursor as a consumer gets it.
-func (l *Lane) delivery(attempts uint16) Delivery {
-	return Delivery{
-		ID:       l.ch.cfg.Codec.ID(l.part, l.cursor),
-		TimeNs:   l.loaded[l.batch].TimeNs + int64(l.record.Delta),
-		Attempts: attempts,
-		Body:     l.record.Value,
-		Key:      l.record.Key,
-	}
+// deliver appends the record at the cursor as a consumer gets it. It is written
+// in place: a Delivery is long to copy.
+func (l *Lane) deliver(dst []Delivery, attempts uint16) []Delivery {
+	n := len(dst)
+	dst = slices.Grow(dst, 1)[:n+1]
+	d := &dst[n]
+	d.ID = l.ch.cfg.Codec.ID(l.part, l.cursor)
+	d.TimeNs = l.loaded[l.batch].TimeNs + int64(l.record.Delta)
+	d.Attempts = attempts
+	d.Body, d.Key = l.record.Value, l.record.Key
+	return dst
 }
 
 // takeNumber is the number of the first delivery of offset from here: 1,
