@@ -236,6 +236,9 @@ func runNode(ctx context.Context, logger leveledLogger, cfg config.Config, ready
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(50)
 	}
+	if err := limitMemory(logger.Logger, cfg, os.DirFS("/"), debug.SetMemoryLimit); err != nil {
+		return err
+	}
 	n, err := node.New(node.Options{Config: cfg, FS: vfs.Default(), Logger: logger.Logger, LogLevel: logger.level})
 	if err != nil {
 		return err

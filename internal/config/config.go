@@ -36,6 +36,7 @@ type Config struct {
 	IgnoreNSQDData bool          `name:"ignore-nsqd-data" default:"false" help:"start although the data path holds an nsqd backlog that has not been imported"`
 	TopologyRegion string        `name:"topology-region" default:"" help:"region that clients are told"`
 	TopologyZone   string        `name:"topology-zone" default:"" help:"zone that clients are told"`
+	MemoryLimit    string        `name:"memory-limit" default:"auto" help:"memory that the node tries to stay below: a size, off, or auto (GOMEMLIMIT, else 90 % of the control group's limit)"`
 	DrainTimeout   time.Duration `name:"drain-timeout" default:"1s" min:"0s" help:"how long a stopping node waits for consumers to finish what they hold"`
 
 	MaxMsgSize             Bytes         `name:"max-msg-size" default:"1MiB" min:"1" help:"largest message body"`
@@ -91,7 +92,29 @@ func (c *Config) Validate() error {
 	case c.MsgTimeout > c.MaxMsgTimeout:
 		return fmt.Errorf("--msg-timeout %s: longer than --max-msg-timeout %s", c.MsgTimeout, c.MaxMsgTimeout)
 	}
+	if _, _, err := c.MemoryLimitBytes(); err != nil {
+		return fmt.Errorf("--memory-limit %q: %w", c.MemoryLimit, err)
+	}
 	return c.validateLog()
+}
+
+// minMemoryLimit refuses a number that lacks its unit: a node can't live in it.
+const minMemoryLimit Bytes = 16 << 20
+
+// MemoryLimitBytes reads MemoryLimit. auto says that the limit is to be found
+// out; else it is size, or none if that is 0.
+func (c *Config) MemoryLimitBytes() (size Bytes, auto bool, err error) {
+	switch c.MemoryLimit {
+	case "auto":
+		return 0, true, nil
+	case "off":
+		return 0, false, nil
+	}
+	size, err = ParseBytes(c.MemoryLimit)
+	if err != nil || size < minMemoryLimit {
+		return 0, false, fmt.Errorf("want auto, off, or a size of at least %s", minMemoryLimit)
+	}
+	return size, false, nil
 }
 
 func (c *Config) validateLog() error {

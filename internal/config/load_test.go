@@ -85,12 +85,32 @@ func TestParseBytes(t *testing.T) {
 	}
 }
 
+func TestMemoryLimit(t *testing.T) {
+	for text, want := range map[string]Bytes{"auto": 0, "off": 0, "512MiB": 512 << 20, "16777216": 16 << 20} {
+		c, _, err := Load(Source{Flags: map[string]string{"memory-limit": text}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, auto, err := c.MemoryLimitBytes()
+		if err != nil || got != want || auto != (text == "auto") {
+			t.Errorf("%s: %d %v %v, want %d", text, got, auto, err, want)
+		}
+	}
+	for _, text := range []string{"", "none", "1MiB", "512", "-1"} {
+		_, _, err := Load(Source{Flags: map[string]string{"memory-limit": text}})
+		if err == nil || !strings.Contains(err.Error(), "want auto, off, or a size of at least 16MiB") {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+}
+
 func TestBadValuesNameTheFlag(t *testing.T) {
 	for flag, value := range map[string]string{
 		"tcp-address": "nonsense", "http-address": "localhost:http", "admin-address": ":65536",
 		"max-msg-size": "wide", "msg-timeout": "1 parsec", "log-level": "loud",
 		"max-rdy-count": "0", "log-format": "xml", "data-shards": "1000", "data-path": "",
 		"max-body-size": "2GiB", "drain-timeout": "-1s", "requeue-on-disconnect": "maybe",
+		"memory-limit": "512",
 	} {
 		_, _, err := Load(Source{Flags: map[string]string{flag: value}})
 		if err == nil || !strings.Contains(err.Error(), "--"+flag) {
