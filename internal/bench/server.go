@@ -34,7 +34,7 @@ type Server struct {
 	cmd     *exec.Cmd
 	output  *tail
 	started time.Time
-	exited  chan struct{}
+	exited  <-chan struct{}
 }
 
 const (
@@ -108,14 +108,10 @@ func (s *Server) start(ctx context.Context) error {
 	s.cmd = exec.Command(s.spec.Path, s.spec.Args(s.dir, s.ports)...)
 	s.cmd.Stdout, s.cmd.Stderr, s.cmd.Dir = s.output, s.output, s.dir
 	s.started = time.Now()
-	if err := s.cmd.Start(); err != nil {
+	var err error
+	if s.exited, err = startBound(s.cmd); err != nil {
 		return fmt.Errorf("start %s: %w", s.spec.Name, err)
 	}
-	s.exited = make(chan struct{})
-	go func(cmd *exec.Cmd, exited chan struct{}) {
-		_ = cmd.Wait() // how it ended is told by who notices
-		close(exited)
-	}(s.cmd, s.exited)
 	if err := s.answers(ctx); err != nil {
 		_ = s.cmd.Process.Kill() // gone already, or gone now
 		<-s.exited
