@@ -22,6 +22,9 @@ type Comparison struct {
 	Floor     bool // measure the machine's limits too
 	Require   []Requirement
 	Progress  *Progress
+	// Done, when not nil, is told of every run, with its place such as "round 1
+	// of 5".
+	Done func(place string, run Row)
 }
 
 // Report is the outcome of a comparison.
@@ -59,12 +62,14 @@ func (c Comparison) Do(ctx context.Context) (Report, error) {
 		}
 	}
 	for round := range c.Rounds {
+		place := fmt.Sprintf("round %d of %d", round+1, c.Rounds)
 		for _, w := range c.Workloads {
 			for _, s := range systems {
-				if !slices.Contains(s.Workloads, w.Name) {
+				w, ok := s.takes(w)
+				if !ok {
 					continue
 				}
-				c.Progress.prefix(fmt.Sprintf("round %d of %d, %s, %s", round+1, c.Rounds, w.ID(), s.Name))
+				c.Progress.prefix(fmt.Sprintf("%s, %s, %s", place, w.ID(), s.Name))
 				row, about := c.one(ctx, s, w)
 				if ctx.Err() != nil {
 					r.sum(c.Require) // what there is so far
@@ -72,6 +77,9 @@ func (c Comparison) Do(ctx context.Context) (Report, error) {
 				}
 				r.Runs = append(r.Runs, row)
 				r.describe(about)
+				if c.Done != nil {
+					c.Done(place, row)
+				}
 			}
 		}
 	}
@@ -101,8 +109,10 @@ func (c Comparison) path(s System) string {
 }
 
 // one starts a system, runs one workload and stops it.
-func (c Comparison) one(ctx context.Context, s System, w Workload) (Row, Description) {
-	about := Description{Name: s.Name, Durability: s.Durability}
+func (c Comparison) one(ctx context.Context, s System, w Workload) (row Row, about Description) {
+	begun := time.Now()
+	defer func() { row.Took = time.Since(begun).Seconds() }()
+	about = Description{Name: s.Name, Durability: s.Durability}
 	failed := Row{ID: w.ID(), Workload: w, System: s.Name, Durability: s.Durability}
 	server, err := Start(ctx, s.Spec(c.path(s)), c.Dir)
 	if err != nil {
@@ -110,7 +120,7 @@ func (c Comparison) one(ctx context.Context, s System, w Workload) (Row, Descrip
 		return failed, about
 	}
 	about.Version, about.Command, about.Config = version(ctx, s, c.path(s)), server.Command(), server.Config()
-	row, err := Run{
+	row, err = Run{
 		Workload: w, Target: s.Target(server, w), System: s.Name, Durability: s.Durability, Promise: s.Promise,
 		Process: server.Process(), Server: server, Progress: c.Progress, Settle: c.Settle,
 	}.Do(ctx)
@@ -202,7 +212,7 @@ func (r Report) Bad() []string {
 // a median must not hide a loss.
 func medians(runs []Row) Row {
 	out := runs[0]
-	out.Runs, out.Verdict, out.Figures = len(runs), Verdict{}, nil
+	out.Runs, out.Verdict, out.Figures, out.Took = len(runs), Verdict{}, nil, 0
 	of := func(read func(Row) float64) float64 {
 		var vs []float64
 		for _, r := range runs {
@@ -212,6 +222,7 @@ func medians(runs []Row) Row {
 	}
 	for _, r := range runs {
 		out.Verdict = out.add(r.Verdict)
+		out.Took += r.Took
 		if out.Failure == "" {
 			out.Failure = r.Failure
 		}

@@ -15,7 +15,7 @@ func (m *measurement) drain(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := sleep(ctx, m.Settle); err != nil {
+	if err := m.rest(ctx); err != nil {
 		return err
 	}
 	l := newLedger(counts)

@@ -17,16 +17,21 @@ const leadMax = 8192
 // fanout measures W4: one topic, a consumer on each of many channels, live. The
 // rate counts deliveries.
 func (m *measurement) fanout(ctx context.Context) error {
-	w := m.Workload
-	names := channelNames(w.Channels)
+	names := channelNames(m.Workload.Channels)
 	if err := m.Target.Prepare(ctx, m.topic, names); err != nil {
 		return err
 	}
+	return m.live(ctx, names)
+}
+
+// live publishes and consumes at once, with a consumer on each channel.
+func (m *measurement) live(ctx context.Context, names []string) error {
+	w := m.Workload
 	defer m.drop(ctx, m.topic)
 	counts := split(w.Count, w.Publishers)
 	in := newIntake(m.Progress)
 	defer in.close()
-	m.Progress.begin("fan out", int64(w.Count)*int64(w.Channels))
+	m.Progress.begin("publish and consume", int64(w.Count)*int64(w.Channels))
 	if err := m.listen(ctx, in, names, counts, nil); err != nil {
 		return err
 	}

@@ -21,6 +21,7 @@ func (v Verdict) add(o Verdict) Verdict {
 // ledger books what the consumers of one channel get. Its views are used by
 // many goroutines, each its own; verdict is for after they have ended.
 type ledger struct {
+	first   uint32            // number of the first publisher; the others follow
 	counts  []int             // by publisher: messages that must come
 	total   int64             // sum of counts
 	anyhow  bool              // order is not promised: deferred messages
@@ -65,18 +66,23 @@ func (v *view) take(ms []Message, each func(stamp)) {
 	var s stamp
 	var unique, twice, late, damaged int64
 	for i := range ms {
-		if s.read(ms[i].Body) != nil || int(s.publisher) >= len(v.next) || s.sequence >= uint64(v.l.counts[s.publisher]) {
+		if s.read(ms[i].Body) != nil {
+			damaged++
+			continue
+		}
+		p := int(s.publisher) - int(v.l.first)
+		if p < 0 || p >= len(v.next) || s.sequence >= uint64(v.l.counts[p]) {
 			damaged++
 			continue
 		}
 		bit := uint64(1) << (s.sequence % 64)
-		if v.l.seen[s.publisher][s.sequence/64].Or(bit)&bit != 0 {
+		if v.l.seen[p][s.sequence/64].Or(bit)&bit != 0 {
 			twice++
 			continue
 		}
 		unique++
-		if s.sequence >= v.next[s.publisher] {
-			v.next[s.publisher] = s.sequence + 1
+		if s.sequence >= v.next[p] {
+			v.next[p] = s.sequence + 1
 		} else if !v.l.anyhow {
 			late++
 		}

@@ -95,3 +95,43 @@ func TestNextBodiesAllocateNothing(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 }
+
+type nowhere struct{ topic string }
+
+func (n *nowhere) SetTopic(topic string) { n.topic = topic }
+
+// What the turns send is what the ledgers expect, on that topic and no other.
+func TestPlanSendsWhatItExpects(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		topics := []string{"a", "b", "c", "d", "e"}[:rapid.IntRange(1, 5).Draw(t, "topics")]
+		counts := rapid.SliceOfN(rapid.IntRange(0, 100), 1, 4).Draw(t, "counts")
+		batch := rapid.IntRange(1, 30).Draw(t, "batch")
+		all, ledgers := plan(topics, counts, batch)
+		views := make(map[string]*view)
+		for i, l := range ledgers {
+			views[topics[i]] = l.view()
+		}
+		for p, r := range all {
+			b, to := newBodies(p, MinSize, batch), new(nowhere)
+			for left := r.count; left > 0; left -= batch {
+				r.turn(to, b)
+				for _, body := range b.next(min(batch, left), 0) {
+					views[to.topic].take([]Message{{Body: body}}, nil)
+				}
+			}
+		}
+		for i, l := range ledgers {
+			if v := l.verdict(); v != (Verdict{}) {
+				t.Fatalf("topic %s: %+v", topics[i], v)
+			}
+		}
+		for i, l := range ledgers { // and what belongs elsewhere is not taken for its own
+			stray := stamp{publisher: ledgers[(i+1)%len(ledgers)].first}
+			body := make([]byte, MinSize)
+			stray.write(body)
+			if l.view().take([]Message{{Body: body}}, nil); len(ledgers) > 1 && l.verdict() != (Verdict{Damaged: 1}) {
+				t.Fatalf("topic %s takes another's: %+v", topics[i], l.verdict())
+			}
+		}
+	})
+}

@@ -19,6 +19,7 @@ type loop struct {
 	progress *Progress
 	answers  *hdrhistogram.Histogram // from send to answer; nil: not wanted; inFlight must be 1
 	gate     func(ctx context.Context, next int) error
+	turn     func() // before each command; nil: nothing
 }
 
 // run publishes until the count or the moment is reached, and returns how many
@@ -64,6 +65,9 @@ func (l *loop) run(ctx context.Context) (acked int, err error) {
 }
 
 func (l *loop) send(n int, now time.Time) error {
+	if l.turn != nil {
+		l.turn()
+	}
 	var stamp int64
 	if !now.IsZero() {
 		stamp = now.UnixNano()

@@ -25,7 +25,7 @@ func (m *measurement) memory(ctx context.Context) error {
 		return err
 	}
 	m.end(int64(w.Count), time.Now())
-	if err := sleep(ctx, m.Settle); err != nil {
+	if err := m.rest(ctx); err != nil {
 		return err
 	}
 	m.row.RSS, m.row.PeakRSS = m.Process.rss()

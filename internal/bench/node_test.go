@@ -1,12 +1,11 @@
 package bench_test
 
 import (
+	"context"
 	"log/slog"
 	"os"
 	"testing"
 	"time"
-
-	"context"
 
 	"github.com/tidings-io/tidings/internal/bench"
 	"github.com/tidings-io/tidings/internal/cli"
@@ -34,6 +33,7 @@ func short(t *testing.T, name string) bench.Workload {
 		t.Fatal(err)
 	}
 	w.Count, w.Publishers, w.Channels = min(w.Count, 5000), min(w.Publishers, 4), min(w.Channels, 3)
+	w.Topics = min(w.Topics, 3)
 	w.Duration, w.Deferred, w.Unfinished, w.Delay = 500*time.Millisecond, 1000, 1000, 4*time.Second
 	w.Patience = 30 * time.Second
 	return w

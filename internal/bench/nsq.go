@@ -241,6 +241,9 @@ func (p *nsqPublisher) Send(bodies [][]byte) error {
 	return nil
 }
 
+// SetTopic implements wanderer.
+func (p *nsqPublisher) SetTopic(topic string) { p.topic = topic }
+
 // SendLater implements deferrer.
 func (p *nsqPublisher) SendLater(body []byte, delayMs int64) error {
 	p.out = append(p.out, "DPUB "...)

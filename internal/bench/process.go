@@ -49,27 +49,31 @@ func (p *Process) cpu() time.Duration {
 
 // rss is resident memory in bytes, now and at its highest; 0 when not known.
 func (p *Process) rss() (now, peak int64) {
+	v := p.numbers("status")
+	return v["VmRSS"] << 10, v["VmHWM"] << 10 // in KiB
+}
+
+// written is how many bytes the process has given to file systems; 0 when not
+// known.
+func (p *Process) written() int64 { return p.numbers("io")["write_bytes"] }
+
+// numbers reads a file of the process with lines such as "VmRSS:  123 kB".
+func (p *Process) numbers(file string) map[string]int64 {
 	if p == nil {
-		return 0, 0
+		return nil
 	}
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.PID))
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", p.PID, file))
 	if err != nil {
-		return 0, 0
+		return nil
 	}
+	out := make(map[string]int64)
 	for line := range bytes.Lines(b) {
 		key, value, _ := bytes.Cut(line, []byte(":"))
-		f := bytes.Fields(value)
-		if len(f) == 0 {
-			continue
-		}
-		kb, err := strconv.ParseInt(string(f[0]), 10, 64)
-		switch {
-		case err != nil:
-		case string(key) == "VmRSS":
-			now = kb << 10
-		case string(key) == "VmHWM":
-			peak = kb << 10
+		if f := bytes.Fields(value); len(f) > 0 {
+			if n, err := strconv.ParseInt(string(f[0]), 10, 64); err == nil {
+				out[string(key)] = n
+			}
 		}
 	}
-	return now, peak
+	return out
 }

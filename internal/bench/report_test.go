@@ -95,7 +95,7 @@ func TestReportIsBadForEachReason(t *testing.T) {
 }
 
 func TestParseRequirement(t *testing.T) {
-	for _, text := range []string{"drain/nsqd>=8", "latency-200.p50/nsqd <= 0.02", "batch-200.cpu<=0.5", "memory.first_publish_ms<=200", "publish-64/jetstream-always>=8"} {
+	for _, text := range []string{"drain/nsqd>=8", "latency-200.p50/nsqd <= 0.02", "batch-200.cpu<=0.5", "memory.first_publish_ms<=200", "memory-10m.first_publish_ms<=2000", "topics-8.cpu_ratio<=1.15", "stopped<=1.1", "publish-64/jetstream-always>=8"} {
 		if _, err := ParseRequirement(text); err != nil {
 			t.Error(err)
 		}
@@ -118,9 +118,42 @@ func TestRowNames(t *testing.T) {
 		}
 		seen[w.ID()] = true
 	}
-	for name, want := range map[string]int{"W1": 3, "drain": 3, "drain-8": 1, "publish-64": 2, "publish-6": 0, "latency": 3, "none": 0} {
+	for name, want := range map[string]int{"W1": 3, "drain": 3, "drain-8": 1, "publish-64": 2, "publish-6": 0, "latency": 3, "none": 0, "topics": 2, "memory": 2, "timers": 2, "ephemeral": 1, "W8": 2, "W9": 0} {
 		if got := len(Select(name)); got != want {
 			t.Errorf("%s selects %d rows, want %d", name, got, want)
+		}
+	}
+}
+
+func TestRepeatsAreExcusedAfterACrashOnly(t *testing.T) {
+	for name, want := range map[string]bool{"memory": true, "drain": false} {
+		r := Row{Workload: defaults(name), Verdict: Verdict{Duplicated: 3}}
+		if r.judge(Promise{MayRepeat: true}); (r.Failure == "") != want {
+			t.Errorf("%s: failure %q", name, r.Failure)
+		}
+		if r.judge(Promise{}); r.Failure == "" {
+			t.Errorf("%s: a repeat that nobody admits to passes", name)
+		}
+	}
+}
+
+func TestSystemsTakePart(t *testing.T) {
+	took := make(map[string]int)
+	for _, w := range Standard() {
+		for _, s := range Systems() {
+			got, ok := s.takes(w)
+			if !ok {
+				continue
+			}
+			took[s.Name]++
+			if err := got.Check(); err != nil || got.ID() != w.ID() {
+				t.Errorf("%s on %s: %s, %v", w.ID(), s.Name, got.ID(), err)
+			}
+		}
+	}
+	for name, want := range map[string]int{Ours: len(Standard()), "nsqd": len(Standard()), "nsqd-sync": 3, "nsqd-unbuffered": 2} {
+		if took[name] != want {
+			t.Errorf("%s has %d rows, want %d", name, took[name], want)
 		}
 	}
 }

@@ -46,12 +46,31 @@ func (r Row) metric(name string) (float64, bool) {
 // result is the metric that a row is about.
 func (w Workload) result() string {
 	switch w.Name {
-	case "latency", "stopped", "timers":
+	case "latency", "timers":
 		return "p99"
+	case "stopped":
+		return "p99_ratio"
 	case "memory":
 		return "rss"
 	}
 	return "rate"
+}
+
+// compared are the metrics in which systems are compared.
+func (w Workload) compared() []string {
+	names := []string{"rate", "p50", "p99", "cpu", "rss"}
+	switch w.Name {
+	case "latency", "stopped":
+		names = names[1:] // the rate is given
+	case "memory":
+		names = append(names, "bytes_per_message", "first_publish_ms", "first_delivery_ms")
+	case "timers":
+		names = append(names, "idle_cpu_percent")
+	}
+	if w.Name == "stopped" {
+		names = append(names, "p99_ratio")
+	}
+	return names
 }
 
 // ratios compares our rows with the peers' rows of the same ID.
@@ -65,10 +84,10 @@ func ratios(rows []Row) []Ratio {
 			if peer.ID != own.ID || peer.System == Ours || peer.Failure != "" {
 				continue
 			}
-			for _, name := range []string{"rate", "p50", "p99", "cpu", "rss"} {
+			for _, name := range own.Workload.compared() {
 				a, ok1 := own.metric(name)
 				b, ok2 := peer.metric(name)
-				if ok1 && ok2 && b > 0 && !(name == "rate" && own.Workload.openLoop()) {
+				if ok1 && ok2 && b > 0 {
 					out = append(out, Ratio{own.ID, peer.System, name, a / b})
 				}
 			}

@@ -21,7 +21,8 @@ type Run struct {
 	Process    *Process // the broker's; nil: no CPU and memory figures
 	Server     *Server  // when the bench started it and may kill it; nil otherwise
 	Progress   *Progress
-	// Settle is how long the broker is left alone before it is measured.
+	// Settle is how long the broker is left alone before it is measured, at
+	// most: where its process is known, until it does nothing any more.
 	Settle time.Duration
 }
 
@@ -35,18 +36,21 @@ func (r Run) Do(ctx context.Context) (Row, error) {
 		return Row{}, err
 	}
 	m := &measurement{Run: r, topic: "bench_" + randomName()}
+	begun := time.Now()
 	m.row = Row{ID: r.Workload.ID(), Workload: r.Workload, System: r.System, Durability: r.Durability}
-	if err := sleep(ctx, r.Settle); err != nil {
+	if err := m.rest(ctx); err != nil {
 		return m.row, err
 	}
 	do := map[string]func(context.Context) error{
 		"publish": m.publish, "batch": m.publish, "drain": m.drain, "fanout": m.fanout,
 		"latency": m.latency, "memory": m.memory, "stopped": m.stopped, "timers": m.timers,
+		"topics": m.topics, "ephemeral": m.ephemeral,
 	}[r.Workload.Name]
 	if err := do(ctx); err != nil {
 		return m.row, fmt.Errorf("%s on %s: %w", m.row.ID, r.System, err)
 	}
 	m.row.judge(r.Promise)
+	m.row.Took = time.Since(begun).Seconds()
 	return m.row, nil
 }
 
@@ -75,6 +79,31 @@ func sleep(ctx context.Context, d time.Duration) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+}
+
+// restLook is how often a broker at rest is looked at, which must twice have
+// done nothing.
+const restLook = 100 * time.Millisecond
+
+// rest leaves the broker alone until what it does by itself is done, such as
+// preparing files: that belongs to no message.
+func (m *measurement) rest(ctx context.Context) error {
+	if m.Process == nil {
+		return sleep(ctx, m.Settle)
+	}
+	cpu, written := m.Process.cpu(), m.Process.written()
+	for left, idle := m.Settle, 0; left > 0 && idle < 2; left -= restLook {
+		if err := sleep(ctx, min(left, restLook)); err != nil {
+			return err
+		}
+		idle++
+		c, w := m.Process.cpu(), m.Process.written()
+		if c-cpu > clockTick || w != written {
+			idle = 0
+		}
+		cpu, written = c, w
+	}
+	return ctx.Err()
 }
 
 // begin starts the clock and the CPU meter.

@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -13,8 +14,11 @@ func small(name string) Workload {
 	w.Count, w.Publishers, w.Batch, w.InFlight, w.Channels, w.Size = 400, 1, min(w.Batch, 20), min(w.InFlight, 2), min(w.Channels, 3), 64
 	w.Rate, w.Duration, w.Patience = 2000, 200*time.Millisecond, 20*time.Second
 	w.Deferred, w.Unfinished, w.Delay = 300, 300, 3700*time.Millisecond
-	if name == "timers" {
+	switch name {
+	case "timers":
 		w.Count = 100
+	case "topics":
+		w.Topics = 3
 	}
 	return w
 }
@@ -51,12 +55,15 @@ func TestDishonestServerFails(t *testing.T) {
 		"reorders":   {reorders, "order", func(v Verdict) int64 { return v.Reordered }},
 		"damages":    {func() func(int, []byte) [][]byte { return damages }, "damaged", func(v Verdict) int64 { return v.Damaged }},
 	}
-	for _, name := range []string{"publish", "batch", "drain", "fanout", "latency"} {
+	for _, name := range []string{"publish", "batch", "drain", "fanout", "latency", "ephemeral", "topics"} {
 		for what, m := range mischief {
 			t.Run(name+" "+what, func(t *testing.T) {
 				t.Parallel()
-				w := small(name)
+				w, want := small(name), int64(4)
 				w.Channels = 1
+				if name == "topics" { // 600 messages through one, 200 through each of the others
+					w.Topics, want = 2, 10
+				}
 				if what == "loses" || what == "damages" {
 					w.Patience = time.Second // what does not come is waited for
 				}
@@ -64,8 +71,8 @@ func TestDishonestServerFails(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if m.of(row.Verdict) != 4 || !strings.Contains(row.Failure, m.want) {
-					t.Errorf("got %q, %+v; want 4 messages %s", row.Failure, row.Verdict, m.want)
+				if m.of(row.Verdict) != want || !strings.Contains(row.Failure, m.want) {
+					t.Errorf("got %q, %+v; want %d messages %s", row.Failure, row.Verdict, want, m.want)
 				}
 			})
 		}
@@ -105,7 +112,7 @@ func TestLoadIsAShareOfTheFullRate(t *testing.T) {
 }
 
 func TestRefusedPublishIsAnError(t *testing.T) {
-	for _, name := range []string{"publish", "drain", "fanout", "latency"} {
+	for _, name := range []string{"publish", "drain", "fanout", "latency", "topics", "ephemeral"} {
 		_, err := Run{Workload: small(name), Target: startFake(t, &fake{failPubs: true})}.Do(t.Context())
 		if err == nil || !strings.Contains(err.Error(), "E_PUB_FAILED") {
 			t.Errorf("%s: got %v, want the server's error", name, err)
@@ -121,7 +128,7 @@ func TestMemoryNeedsAServerOfItsOwn(t *testing.T) {
 }
 
 func TestCancelEndsARun(t *testing.T) {
-	for _, name := range []string{"publish", "drain", "fanout", "latency", "timers"} {
+	for _, name := range []string{"publish", "drain", "fanout", "latency", "timers", "topics", "ephemeral"} {
 		w := small(name)
 		w.Count, w.Rate, w.Duration = 1<<20, 1000, time.Minute
 		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
@@ -153,5 +160,32 @@ func TestStallIsALatency(t *testing.T) {
 	}
 	if row.Latency.P99 < 200e3 || row.Latency.Count != 600 {
 		t.Errorf("p99 is %.0f us of %d, want the 300 ms of the stall in about half of 600", row.Latency.P99, row.Latency.Count)
+	}
+}
+
+func TestTopicsAreHeldAgainstOne(t *testing.T) {
+	w := small("topics")
+	w.Count = 4000
+	row, err := Run{Workload: w, Target: startFake(t, &fake{}), System: "fake", Process: &Process{PID: os.Getpid()}}.Do(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if row.ID != "topics-3" || row.Messages != 4000 || row.Rate <= 0 {
+		t.Errorf("%s: %d messages at %.0f/s", row.ID, row.Messages, row.Rate)
+	}
+	for _, name := range []string{"rate_ratio", "drain_rate_ratio"} {
+		if v, ok := row.metric(name); !ok || v <= 0 {
+			t.Errorf("%s is %g", name, v)
+		}
+	}
+}
+
+// A topic that gets nothing has nobody to wait for.
+func TestMoreTopicsThanBatches(t *testing.T) {
+	w := small("topics")
+	w.Topics, w.Count = 50, 40 // one batch in a phase
+	row, err := Run{Workload: w, Target: startFake(t, &fake{}), System: "fake"}.Do(t.Context())
+	if err != nil || row.Failure != "" || row.Messages != 40 {
+		t.Errorf("%+v %v", row, err)
 	}
 }

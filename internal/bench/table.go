@@ -50,3 +50,23 @@ func cells(r Row) []string {
 	}
 	return append(out, strings.Join(other, " "))
 }
+
+// Line says in one line, for people who wait, what came out of a run.
+func (r Row) Line() string {
+	name := r.Workload.result()
+	text := "no " + name
+	switch v, ok := r.metric(name); {
+	case r.Failure != "":
+		text = "FAILED: " + r.Failure
+	case !ok:
+	case name == "rate":
+		text = rateText(v) + " msg/s"
+	case name == "p99":
+		text = "p99 " + microsText(v)
+	case name == "rss":
+		text = mibText(int64(v))
+	default:
+		text = name + " " + numberText(v)
+	}
+	return fmt.Sprintf("%s, %s: %s (%.0f s)", r.ID, r.System, text, r.Took)
+}

@@ -51,6 +51,12 @@ type pausable interface {
 	SetWindow(n int) error
 }
 
+// wanderer is a publisher that can go over to another topic; NSQ's can.
+type wanderer interface {
+	// SetTopic changes the topic of what is sent from now on.
+	SetTopic(topic string)
+}
+
 // deferrer is a publisher that can publish for later; NSQ's can.
 type deferrer interface {
 	// SendLater queues a message that is to be delivered in delayMs.

@@ -12,6 +12,18 @@ func sizeText(bytes int) string {
 	return fmt.Sprintf("%d B", bytes)
 }
 
+// countText writes whole thousands and millions short, as rows are named: 200k,
+// 10m.
+func countText(n int) string {
+	switch {
+	case n >= 1e6 && n%1e6 == 0:
+		return strconv.Itoa(n/1e6) + "m"
+	case n >= 1e3 && n%1e3 == 0:
+		return strconv.Itoa(n/1e3) + "k"
+	}
+	return strconv.Itoa(n)
+}
+
 // rateText keeps three digits: 843k, 1.25M.
 func rateText(v float64) string {
 	switch {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // timers measures W8: many messages deferred and many unfinished; what the
@@ -27,7 +29,7 @@ func (m *measurement) timers(ctx context.Context) error {
 		return err
 	}
 	defer waiting.close()
-	if err := sleep(ctx, m.Settle); err != nil {
+	if err := m.rest(ctx); err != nil {
 		return err
 	}
 	m.Progress.begin("idle", 0)
@@ -110,10 +112,15 @@ func (m *measurement) deferAll(ctx context.Context, due time.Time) (*intake, err
 	if n == 0 {
 		return in, nil
 	}
-	if err := in.consume(ctx, m.Target, topic, "deferred", deferredLedger(n), 0, nil); err != nil {
+	counts := split(n, m.Workload.Publishers)
+	if err := in.consume(ctx, m.Target, topic, "deferred", deferredLedger(counts...), 0, nil); err != nil {
 		return nil, err
 	}
-	err := m.later(ctx, topic, n, func(int) time.Time { return due })
+	g, inner := errgroup.WithContext(ctx)
+	for p, count := range counts {
+		g.Go(func() error { return m.later(inner, topic, p, count, func(int) time.Time { return due }) })
+	}
+	err := g.Wait()
 	if err == nil && time.Until(due) < m.Settle+m.Workload.Duration+accuracyTime {
 		err = fmt.Errorf("deferring took so long that the first are nearly due: ask for a delay above %s", m.Workload.Delay)
 	}
@@ -124,36 +131,40 @@ func (m *measurement) deferAll(ctx context.Context, due time.Time) (*intake, err
 	return in, nil
 }
 
-// deferredLedger expects n messages in any order: those due in the same
+// deferredLedger expects messages in any order: those due in the same
 // millisecond have none.
-func deferredLedger(n int) *ledger {
-	l := newLedger([]int{n})
+func deferredLedger(counts ...int) *ledger {
+	l := newLedger(counts)
 	l.anyhow = true
 	return l
 }
 
-// later publishes n deferred messages, pipelined; when says when each is due.
-func (m *measurement) later(ctx context.Context, topic string, n int, when func(i int) time.Time) error {
+// deferGroup is how many deferred messages are written at once, and then
+// awaited.
+const deferGroup = 256
+
+// later is publisher number p of n deferred messages; when says when each is
+// due.
+func (m *measurement) later(ctx context.Context, topic string, p, n int, when func(i int) time.Time) error {
 	t := m.part(topic, n)
 	ps, closeAll, err := t.publishers(ctx, 1)
 	if err != nil {
 		return err
 	}
 	defer closeAll()
-	p, ok := ps[0].(deferrer)
+	to, ok := ps[0].(deferrer)
 	if !ok {
 		return fmt.Errorf("defer a message: %T can't", ps[0])
 	}
-	b := newBodies(0, m.Workload.Size, 1)
-	const group = 64 // commands per write
-	for i := 0; i < n; i += group {
-		k := min(group, n-i)
+	b := newBodies(p, m.Workload.Size, 1)
+	for i := 0; i < n; i += deferGroup {
+		k := min(deferGroup, n-i)
 		for j := range k {
 			due := when(i + j)
 			// Rounded up, so that a message that comes at its time is not early.
 			ms := (time.Until(due) + time.Millisecond - 1).Milliseconds()
 			due = time.Now().Add(time.Duration(max(ms, 0)) * time.Millisecond)
-			if err := p.SendLater(b.next(1, due.UnixNano())[0], max(ms, 0)); err != nil {
+			if err := to.SendLater(b.next(1, due.UnixNano())[0], max(ms, 0)); err != nil {
 				return cause(ctx, err)
 			}
 		}
@@ -194,7 +205,7 @@ func (m *measurement) accuracy(ctx context.Context, before time.Time) error {
 	}
 	start := time.Now().Add(accuracyTime / 3)
 	step := accuracyTime / 2 / time.Duration(n)
-	if err := m.later(ctx, topic, n, func(i int) time.Time { return start.Add(time.Duration(i) * step) }); err != nil {
+	if err := m.later(ctx, topic, 0, n, func(i int) time.Time { return start.Add(time.Duration(i) * step) }); err != nil {
 		return err
 	}
 	if err := in.wait(ctx, m.Workload.Patience); err != nil {

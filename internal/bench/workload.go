@@ -18,44 +18,60 @@ type Workload struct {
 	InFlight   int           `json:"in_flight"`  // commands of a connection that wait for an answer
 	Consumers  int           `json:"consumers"`  // connections on one channel
 	Channels   int           `json:"channels"`
-	Window     int           `json:"window"`         // unfinished messages of a consumer; 0: as many as the server allows
-	Rate       float64       `json:"rate"`           // messages per second, open loop
-	Load       float64       `json:"load,omitempty"` // latency: the rate is this share of what the server takes in batches
-	Duration   time.Duration `json:"duration"`       // open loop: how long; closed loop: stop earlier than Count
-	Deferred   int           `json:"deferred"`       // timers: messages that wait for their time
+	Topics     int           `json:"topics,omitempty"` // topics: how many are held against one
+	Window     int           `json:"window"`           // unfinished messages of a consumer; 0: as many as the server allows
+	Rate       float64       `json:"rate"`             // messages per second, open loop
+	Load       float64       `json:"load,omitempty"`   // latency: the rate is this share of what the server takes in batches
+	Duration   time.Duration `json:"duration"`         // open loop: how long; closed loop: stop earlier than Count
+	Deferred   int           `json:"deferred"`         // timers: messages that wait for their time
 	Unfinished int           `json:"unfinished"`
 	Delay      time.Duration `json:"delay"`    // timers: from publish until due
 	Patience   time.Duration `json:"patience"` // without a delivery for so long, what is missing is lost
 }
 
-// Names lists the workloads in the order of their numbers, W1 first.
+// kinds are the workloads, in the order of their numbers.
+var kinds = []struct{ name, number, text string }{
+	{"publish", "W1", "publish one by one, waiting for every answer"},
+	{"batch", "W2", "publish in batches, several in flight"},
+	{"drain", "W3", "consume a backlog, finishing every message"},
+	{"fanout", "W4", "one topic, many channels, publishing and consuming at once"},
+	{"latency", "W5", "from the intended moment of sending to delivery, at a fixed rate"},
+	{"memory", "W6", "memory of a backlog; kill -9, and the time to be back (own servers only)"},
+	{"stopped", "W7", "what one stopped channel does to the latency of the others"},
+	{"timers", "W8", "idle CPU with many deferred and unfinished messages, and accuracy of timers"},
+	{"topics", "", "publish and consume on many topics, against the same on one"},
+	{"ephemeral", "", "publish in batches and consume at once, on an #ephemeral topic and channel"},
+}
+
+// Names lists the workloads, W1 first; those without a number come last.
 func Names() []string {
-	return []string{"publish", "batch", "drain", "fanout", "latency", "memory", "stopped", "timers"}
+	names := make([]string, len(kinds))
+	for i, k := range kinds {
+		names[i] = k.name
+	}
+	return names
 }
 
 // Explain says what a workload measures, in one line.
 func Explain(name string) string {
-	return map[string]string{
-		"publish": "W1: publish one by one, waiting for every answer",
-		"batch":   "W2: publish in batches, several in flight",
-		"drain":   "W3: consume a backlog, finishing every message",
-		"fanout":  "W4: one topic, many channels, publishing and consuming at once",
-		"latency": "W5: from the intended moment of sending to delivery, at a fixed rate",
-		"memory":  "W6: memory of a backlog; kill -9, and the time to be back (own servers only)",
-		"stopped": "W7: what one stopped channel does to the latency of the others",
-		"timers":  "W8: idle CPU with many deferred and unfinished messages, and accuracy of timers",
-	}[name]
+	for _, k := range kinds {
+		if k.name == name && k.number != "" {
+			return k.number + ": " + k.text
+		} else if k.name == name {
+			return k.text
+		}
+	}
+	return ""
 }
 
 // Lookup returns a workload, by name or number, with values that take seconds.
 func Lookup(name string) (Workload, error) {
-	names := Names()
-	for i, n := range names {
-		if strings.EqualFold(name, n) || strings.EqualFold(name, fmt.Sprintf("W%d", i+1)) {
-			return defaults(n), nil
+	for _, k := range kinds {
+		if strings.EqualFold(name, k.name) || k.number != "" && strings.EqualFold(name, k.number) {
+			return defaults(k.name), nil
 		}
 	}
-	return Workload{}, fmt.Errorf("no workload %q: want %s, or W1 to W%d", name, strings.Join(names, ", "), len(names))
+	return Workload{}, fmt.Errorf("no workload %q: want %s, or W1 to W8", name, strings.Join(Names(), ", "))
 }
 
 func defaults(name string) Workload {
@@ -65,9 +81,9 @@ func defaults(name string) Workload {
 	}
 	switch name {
 	case "publish":
-		w.Publishers, w.Batch, w.InFlight, w.Duration = 64, 1, 1, 5*time.Second
+		w.Publishers, w.Batch, w.InFlight, w.Duration = 64, 1, 1, 3*time.Second
 	case "batch":
-		w.Count = 2_000_000
+		w.Count, w.Duration = 2_000_000, 3*time.Second
 	case "drain":
 		w.Size, w.Count = 1024, 300_000
 	case "fanout":
@@ -80,6 +96,10 @@ func defaults(name string) Workload {
 		w.Publishers, w.Batch, w.Channels, w.Rate, w.Window, w.Duration = 1, 1, 10, 1000, 200, 5*time.Second
 	case "timers":
 		w.Size, w.Deferred, w.Unfinished, w.Count, w.Delay, w.Duration = 100, 100_000, 100_000, 1000, 15*time.Second, 5*time.Second
+	case "topics":
+		w.Count, w.Topics = 800_000, 8
+	case "ephemeral":
+		w.Count = 1_000_000
 	}
 	return w
 }
@@ -101,6 +121,7 @@ func (w Workload) Check() error {
 		{"in-flight", w.InFlight, 1, 10_000},
 		{"consumers", w.Consumers, 1, 10_000},
 		{"channels", w.Channels, 1, 10_000},
+		{"topics", w.Topics, 0, 10_000},
 		{"window", w.Window, 0, 1 << 20},
 		{"deferred", w.Deferred, 0, 1 << 30},
 		{"unfinished", w.Unfinished, 0, 1 << 24},
@@ -121,10 +142,16 @@ func (w Workload) Check() error {
 	if w.Name == "stopped" && w.Channels < 2 {
 		return fmt.Errorf("channels %d: the stopped workload needs 2, one of them to stop", w.Channels)
 	}
+	if w.Name == "topics" && w.Topics < 2 {
+		return fmt.Errorf("topics %d: the topics workload needs 2, to hold against one", w.Topics)
+	}
 	return nil
 }
 
 func (w Workload) openLoop() bool { return w.Name == "latency" || w.Name == "stopped" }
+
+// crashes says that the workload kills its server.
+func (w Workload) crashes() bool { return w.Name == "memory" }
 
 // ID names the row: the workload and what tells its rows apart, as
 // requirements name them.
@@ -143,6 +170,12 @@ func (w Workload) ID() string {
 			return fmt.Sprintf("latency-load-%.0f", 100*w.Load)
 		}
 		return fmt.Sprintf("latency-%.0f", w.Rate)
+	case "memory":
+		return "memory-" + countText(w.Count)
+	case "timers":
+		return "timers-" + countText(w.Deferred)
+	case "topics":
+		return fmt.Sprintf("topics-%d", w.Topics)
 	}
 	return w.Name
 }

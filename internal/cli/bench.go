@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -35,6 +36,7 @@ func workloadFlags(f *pflag.FlagSet) func(w *bench.Workload) {
 	f.IntVar(&v.InFlight, "in-flight", 0, "commands per connection that wait for an answer")
 	f.IntVar(&v.Consumers, "consumers", 0, "consuming connections per channel")
 	f.IntVar(&v.Channels, "channels", 0, "channels of the topic")
+	f.IntVar(&v.Topics, "topics", 0, "topics: how many, held against one")
 	f.IntVar(&v.Window, "window", 0, "unfinished messages per consumer")
 	f.Float64Var(&v.Rate, "rate", 0, "messages per second, where the load is paced")
 	f.Float64Var(&v.Load, "load", 0, "latency: the rate as a share of what the server takes in batches, such as 0.5")
@@ -48,7 +50,7 @@ func workloadFlags(f *pflag.FlagSet) func(w *bench.Workload) {
 			"size": func() { w.Size = v.Size }, "count": func() { w.Count = v.Count },
 			"publishers": func() { w.Publishers = v.Publishers }, "batch": func() { w.Batch = v.Batch },
 			"in-flight": func() { w.InFlight = v.InFlight }, "consumers": func() { w.Consumers = v.Consumers },
-			"channels": func() { w.Channels = v.Channels }, "window": func() { w.Window = v.Window },
+			"channels": func() { w.Channels = v.Channels }, "topics": func() { w.Topics = v.Topics }, "window": func() { w.Window = v.Window },
 			"rate": func() { w.Rate, w.Load = v.Rate, 0 }, "load": func() { w.Load = v.Load }, "duration": func() { w.Duration = v.Duration },
 			"deferred": func() { w.Deferred = v.Deferred }, "unfinished": func() { w.Unfinished = v.Unfinished },
 			"delay": func() { w.Delay = v.Delay }, "patience": func() { w.Patience = v.Patience },
@@ -84,7 +86,7 @@ func newBenchRun(s streams) *cobra.Command {
 	f.StringVar(&o.http, "nsqd-http", "", "HOST:PORT of its HTTP API, to remove the topic afterwards (default: the port above --nsqd's)")
 	f.IntVar(&o.pid, "pid", 0, "process of the server at --nsqd, for its CPU and memory")
 	f.StringVar(&o.dir, "dir", ".", "where a started node keeps its data; the disk under it is measured")
-	f.DurationVar(&o.settle, "settle", time.Second, "rest before a measurement")
+	f.DurationVar(&o.settle, "settle", time.Second, "rest before a measurement, at most")
 	f.BoolVar(&o.allowReorder, "allow-reorder", false, "count messages out of order without failing (nsqd does not promise order)")
 	f.BoolVar(&o.unbuffered, "unbuffered", false, "ask the server to write every delivery at once")
 	jsonFlag(cmd, &o.json)
@@ -104,7 +106,7 @@ func newBenchRun(s streams) *cobra.Command {
 func workloadHelp() string {
 	text := "Workloads:\n"
 	for _, n := range bench.Names() {
-		text += fmt.Sprintf("  %-9s%s\n", n, bench.Explain(n))
+		text += fmt.Sprintf("  %-11s%s\n", n, bench.Explain(n))
 	}
 	return text
 }
@@ -253,6 +255,7 @@ type benchCompare struct {
 	require   []string
 	c         bench.Comparison
 	noFloor   bool
+	save      string
 	json      bool
 }
 
@@ -287,7 +290,8 @@ is our median over theirs; "floor" is this machine's limit. Without, our own.
 	f.StringArrayVar(&o.require, "require", nil, "fail unless this holds (may be repeated)")
 	f.IntVar(&o.c.Rounds, "rounds", 5, "how often each run is made")
 	f.StringVar(&o.c.Dir, "dir", ".", "where the data goes; the disk under it is measured")
-	f.DurationVar(&o.c.Settle, "settle", time.Second, "rest before a measurement")
+	f.DurationVar(&o.c.Settle, "settle", time.Second, "rest before a measurement, at most")
+	saveFlag(f, &o.save)
 	f.BoolVar(&o.noFloor, "no-floor", false, "do not measure this machine's limits")
 	jsonFlag(cmd, &o.json)
 	return cmd
@@ -323,7 +327,11 @@ func (o *benchCompare) parse(apply func(*bench.Workload)) error {
 			if apply(&w); w.Check() != nil {
 				return fmt.Errorf("%s: %w", w.Name, w.Check())
 			}
-			o.c.Workloads = append(o.c.Workloads, w)
+			// A flag may have made two rows the same.
+			same := func(other bench.Workload) bool { return other.ID() == w.ID() }
+			if !slices.ContainsFunc(o.c.Workloads, same) {
+				o.c.Workloads = append(o.c.Workloads, w)
+			}
 		}
 	}
 	for _, text := range o.require {
@@ -344,15 +352,18 @@ func (o *benchCompare) run(ctx context.Context, s streams) (err error) {
 		fmt.Fprintln(s.err, "warning: "+w)
 	}
 	o.c.Progress = new(bench.Progress)
+	if !isTerminal(s.err) {
+		o.c.Done = func(place string, run bench.Row) { fmt.Fprintf(s.err, "%s, %s\n", place, run.Line()) }
+	}
 	stop := showProgress(s.err, o.c.Progress)
 	report, err := o.c.Do(ctx)
 	stop()
 	switch {
 	case err != nil && len(report.Runs) == 0:
 	case o.json:
-		err = errors.Join(err, printJSON(s.out, report))
+		err = errors.Join(err, printJSON(s.out, report), saveJSON(o.save, report))
 	default:
-		err = errors.Join(err, report.Write(s.out))
+		err = errors.Join(err, report.Write(s.out), saveJSON(o.save, report))
 	}
 	if bad := report.Bad(); err == nil && len(bad) > 0 {
 		return failf(exitFailure, "%s", strings.Join(bad, "; "))
@@ -360,8 +371,28 @@ func (o *benchCompare) run(ctx context.Context, s streams) (err error) {
 	return err
 }
 
+func saveFlag(f *pflag.FlagSet, name *string) {
+	f.StringVar(name, "save", "", "write everything as JSON to this file as well")
+}
+
+// saveJSON writes what --json prints to a file; without a name it does nothing.
+func saveJSON(name string, v any) error {
+	if name == "" {
+		return nil
+	}
+	var text bytes.Buffer
+	if err := printJSON(&text, v); err != nil {
+		return err
+	}
+	if err := os.WriteFile(name, text.Bytes(), 0o644); err != nil {
+		return fmt.Errorf("save figures: %w", err)
+	}
+	return nil
+}
+
 func newBenchFloor(s streams) *cobra.Command {
 	var f bench.Floor
+	var save string
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use: "floor", Short: "Measure this machine's limits", Args: args(cobra.NoArgs),
@@ -378,8 +409,12 @@ func newBenchFloor(s streams) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			all := map[string]any{"machine": machine, "floor": limits}
+			if err := saveJSON(save, all); err != nil {
+				return err
+			}
 			if asJSON {
-				return printJSON(s.out, map[string]any{"machine": machine, "floor": limits})
+				return printJSON(s.out, all)
 			}
 			fmt.Fprintf(s.out, "%s\n\n", machine)
 			return bench.WriteFloor(s.out, limits)
@@ -387,6 +422,7 @@ func newBenchFloor(s streams) *cobra.Command {
 	}
 	cmd.Flags().StringVar(&f.Dir, "dir", ".", "folder on the disk to measure")
 	cmd.Flags().DurationVar(&f.Duration, "duration", time.Second, "time for each limit")
+	saveFlag(cmd.Flags(), &save)
 	jsonFlag(cmd, &asJSON)
 	return cmd
 }
