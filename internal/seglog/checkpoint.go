@@ -51,12 +51,19 @@ func (l *Log) AppendCheckpoint(dst []byte, index uint64, inlineMax int) ([]byte,
 	return dst, nil
 }
 
+// settleTail flushes a tail that is too big for the state.
+func (l *Log) settleTail(index uint64, inlineMax int) error {
+	if l.tailUpTo(index) <= int64(inlineMax) {
+		return nil
+	}
+	_, err := l.flush(index, math.MaxInt64)
+	return err
+}
+
 // settle flushes a tail that is too big for the state, and syncs.
 func (l *Log) settle(index uint64, inlineMax int) error {
-	if l.tailUpTo(index) > int64(inlineMax) {
-		if _, err := l.flush(index, math.MaxInt64); err != nil {
-			return err
-		}
+	if err := l.settleTail(index, inlineMax); err != nil {
+		return err
 	}
 	for _, g := range l.segs {
 		if g.dirty {

@@ -259,7 +259,7 @@ func (c *copier) create() error {
 	if err != nil {
 		return fmt.Errorf("create segment: %w", err)
 	}
-	l.newNames = true
+	l.newNames, l.namedAt = true, l.store.wholes
 	c.handle = l.store.files.adopt(g, l.path(g), file)
 	c.index = &index{}
 	c.buf = appendHeader(make([]byte, 0, compactChunk+flushWorth), l.id, g.first, g.gen)

@@ -243,7 +243,7 @@ func (l *Log) create(r *run, first int64, gen uint32) error {
 	if err != nil {
 		return fmt.Errorf("create segment: %w", err)
 	}
-	l.newNames = true
+	l.newNames, l.namedAt = true, l.store.wholes
 	if l.newDirs {
 		l.unlisted = true // a crash may have left files here
 	}
@@ -317,6 +317,9 @@ func (l *Log) seal(r *run) error {
 func (s *Store) wrote(h *handle, n int64) error {
 	g := h.seg
 	if !g.dirty {
+		if err := s.openVolume(); err != nil {
+			return err
+		}
 		g.dirty = true
 		s.files.hold(h)
 		s.dirty = append(s.dirty, h)
@@ -325,10 +328,13 @@ func (s *Store) wrote(h *handle, n int64) error {
 	if g.unsynced >= syncBytesMax {
 		return s.sync(g)
 	}
-	if len(s.dirty) > dirtyFilesMax {
-		return s.sync(s.dirty[0].seg)
+	switch {
+	case len(s.dirty) <= s.dirtyMax():
+		return nil
+	case s.volume != nil:
+		return s.syncWhole()
 	}
-	return nil
+	return s.sync(s.dirty[0].seg)
 }
 
 // sync makes the bytes of a segment durable if they are not.
@@ -367,6 +373,13 @@ func (s *Store) fail(what string, err error) error {
 // syncNames makes the names of the log's files durable, and its folder's.
 func (l *Log) syncNames() error {
 	s := l.store
+	if !l.namesWait() {
+		if len(l.segs) > 0 {
+			l.newDirs = false
+		}
+		l.newNames = false
+		return nil
+	}
 	if l.newNames {
 		s.counts.syncs.Add(1)
 		if err := s.fail("sync log folder", s.fs.SyncDir(l.dir())); err != nil {

@@ -34,6 +34,7 @@ type Log struct {
 	pending  bool   // the last of them is not yet published
 	unlisted bool   // the folder may hold files that nobody knows
 	newNames bool   // the folder must be synced
+	namedAt  uint64 // Store.wholes when a name was made last
 	newDirs  bool   // the folder's parents too
 	lookNs   int64  // compaction looks again from then on
 }

@@ -11,7 +11,7 @@ import (
 // counters run since the store was opened.
 type counters struct {
 	segments, dead, sealed, removed, swept   atomic.Int64
-	flushes, flushedBytes, syncs             atomic.Int64
+	flushes, flushedBytes, syncs, wholes     atomic.Int64
 	compactions, compactedBytes, keptBytes   atomic.Int64
 	tailReads, fileReads, fileBytes, indexes atomic.Int64
 	corruptBatches, corruptReads             atomic.Int64
@@ -26,6 +26,7 @@ type Stats struct {
 
 	Flushes, FlushedBytes int64 // writes to segments
 	Syncs                 int64 // of files and folders
+	WholeSyncs            int64 // of those, syncs of the whole volume
 	Sealed, Removed       int64 // segments
 	Swept                 int64 // folders and files that nobody knew
 
@@ -46,7 +47,7 @@ func (s *Store) Stats() Stats {
 	return Stats{
 		TailBytes: s.tailBytes.Load(), OpenFiles: int64(s.files.open()),
 		Segments: c.segments.Load(), DeadFiles: c.dead.Load(),
-		Flushes: c.flushes.Load(), FlushedBytes: c.flushedBytes.Load(), Syncs: c.syncs.Load(),
+		Flushes: c.flushes.Load(), FlushedBytes: c.flushedBytes.Load(), Syncs: c.syncs.Load(), WholeSyncs: c.wholes.Load(),
 		Sealed: c.sealed.Load(), Removed: c.removed.Load(), Swept: c.swept.Load(),
 		Compactions: c.compactions.Load(), CompactedBytes: c.compactedBytes.Load(), KeptBytes: c.keptBytes.Load(),
 		TailReads: c.tailReads.Load(), FileReads: c.fileReads.Load(), FileBytes: c.fileBytes.Load(),

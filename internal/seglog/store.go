@@ -12,12 +12,11 @@ import (
 )
 
 const (
-	flushChunk    = 1 << 20  // bytes in one write
-	vectorWorth   = 4 << 10  // a batch of this size is written from where it stands
-	flushUnit     = 1 << 20  // bytes that one FlushOldest moves at most
-	flushWorth    = 64 << 10 // a tail of this size is worth a write of its own
-	syncBytesMax  = 8 << 20  // bytes written to one file between two syncs
-	dirtyFilesMax = 64       // files written and not yet synced
+	flushChunk   = 1 << 20  // bytes in one write
+	vectorWorth  = 4 << 10  // a batch of this size is written from where it stands
+	flushUnit    = 1 << 20  // bytes that one FlushOldest moves at most
+	flushWorth   = 64 << 10 // a tail of this size is worth a write of its own
+	syncBytesMax = 8 << 20  // bytes written to one file between two syncs
 )
 
 // Options are the settings of a store. The zero value takes the defaults.
@@ -25,7 +24,10 @@ type Options struct {
 	SegmentSize int64 // bytes at which a segment is sealed; 64 MiB
 	TailBytes   int64 // budget of all tails of the node; 8 MiB
 	OpenFiles   int   // segment files kept open; 256
-	Logger      *slog.Logger
+	// WholeSyncFrom is how many files and folders must wait for a sync until the
+	// volume is synced as a whole instead, where the file system can; 64.
+	WholeSyncFrom int
+	Logger        *slog.Logger
 }
 
 // Store holds the logs of a node.
@@ -49,7 +51,9 @@ type Store struct {
 	dirty   []*handle // written and not yet synced, oldest first; each holds a reference
 	run     run       // kept for its memory
 	scratch []Batch
-	failed  error // a sync failed: nothing may be believed any more
+	failed  error      // a sync failed: nothing may be believed any more
+	volume  vfs.Volume // nil: cannot be synced as a whole, or nothing was written yet
+	wholes  uint64     // syncs of the volume
 }
 
 // damage names a place in a file, so that each is counted once.
@@ -74,6 +78,9 @@ func Open(fs vfs.FS, dir string, o Options) (*Store, error) {
 	if o.OpenFiles <= 0 {
 		o.OpenFiles = 256
 	}
+	if o.WholeSyncFrom <= 0 {
+		o.WholeSyncFrom = wholeSyncFrom
+	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -93,6 +100,9 @@ func (s *Store) Close() error {
 	}
 	s.dirty = nil
 	s.files.closeEvery()
+	if s.volume != nil {
+		return s.volume.Close()
+	}
 	return nil
 }
 

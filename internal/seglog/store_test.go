@@ -110,7 +110,7 @@ func TestManySmallTails(t *testing.T) {
 		logs = append(logs, l)
 	}
 	drain(t, s)
-	if s.TailBytes() > 50<<10 || len(s.dirty) > dirtyFilesMax {
+	if s.TailBytes() > 50<<10 || len(s.dirty) > s.dirtyMax() {
 		t.Errorf("tails %d bytes, %d files dirty", s.TailBytes(), len(s.dirty))
 	}
 	for _, l := range logs {
@@ -118,6 +118,37 @@ func TestManySmallTails(t *testing.T) {
 		if len(got) != 3 {
 			t.Fatalf("log %v has %d batches", l.ID(), len(got))
 		}
+	}
+}
+
+// TestManyLogsShareASync: where the volume can be synced as a whole, a
+// checkpoint of many logs does that, once.
+func TestManyLogsShareASync(t *testing.T) {
+	d := disk()
+	s := open(t, d, Options{})
+	var logs []*Log
+	for i := range 300 {
+		l := s.New(LogID{uint64(i + 1), 0}, 0)
+		fill(l, 3, 1, 200, 1)
+		logs = append(logs, l)
+	}
+	if err := s.Flush(logs, 3, 0); err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range logs {
+		checkpoint(t, l, 3, 0)
+	}
+	if st := s.Stats(); st.Syncs != 1 || st.WholeSyncs != 1 {
+		t.Errorf("%d syncs, %d of the volume", st.Syncs, st.WholeSyncs)
+	}
+	l := s.New(LogID{1000, 0}, 0) // a single one does without
+	fill(l, 3, 1, 200, 4)
+	if err := s.Flush([]*Log{l}, 6, 0); err != nil {
+		t.Fatal(err)
+	}
+	checkpoint(t, l, 6, 0)
+	if st := s.Stats(); st.WholeSyncs != 1 || st.Syncs < 2 {
+		t.Errorf("%d syncs, %d of the volume", st.Syncs, st.WholeSyncs)
 	}
 }
 

@@ -114,7 +114,7 @@ func (n *node) open() (err error) {
 		return err
 	}
 	n.store, err = seglog.Open(fs, topicsDir, seglog.Options{
-		SegmentSize: s.o.logSegment, TailBytes: s.o.tailBytes, OpenFiles: s.o.openFiles,
+		SegmentSize: s.o.logSegment, TailBytes: s.o.tailBytes, OpenFiles: s.o.openFiles, WholeSyncFrom: s.o.wholeSyncFrom,
 	})
 	if err != nil {
 		return err
@@ -178,6 +178,7 @@ func (n *node) note() {
 		st := n.store.Stats()
 		n.sim.count(Compactions, st.Compactions)
 		n.sim.count(Swept, st.Swept)
+		n.sim.count(WholeSyncs, st.WholeSyncs)
 	}
 }
 

@@ -17,6 +17,7 @@ type options struct {
 	spares                 int
 	tailBytes              int64
 	openFiles              int
+	wholeSyncFrom          int
 	checkpointBytes        int64
 	checkpointAge          time.Duration
 	entryBytes, inflight   int
@@ -85,6 +86,7 @@ func choose(rng *rand.Rand, seed uint64, steps int) options {
 		spares:          pick(rng, -1, 1, 2, 2),
 		tailBytes:       pick[int64](rng, 2<<10, 8<<10, 32<<10),
 		openFiles:       1 + rng.IntN(6),
+		wholeSyncFrom:   pick(rng, 1, 2, 64),
 		checkpointBytes: pick[int64](rng, 2<<10, 8<<10, 32<<10),
 		checkpointAge:   pick(rng, 20*time.Millisecond, time.Second, time.Minute),
 		entryBytes:      pick(rng, 256, 2<<10, 8<<10, 32<<10),

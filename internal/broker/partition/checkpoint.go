@@ -10,6 +10,7 @@ import (
 
 	"github.com/tidings-io/tidings/internal/broker/parked"
 	"github.com/tidings-io/tidings/internal/fault"
+	"github.com/tidings-io/tidings/internal/plant"
 	"github.com/tidings-io/tidings/internal/seglog"
 	"github.com/tidings-io/tidings/internal/shard"
 )
@@ -161,6 +162,9 @@ func (m *Machine) appendHead(buf []byte) []byte {
 // checkpoint catches up.
 func (c *checkpoint) Write() ([]byte, error) {
 	c.note()
+	if err := c.flush(); err != nil {
+		return nil, err
+	}
 	state := slices.Grow(c.head, c.size())
 	state = binary.AppendUvarint(state, uint64(len(c.parts)))
 	sets := c.sets
@@ -190,6 +194,23 @@ func (c *checkpoint) Write() ([]byte, error) {
 		state = g.append(state)
 	}
 	return state, nil
+}
+
+// flush moves what must be in files there, all logs before the first is synced.
+func (c *checkpoint) flush() error {
+	if plant.On("checkpoint-without-flush") || len(c.parts) == 0 {
+		return nil
+	}
+	logs := make([]*seglog.Log, 0, len(c.parts))
+	for i := range c.parts {
+		if c.parts[i].saved.rounds > 0 {
+			logs = append(logs, c.parts[i].log)
+		}
+	}
+	if err := c.m.o.Store.Flush(logs, c.index, inlineMax); err != nil {
+		return fmt.Errorf("checkpoint logs: %w", err)
+	}
+	return nil
 }
 
 // note remembers, before anything can fail, what has changed.
