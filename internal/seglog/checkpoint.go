@@ -173,6 +173,9 @@ func (l *Log) appendState(dst []byte, index uint64, inlineMax int, segs []savedS
 	for i := range inline[:n] {
 		dst = inline[i].append(dst)
 	}
+	if len(inline) == 0 {
+		l.tail.batches, l.tail.head = nil, 0 // very many logs may be idle from now on
+	}
 	return dst
 }
 
