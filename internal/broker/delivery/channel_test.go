@@ -657,7 +657,7 @@ func TestIdleChannelIsSmall(t *testing.T) {
 		}
 	}
 	s.Close(true)
-	if r.lane.table.ring != nil || r.ch.slots.slots != nil || r.lane.loaded != nil {
+	if r.lane.table.ring != nil || r.ch.slots.slots != nil || r.lane.ahead != nil {
 		t.Fatal("a ring after the last consumer left")
 	}
 	s = r.subscribe(t, 1, SubOptions{})

@@ -30,7 +30,8 @@ func (l *Lane) claim(s *Subscription, dst []Delivery, n, room int, now int64) ([
 	c := l.ch
 	had := len(dst)
 	for n > 0 && room > 0 && l.peek() && l.makeRoom(l.cursor, false) {
-		if due, ok := l.record.Due(); ok && due > now {
+		r := l.ahead
+		if due, ok := r.record.Due(); ok && due > now {
 			l.gather.parked = append(l.gather.parked, parked.Entry{Offset: l.cursor, DueNs: l.dueTime(due)})
 			l.dirty()
 			l.moveTo(l.cursor + 1)
@@ -47,16 +48,16 @@ func (l *Lane) claim(s *Subscription, dst []Delivery, n, room int, now int64) ([
 		l.table.putOpen(&c.slots, i)
 		s.hand(i, now)
 		if len(dst) == had {
-			s.keep(l.chunk) // all that follow stand in it too
+			s.keep(r.chunk) // all that follow stand in it too
 		}
 		dst = l.deliver(dst, e.attempts)
-		room -= len(l.record.Value)
+		room -= len(r.record.Value)
 		n--
 		l.cursor++
-		l.peeked = false
+		r.peeked = false
 	}
-	if n := len(l.loaded); n > 0 && l.loaded[n-1].Last() < l.cursor {
-		l.letGo()
+	if r := l.ahead; !r.ended() && r.loaded[len(r.loaded)-1].Last() < l.cursor {
+		r.letGo()
 	}
 	return dst, n, room
 }
@@ -68,9 +69,10 @@ func (l *Lane) deliver(dst []Delivery, attempts uint16) []Delivery {
 	dst = slices.Grow(dst, 1)[:n+1]
 	d := &dst[n]
 	d.ID = l.ch.cfg.Codec.ID(l.part, l.cursor)
-	d.TimeNs = l.loaded[l.batch].TimeNs + int64(l.record.Delta)
+	r := l.ahead
+	d.TimeNs = r.loaded[r.batch].TimeNs + int64(r.record.Delta)
 	d.Attempts = attempts
-	d.Body, d.Key = l.record.Value, l.record.Key
+	d.Body, d.Key = r.record.Value, r.record.Key
 	return dst
 }
 
@@ -87,28 +89,28 @@ func (l *Lane) takeNumber(offset int64) uint16 {
 }
 
 // peek moves the cursor over what is not to be delivered and reports whether
-// l.record is the record at the cursor; false: nothing is visible, or the next
-// chunk must be loaded.
+// ahead.record is the record at the cursor; false: nothing is visible, or the
+// next chunk must be loaded.
 func (l *Lane) peek() bool {
 	for l.cursor < l.limit {
 		if l.jumpSkip() {
 			continue
 		}
-		if !l.reading && !l.openBatch() {
+		r := l.ahead
+		if (r == nil || !r.reading) && !l.openBatch() {
 			return false
 		}
-		if !l.peeked && !l.records.Next(&l.record) {
+		if !r.peeked && !r.records.Next(&r.record) {
 			l.endBatch()
 			continue
 		}
-		l.peeked = true
-		b := &l.loaded[l.batch]
-		offset := b.Base + int64(l.record.Delta)
+		r.peeked = true
+		offset := r.loaded[r.batch].Base + int64(r.record.Delta)
 		if offset == l.cursor {
 			return true
 		}
 		if offset < l.cursor {
-			l.peeked = false
+			r.peeked = false
 			continue
 		}
 		l.giveUp(min(offset, l.limit)) // a hole in the log
@@ -118,39 +120,35 @@ func (l *Lane) peek() bool {
 
 // openBatch begins with the next loaded batch that reaches the cursor.
 func (l *Lane) openBatch() bool {
-	for ; l.batch < len(l.loaded); l.batch++ {
-		if b := &l.loaded[l.batch]; b.Last() >= l.cursor {
-			l.records = record.Records(b.Data)
-			l.reading, l.peeked = true, false
+	r := l.ahead
+	if r == nil {
+		return false
+	}
+	for ; r.batch < len(r.loaded); r.batch++ {
+		if b := &r.loaded[r.batch]; b.Last() >= l.cursor {
+			r.records = record.Records(b.Data)
+			r.reading, r.peeked = true, false
 			return true
 		}
-		l.loaded[l.batch] = seglog.Batch{}
+		r.loaded[r.batch] = seglog.Batch{}
 	}
-	l.letGo()
+	r.letGo()
 	return false
-}
-
-// letGo gives back what was read ahead, but not what subscriptions keep of it.
-func (l *Lane) letGo() {
-	clear(l.loaded[min(l.batch, len(l.loaded)):])
-	l.loaded, l.batch = l.loaded[:0], 0
-	l.reading, l.peeked = false, false
-	l.chunk.Release()
-	l.chunk = nil
 }
 
 // endBatch leaves the batch whose records have ended. What it should have held
 // at and above the cursor is given up.
 func (l *Lane) endBatch() {
-	b := &l.loaded[l.batch]
-	if err := l.records.Err(); err != nil {
+	r := l.ahead
+	b := &r.loaded[r.batch]
+	if err := r.records.Err(); err != nil {
 		l.ch.skipped += uint64(max(min(b.Last()+1, l.limit)-l.cursor, 0))
 		l.warn("skip damaged batch", b.Base, b.Last(), err)
 	}
 	l.giveUp(min(b.Last()+1, l.limit))
-	l.loaded[l.batch] = seglog.Batch{}
-	l.batch++
-	l.reading, l.peeked = false, false
+	r.loaded[r.batch] = seglog.Batch{}
+	r.batch++
+	r.reading, r.peeked = false, false
 }
 
 // giveUp finishes the offsets from the cursor up to one that are not in the
@@ -219,7 +217,7 @@ func (l *Lane) makeRoom(offset int64, must bool) bool {
 
 // needsLoad reports whether the cursor waits for the next chunk of the log.
 func (l *Lane) needsLoad() bool {
-	return l.live && !l.loading && l.retryAt == 0 && !l.reading && l.batch >= len(l.loaded) &&
+	return l.live && !l.loading && l.retryAt == 0 && l.ahead.ended() &&
 		l.cursor < l.limit && l.table.hasRoom(&l.ch.slots, l.cursor)
 }
 
@@ -229,11 +227,14 @@ func (l *Lane) load() error {
 	c := l.ch
 	l.loading = true
 	gen, from := l.gen, l.cursor
-	l.ahead = min(max(2*l.ahead, chunkMin), chunkMax)
-	size := l.ahead
-	l.letGo()
-	buf := l.loaded
-	l.loaded = nil
+	l.readSize = min(max(2*l.readSize, chunkMin), chunkMax)
+	size := l.readSize
+	if l.ahead == nil {
+		l.ahead = &readAhead{}
+	}
+	l.ahead.letGo()
+	buf := l.ahead.loaded
+	l.ahead.loaded = nil
 	c.unlock()
 	batches, chunk, err := l.log.ReadChunk(buf, from, size)
 	start := int64(0)
@@ -246,10 +247,14 @@ func (l *Lane) load() error {
 		return nil
 	}
 	l.loading = false
-	l.loaded, l.chunk = batches, chunk
+	if l.ahead == nil { // the last consumer has left
+		chunk.Release()
+		return nil
+	}
+	l.ahead.loaded, l.ahead.chunk = batches, chunk
 	if len(batches) > 0 {
 		if batches[len(batches)-1].Last()+1 >= l.limit {
-			l.ahead = 0 // caught up
+			l.readSize = 0 // caught up
 		}
 		return nil
 	}
@@ -283,10 +288,11 @@ func (l *Lane) loadFailed(err error) error {
 
 // unload forgets what was read ahead.
 func (l *Lane) unload() {
-	l.letGo()
-	l.loaded = nil
-	l.records, l.record = record.Iter{}, record.Record{}
-	l.ahead = 0
+	if l.ahead != nil {
+		l.ahead.letGo()
+		l.ahead = nil
+	}
+	l.readSize = 0
 }
 
 // pause leaves the lane alone for a while.

@@ -59,17 +59,11 @@ type Lane struct {
 	skipped int64            // offsets in skip
 	numbers map[int64]uint16 // number of the next delivery, of offsets at or above the cursor, where it is not 1
 
-	loaded  []seglog.Batch // what the log returned, from batch on
-	batch   int
-	chunk   *seglog.Chunk // where loaded stands; nil: in memory of its own
-	records record.Iter   // over loaded[batch], if reading
-	record  record.Record
-	reading bool
-	peeked  bool   // record holds the record that comes next
-	loading bool   // a Take is reading the log without the lock
-	ahead   int    // bytes to read next
-	gen     uint32 // rises when a read under way is of no use any more
-	retryAt int64  // unix ns until which a failed log is left alone; 0: it works
+	ahead    *readAhead // nil: nothing was read since there is a consumer
+	loading  bool       // a Take is reading the log without the lock
+	readSize int        // bytes to read next
+	gen      uint32     // rises when a read under way is of no use any more
+	retryAt  int64      // unix ns until which a failed log is left alone; 0: it works
 
 	ready      offsetHeap
 	readyCount int64 // slots in stateReady; the heap may hold stale offsets too
@@ -79,6 +73,30 @@ type Lane struct {
 
 	held    int64 // slots with flagParked
 	heldDue int64 // DueNs of what this lane parked while it holds it
+}
+
+// readAhead is what a lane has read of its log and not delivered yet. Most
+// lanes of a node with very many channels have none.
+type readAhead struct {
+	loaded  []seglog.Batch // what the log returned, from batch on
+	batch   int
+	chunk   *seglog.Chunk // where loaded stands; nil: in memory of its own
+	records record.Iter   // over loaded[batch], if reading
+	record  record.Record
+	reading bool
+	peeked  bool // record holds the record that comes next
+}
+
+// ended reports whether nothing is left of it.
+func (r *readAhead) ended() bool { return r == nil || r.batch >= len(r.loaded) }
+
+// letGo gives back what was read, but not what subscriptions keep of it.
+func (r *readAhead) letGo() {
+	clear(r.loaded[min(r.batch, len(r.loaded)):])
+	r.loaded, r.batch = r.loaded[:0], 0
+	r.reading, r.peeked = false, false
+	r.chunk.Release()
+	r.chunk = nil
 }
 
 // Begin starts the lane: this node leads, and delivers from st on.
@@ -268,7 +286,7 @@ func (l *Lane) work() int64 {
 		return 0
 	}
 	n := l.readyCount + l.dueCount
-	if l.loading && l.batch >= len(l.loaded) {
+	if l.loading && l.ahead.ended() {
 		return n
 	}
 	if backlog := l.backlog(); backlog > 0 && l.table.hasRoom(&l.ch.slots, l.cursor) {
