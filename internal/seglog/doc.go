@@ -9,10 +9,18 @@
 //
 // A [Log] is touched from three sides. The shard loop calls Append,
 // AdvanceStart, SetPinned and Drop: none of them does I/O. Any goroutine calls
-// Read, Start, End and Bytes. One goroutine per node, the flusher, calls
+// Read, ReadChunk, Start, End and Bytes. One goroutine per node, the flusher, calls
 // everything that writes: FlushOldest, Checkpoint, Published, Compact, Sweep.
 // Log.mu, Store.mu and the locks of the open files are never held together, nor
 // across I/O or a callback.
+//
+// # Memory
+//
+// What [Log.Read] and [Log.AppendRead] return stays as long as it is referred
+// to. [Log.ReadChunk], for those who read much, lends memory that is used
+// again: a [Chunk] counts its readers. A chunk is never kept for a reader that
+// may come: channels that read a log side by side drift apart, and a cache of
+// the last chunks saved them nothing.
 //
 // # Crash safety
 //
