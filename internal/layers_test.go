@@ -19,7 +19,7 @@ const module = "github.com/tidings-io/tidings/"
 var layers = [][]string{
 	{"internal/record", "internal/fault", "internal/vfs", "internal/plant", "internal/turn", "internal/version", "internal/cgroup"},
 	{"internal/wal", "internal/seglog"},
-	{"internal/shard"},
+	{"internal/shard", "internal/transport"},
 	{"internal/meta", "internal/broker/offsets", "internal/broker/parked"},
 	{"internal/broker/partition", "internal/cluster"},
 	{"internal/broker/delivery"},
