@@ -85,7 +85,7 @@ Commands that print data take --json. ` + exitHelp,
 	for group, cmds := range map[string][]*cobra.Command{
 		"node": {newDev(s), newServe(s), newNSQD(s), newConfig(s)},
 		"use":  {newPub(s), newSub(s), newTopic(s), newChannel(s)},
-		"look": {newLog(s), newBench(s), newVersion(s), newCompletion(s)},
+		"look": {newCluster(s), newLog(s), newBench(s), newVersion(s), newCompletion(s)},
 	} {
 		for _, c := range cmds {
 			c.GroupID = group

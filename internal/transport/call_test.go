@@ -341,12 +341,12 @@ func TestStreams(t *testing.T) {
 		var wg sync.WaitGroup
 		for range 4 {
 			wg.Go(func() {
-				s, err := a.Fetch(context.Background(), Peer{ID: b.o.RaftID}, methodCount, countTo(100))
+				s, err := a.Fetch(context.Background(), Peer{ID: b.o.RaftID}, methodCount, countTo(40))
 				if err != nil {
 					t.Error(err)
 					return
 				}
-				for i := range 100 {
+				for i := range 40 {
 					chunk, err := s.Next()
 					if err != nil || len(chunk) != 100_000 || chunk[0] != byte(i) || chunk[99_999] != byte(i) {
 						t.Errorf("chunk %d: %d bytes, %v", i, len(chunk), err)

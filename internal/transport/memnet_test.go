@@ -1,7 +1,6 @@
 package transport
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -238,7 +237,7 @@ func (c *memConn) Read(p []byte) (int, error) {
 		}
 	}
 	n := copy(p, h.buf)
-	h.buf = bytes.Clone(h.buf[n:])
+	h.buf = h.buf[n:]
 	h.touch()
 	return n, nil
 }
