@@ -33,7 +33,6 @@ const (
 	ReasonRaftID    Reason = "wrong-raft-id"  // the peer is there under another Raft id
 	ReasonSelf      Reason = "self"           // the node has dialed itself
 	ReasonMalformed Reason = "malformed"      // no hello
-	ReasonNotNow    Reason = "not-now"        // too many connections, or stopping
 	ReasonForbidden Reason = "not-authorized" // Options.Authorize says no
 )
 

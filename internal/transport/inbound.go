@@ -18,6 +18,7 @@ type inbound struct {
 
 	// Set by admit under Transport.mu.
 	wire  *wire
+	addr  string
 	hello *hello // nil until the peer has said it
 	peer  *peer  // nil: not a known peer; may become one, see adopt
 }
@@ -99,7 +100,8 @@ func (in *inbound) who(c net.Conn) string {
 // greet runs TLS and the hellos.
 func (in *inbound) greet(ctx context.Context, c net.Conn) error {
 	o := &in.t.o
-	ctx, cancel := context.WithTimeoutCause(ctx, o.HandshakeTimeout, fmt.Errorf("no hello within %s", o.HandshakeTimeout))
+	late := fmt.Errorf("no hello within %s", o.HandshakeTimeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, o.HandshakeTimeout, late)
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { c.Close() })
 	early := new(meter) // until it is known whose connection it is
@@ -113,6 +115,8 @@ func (in *inbound) greet(ctx context.Context, c net.Conn) error {
 		return nil
 	case context.Cause(ctx) != nil:
 		return context.Cause(ctx)
+	case isTimeout(err):
+		return late
 	case in.wire == nil && (errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET)):
 		return fmt.Errorf("connection ended before hello: %w", err)
 	}
@@ -187,7 +191,7 @@ func (t *Transport) admit(in *inbound, h *hello, w *wire) error {
 			old.cancel(errors.New("the peer has connected anew"))
 		}
 	}
-	in.hello, in.wire = h, w
+	in.hello, in.wire, in.addr = h, w, w.raw.RemoteAddr().String()
 	if p != nil {
 		in.adopt(p)
 	}
@@ -208,7 +212,7 @@ func (in *inbound) from() From {
 	p := in.t.known(h.RaftID)
 	return From{
 		ID: h.RaftID, Name: h.Node, Boot: h.Boot, Cluster: h.Cluster,
-		Known: p != nil && p.Name == h.Node, Addr: in.wire.raw.RemoteAddr().String(),
+		Known: p != nil && p.Name == h.Node, Addr: in.addr,
 	}
 }
 

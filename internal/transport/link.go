@@ -245,8 +245,8 @@ func (l *link) idle(used time.Time) bool {
 
 // connect dials and says hello.
 func (l *link) connect(ctx context.Context) (*wire, *hello, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, l.t.o.HandshakeTimeout,
-		fmt.Errorf("no answer within %s", l.t.o.HandshakeTimeout))
+	late := fmt.Errorf("no answer within %s", l.t.o.HandshakeTimeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, l.t.o.HandshakeTimeout, late)
 	defer cancel()
 	l.t.mu.RLock()
 	addr := l.peer.addr
@@ -265,6 +265,8 @@ func (l *link) connect(ctx context.Context) (*wire, *hello, error) {
 		c.Close()
 		if cause := context.Cause(ctx); cause != nil {
 			err = cause
+		} else if isTimeout(err) { // a read's own deadline came first
+			err = late
 		}
 		return nil, nil, fmt.Errorf("connect to %s: %w", addr, err)
 	}

@@ -104,10 +104,7 @@ func (s *server) request(h header, payload []byte) error {
 	if stream != (f.stream != nil) || !stream && f.sync == nil && f.async == nil {
 		return s.reject(h, fault.New(fault.Unsupported, "method %d is not known", h.method))
 	}
-	ctx, cancel := context.WithCancel(s.ctx)
-	if h.arg > 0 {
-		ctx, cancel = context.WithTimeout(s.ctx, time.Duration(h.arg)*time.Millisecond)
-	}
+	ctx, cancel := s.contextOf(h)
 	x := &served{size: headerSize + len(payload), cancel: cancel}
 	if stream {
 		x.credit = &credit{wake: make(chan struct{}, 1)}
@@ -134,6 +131,15 @@ func (s *server) request(h header, payload []byte) error {
 		})
 	}
 	return nil
+}
+
+// contextOf is the context of a request: it ends with the connection, when the
+// caller has gone, and at the caller's deadline.
+func (s *server) contextOf(h header) (context.Context, context.CancelFunc) {
+	if h.arg > 0 {
+		return context.WithTimeout(s.ctx, time.Duration(h.arg)*time.Millisecond)
+	}
+	return context.WithCancel(s.ctx)
 }
 
 // admit gives a request a place, if the bounds allow.

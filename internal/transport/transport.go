@@ -358,6 +358,14 @@ func (t *Transport) known(id uint64) *peer {
 	return t.peers[id]
 }
 
+// Connected says that our link to a known peer is up in a class. A link that has
+// had nothing to send is not; calls on a link that is down wait for the dial, at
+// most HandshakeTimeout, or are refused at once while it waits for the next one.
+func (t *Transport) Connected(id uint64, c Class) bool {
+	p := t.known(id)
+	return p != nil && c < classes && p.links[c].peerHello() != nil
+}
+
 // find is the peer to call: a known one by its Raft id, else whoever answers at
 // the address.
 func (t *Transport) find(to Peer) (*peer, error) {

@@ -130,10 +130,16 @@ func (w *wire) serve(ctx context.Context, s session) error {
 
 // explain says in words what a deadline means here.
 func (w *wire) explain(err error) error {
-	if ne, ok := errors.AsType[net.Error](err); ok && ne.Timeout() || errors.Is(err, os.ErrDeadlineExceeded) {
+	if isTimeout(err) {
 		return fmt.Errorf("link is dead, nothing came for %s or nothing was taken for %s: %w", w.o.DeadAfter, w.o.WriteTimeout, err)
 	}
 	return err
+}
+
+// isTimeout says that a read or write has met its deadline.
+func isTimeout(err error) bool {
+	ne, ok := errors.AsType[net.Error](err)
+	return ok && ne.Timeout() || errors.Is(err, os.ErrDeadlineExceeded)
 }
 
 func (w *wire) readLoop(s session) error {
@@ -173,6 +179,8 @@ func (w *wire) writeLoop(ctx context.Context, s session) error {
 	ticker := time.NewTicker(w.o.PingInterval)
 	defer ticker.Stop()
 	used := time.Now()
+	always := make(chan struct{})
+	close(always)
 	var batch []item
 	if err := w.ping(); err != nil {
 		return err
@@ -187,13 +195,13 @@ func (w *wire) writeLoop(ctx context.Context, s session) error {
 			return err
 		}
 		clear(batch)
+		wait := s.box.wake
 		if len(batch) > 0 {
-			continue
+			wait = always // there may be more, but a ping has its turn
 		}
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
-		case <-s.box.wake:
 		case <-ticker.C:
 			if s.idle != nil && s.idle(used) {
 				return errIdle
@@ -201,6 +209,7 @@ func (w *wire) writeLoop(ctx context.Context, s session) error {
 			if err := w.ping(); err != nil {
 				return err
 			}
+		case <-wait:
 		}
 	}
 }
