@@ -2,7 +2,7 @@
 GO ?= go
 export CGO_ENABLED ?= 0
 
-.PHONY: build test check bench fuzz clean
+.PHONY: build test check figures pgo clean
 build: ## bin/tidings
 	$(GO) build -trimpath -o bin/tidings ./cmd/tidings
 
@@ -12,5 +12,11 @@ test: ## everything that CI runs, with what it needs installed
 check: ## what to run before a commit
 	./test/check
 
+figures: ## all figures that the documentation quotes; see test/figures
+	./test/figures
+
+pgo: ## cmd/tidings/default.pgo from the bench's workloads; see test/profile
+	./test/profile
+
 clean:
-	rm -rf bin
+	rm -rf bin build

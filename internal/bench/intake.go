@@ -65,7 +65,7 @@ func (in *intake) start(c Consumer, l *ledger, o observer) {
 	in.consumers = append(in.consumers, c)
 	in.mu.Unlock()
 	in.wg.Go(func() {
-		if err := in.read(c, l, o); err != nil && !in.stopping.Load() {
+		if err := in.read(c, l, o); !in.stopping.Load() {
 			select {
 			case in.failed <- err:
 			default:
@@ -74,6 +74,7 @@ func (in *intake) start(c Consumer, l *ledger, o observer) {
 	})
 }
 
+// read hands on what comes until the consumer fails or is closed.
 func (in *intake) read(c Consumer, l *ledger, o observer) error {
 	v := l.view()
 	var each func(stamp)
@@ -180,7 +181,7 @@ func (in *intake) close() {
 	in.stopping.Store(true)
 	in.mu.Lock()
 	for _, c := range in.consumers {
-		c.Close()
+		_ = c.Close() // it is read no more
 	}
 	in.mu.Unlock()
 	in.wg.Wait()

@@ -44,10 +44,10 @@ func (m Machine) String() string {
 
 // Warning says what makes numbers of this machine doubtful; empty if nothing.
 func (m Machine) Warning() string {
-	switch {
-	case m.Disk == "tmpfs":
+	switch m.Disk {
+	case "tmpfs":
 		return "the data is on tmpfs, where syncing costs nothing: durable rows mean nothing (choose --dir)"
-	case m.Disk == "overlay":
+	case "overlay":
 		return "the data is on an overlay file system: its syncs may differ from the disk's (choose --dir)"
 	}
 	return ""

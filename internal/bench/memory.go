@@ -69,7 +69,7 @@ func (m *measurement) tryPublish(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer p.Close()
+	defer func() { _ = p.Close() }() // its one message is answered or failed
 	if err := p.Send(newBodies(0, m.Workload.Size, 1).next(1, 0)); err != nil {
 		return err
 	}

@@ -349,6 +349,6 @@ func (k *nsqConsumer) Close() error { return k.conn.Close() }
 // unfinished must not come back.
 func (n *NSQ) For(w Workload) {
 	if w.Name == "timers" {
-		n.MsgTimeout = min(w.Delay+time.Minute, 15*time.Minute)
+		n.MsgTimeout = min(w.Delay+10*time.Minute, 15*time.Minute)
 	}
 }

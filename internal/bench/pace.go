@@ -29,8 +29,8 @@ func (l *pace) run(ctx context.Context) error {
 	go func() { sent <- l.send(ctx, commands) }()
 	for range commands {
 		if err := l.p.Await(); err != nil {
-			l.p.Close() // the sender must not go on alone
-			<-sent
+			_ = l.p.Close() // the sender must not go on alone
+			_ = <-sent // the answer says more
 			return cause(ctx, err)
 		}
 	}
@@ -46,7 +46,7 @@ func (l *pace) send(ctx context.Context, commands int) error {
 	for i := 0; i < commands; {
 		now := time.Now()
 		if ctx.Err() != nil {
-			l.p.Close() // wakes the goroutine that awaits answers
+			_ = l.p.Close() // wakes the goroutine that awaits answers
 			return context.Cause(ctx)
 		}
 		due := l.start.Add(time.Duration(i) * l.every)

@@ -215,7 +215,7 @@ func Standard() []Workload {
 		defaults("stopped"),
 		defaults("timers"),
 		vary("timers", func(w *Workload) {
-			w.Deferred, w.Unfinished, w.Delay = 1_000_000, 1_000_000, time.Minute
+			w.Deferred, w.Unfinished, w.Delay = 1_000_000, 1_000_000, 45*time.Second
 		}),
 	}
 }

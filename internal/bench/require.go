@@ -65,7 +65,7 @@ func (w Workload) compared() []string {
 	case "memory":
 		names = append(names, "bytes_per_message", "first_publish_ms", "first_delivery_ms")
 	case "timers":
-		names = append(names, "idle_cpu_percent")
+		names = append(names, "idle_cpu_percent", "burst_rate")
 	}
 	if w.Name == "stopped" {
 		names = append(names, "p99_ratio")

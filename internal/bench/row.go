@@ -85,7 +85,7 @@ func (r *Row) judge(p Promise) {
 		r.Failure = fmt.Sprintf("%d messages damaged", v.Damaged)
 	case v.Lost > 0 && !p.MayLose:
 		r.Failure = fmt.Sprintf("%d messages lost", v.Lost)
-	case v.Duplicated > 0 && !(p.MayRepeat && r.Workload.crashes()):
+	case v.Duplicated > 0 && (!p.MayRepeat || !r.Workload.crashes()):
 		r.Failure = fmt.Sprintf("%d messages delivered twice", v.Duplicated)
 	case v.Reordered > 0 && !p.MayReorder:
 		r.Failure = fmt.Sprintf("%d messages out of order", v.Reordered)

@@ -148,7 +148,7 @@ func (m *measurement) publishers(ctx context.Context, n int) ([]Publisher, func(
 	var ps []Publisher
 	closeAll := func() {
 		for _, p := range ps {
-			p.Close()
+			_ = p.Close() // what it was asked for is answered or given up
 		}
 	}
 	for range n {

@@ -10,11 +10,16 @@ import (
 
 // timers measures W8: many messages deferred and many unfinished; what the
 // idle broker costs then, and how exactly Count further messages arrive at
-// their time. At the end the deferred ones are awaited, and all are verified.
+// their time. At the end the deferred ones, which fall due all at once, are
+// awaited, and all are verified.
 func (m *measurement) timers(ctx context.Context) error {
 	w := m.Workload
 	due := time.Now().Add(w.Delay)
-	defer m.drop(ctx, m.sub("held"), m.sub("deferred"), m.sub("accuracy"))
+	names := []string{m.sub("deferred"), m.sub("accuracy")}
+	for i := range m.heldTopics() {
+		names = append(names, m.heldTopic(i))
+	}
+	defer m.drop(ctx, names...)
 	// Made early: a server may take seconds to look after a new channel's timers.
 	if err := m.Target.Prepare(ctx, m.sub("accuracy"), []string{"accuracy"}); err != nil {
 		return err
@@ -49,6 +54,9 @@ func (m *measurement) timers(ctx context.Context) error {
 	if err := waiting.wait(ctx, w.Patience); err != nil {
 		return err
 	}
+	if took := waiting.ended().Sub(due).Seconds(); took > 0 {
+		m.row.figure("burst_rate", float64(w.Deferred)/took)
+	}
 	m.row.Verdict = m.row.add(waiting.verdict()).add(held.verdict())
 	m.row.Messages = int64(w.Deferred + w.Unfinished + w.Count)
 	return nil
@@ -63,38 +71,63 @@ type holder struct{ Consumer }
 // Finish does not.
 func (holder) Finish([]Message) error { return nil }
 
+// heldMax is how many messages stay unfinished on one topic: a channel of ours
+// delivers no more than some 130,000 messages that nobody finishes.
+const heldMax = 100_000
+
 // hold publishes the messages that stay unfinished, and waits until they are
 // with consumers.
 func (m *measurement) hold(ctx context.Context) (*intake, error) {
-	w := m.Workload
-	t := m.part(m.sub("held"), w.Unfinished)
+	counts := split(m.Workload.Unfinished, m.heldTopics())
 	h := newIntake(m.Progress)
-	if w.Unfinished == 0 {
-		return h, nil
-	}
-	if err := m.Target.Prepare(ctx, t.topic, []string{"held"}); err != nil {
-		return nil, err
-	}
-	counts, err := t.backlog(ctx, "hold")
-	if err != nil {
-		return nil, err
-	}
-	l := newLedger(counts)
-	h.add(l)
-	for range (w.Unfinished + nsqWindow - 1) / nsqWindow {
-		c, err := m.Target.Consumer(ctx, t.topic, "held", nsqWindow)
+	var ledgers []*ledger
+	for i, n := range counts {
+		l, err := m.holdOn(ctx, m.heldTopic(i), n)
 		if err != nil {
-			h.close()
-			return nil, fmt.Errorf("connect consumer: %w", err)
+			return nil, err
 		}
-		h.start(holder{c}, l, nil)
+		h.add(l)
+		ledgers = append(ledgers, l)
 	}
-	if err := h.wait(ctx, w.Patience); err != nil {
+	m.Progress.begin("hold", int64(m.Workload.Unfinished))
+	err := func() error {
+		for i, n := range counts {
+			for range (n + nsqWindow - 1) / nsqWindow {
+				c, err := m.Target.Consumer(ctx, m.heldTopic(i), "held", nsqWindow)
+				if err != nil {
+					return fmt.Errorf("connect consumer: %w", err)
+				}
+				h.start(holder{c}, ledgers[i], nil)
+			}
+		}
+		if len(counts) == 0 {
+			return nil
+		}
+		return h.wait(ctx, m.Workload.Patience)
+	}()
+	if err != nil {
 		h.close()
 		return nil, err
 	}
 	return h, nil
 }
+
+// holdOn publishes n messages that will stay unfinished, and says what is
+// expected of them.
+func (m *measurement) holdOn(ctx context.Context, topic string, n int) (*ledger, error) {
+	if err := m.Target.Prepare(ctx, topic, []string{"held"}); err != nil {
+		return nil, err
+	}
+	counts, err := m.part(topic, n).backlog(ctx, "publish what is held")
+	if err != nil {
+		return nil, err
+	}
+	return newLedger(counts), nil
+}
+
+func (m *measurement) heldTopics() int { return (m.Workload.Unfinished + heldMax - 1) / heldMax }
+
+func (m *measurement) heldTopic(i int) string { return m.sub(fmt.Sprintf("held%d", i)) }
 
 // part is the measurement with another topic and count.
 func (m *measurement) part(topic string, count int) *measurement {

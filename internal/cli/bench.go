@@ -104,11 +104,12 @@ func newBenchRun(s streams) *cobra.Command {
 }
 
 func workloadHelp() string {
-	text := "Workloads:\n"
+	var text strings.Builder
+	text.WriteString("Workloads:\n")
 	for _, n := range bench.Names() {
-		text += fmt.Sprintf("  %-11s%s\n", n, bench.Explain(n))
+		fmt.Fprintf(&text, "  %-11s%s\n", n, bench.Explain(n))
 	}
-	return text
+	return text.String()
 }
 
 func (o benchRun) run(ctx context.Context, s streams, w bench.Workload) error {

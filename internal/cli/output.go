@@ -49,7 +49,7 @@ func confirm(ctx context.Context, s streams, yes bool, question string) error {
 	fmt.Fprintf(s.err, "%s? [y/N] ", question)
 	answer := make(chan string, 1)
 	go func() { // nothing ends a read of a terminal but the process's end
-		line, _ := bufio.NewReader(s.in).ReadString('\n') //nolint:errcheck // no answer is no
+		line, _ := bufio.NewReader(s.in).ReadString('\n') // no answer is no
 		answer <- line
 	}()
 	select {

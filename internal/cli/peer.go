@@ -116,7 +116,7 @@ func (p *peer) send(parts ...string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, part := range parts {
-		p.out.WriteString(part) // sticky: Flush returns the error
+		_, _ = p.out.WriteString(part) // sticky: Flush returns the error
 	}
 	if err := p.out.Flush(); err != nil {
 		return p.lost(err)

@@ -152,7 +152,7 @@ func startNode(ts *testscript.TestScript, all *nodes, name string, words []strin
 	go func() { n.err = n.cmd.Wait(); close(n.done) }()
 	all.running[name] = n
 	ts.Defer(func() {
-		n.cmd.Process.Kill() //nolint:errcheck // it may have ended
+		n.cmd.Process.Kill() // it may have ended
 		<-n.done
 	})
 	var at struct{ TCP, HTTP, Admin string }
@@ -209,7 +209,7 @@ func cmdUntil(ts *testscript.TestScript, neg bool, a []string) {
 		cmd := exec.Command(a[1], a[2:]...)
 		cmd.Dir = ts.MkAbs(".")
 		cmd.Env = append(os.Environ(), "TIDINGS_SERVER="+ts.Getenv("TIDINGS_SERVER"))
-		out, _ = cmd.CombinedOutput() //nolint:errcheck // tried again
+		out, _ = cmd.CombinedOutput() // tried again
 		return re.Match(out)
 	})
 }
@@ -223,7 +223,7 @@ func cmdWants(ts *testscript.TestScript, neg bool, a []string) {
 	ts.Check(err)
 	var text []byte
 	eventually(ts, func() string { return string(text) }, func() bool {
-		text, _ = os.ReadFile(ts.MkAbs(a[0])) //nolint:errcheck // not there yet
+		text, _ = os.ReadFile(ts.MkAbs(a[0])) // not there yet
 		return bytes.Count(text, []byte("\n")) >= want
 	})
 }
