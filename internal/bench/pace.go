@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"runtime"
 	"time"
 
@@ -30,8 +31,7 @@ func (l *pace) run(ctx context.Context) error {
 	for range commands {
 		if err := l.p.Await(); err != nil {
 			_ = l.p.Close() // the sender must not go on alone
-			_ = <-sent // the answer says more
-			return cause(ctx, err)
+			return cause(ctx, errors.Join(err, <-sent))
 		}
 	}
 	return <-sent
