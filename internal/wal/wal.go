@@ -121,6 +121,8 @@ type WAL struct {
 	names  sync.Mutex // guards the block below; taken before mu; held across renames
 	spares []uint64   // sequence numbers, dense behind the live ones
 
+	latency latency // of syncs; a lock of its own
+
 	writer  writer  // owned by the driver of Write, Sync, Finish, Mark
 	builder builder // owned by the driver of Maintain
 }

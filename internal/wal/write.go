@@ -370,6 +370,7 @@ func (w *WAL) syncSegment() error {
 	var begin time.Time
 	if wr.now != nil {
 		begin = wr.now()
+		w.latency.begin(begin)
 	}
 	if !plant.On("nosync") {
 		if err := wr.segment.file.SyncData(); err != nil {
@@ -377,11 +378,16 @@ func (w *WAL) syncSegment() error {
 		}
 	}
 	wr.synced, wr.durable = wr.offset, wr.position
+	var took time.Duration
+	if wr.now != nil {
+		took = wr.now().Sub(begin)
+		w.latency.end(took)
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.counters.Syncs++
 	if wr.now != nil {
-		w.counters.observe(wr.now().Sub(begin))
+		w.counters.observe(took)
 	}
 	if w.durable < wr.segment.sequence && wr.offset > headerSize {
 		w.durable = wr.segment.sequence
