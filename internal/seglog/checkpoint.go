@@ -302,6 +302,9 @@ func (l *Log) removeFile(name string) bool {
 // an older checkpoint than the last two named them.
 func (l *Log) removeUnknown() bool {
 	s := l.store
+	if s.grafting(l.id) {
+		return false
+	}
 	names, err := readDir(s.fs, l.dir())
 	if err != nil {
 		s.log.Warn("list log folder", "dir", l.dir(), "cause", err)

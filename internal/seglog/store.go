@@ -46,6 +46,9 @@ type Store struct {
 	logs  map[LogID]*Log
 	queue []*Log // have a tail, or had one, longest waiting first
 	bad   map[damage]struct{}
+	// grafts are the logs between Graft and RestoreGrafted: nothing in their
+	// folders is unknown.
+	grafts map[LogID]struct{}
 
 	// The flusher's own.
 	dirty   []*handle // written and not yet synced, oldest first; each holds a reference
@@ -228,8 +231,10 @@ func (s *Store) sweepTopic(inc uint64, known func(LogID) bool) error {
 		id := LogID{inc, int32(n)}
 		s.mu.Lock()
 		l := s.logs[id]
+		_, grafted := s.grafts[id]
 		s.mu.Unlock()
 		switch {
+		case grafted:
 		case l != nil:
 			// Not left to the log's next Published: that comes only once the log
 			// has changed.

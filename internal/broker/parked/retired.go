@@ -10,6 +10,7 @@ import (
 type retired struct {
 	mu    sync.Mutex // runs retire on the owner's goroutine, checkpoints complete on another
 	files []retiredRun
+	held  int // while above zero no file may go
 }
 
 // retiredRun is one of them.
@@ -45,9 +46,9 @@ func (r *retired) published(unneeded []retiredRun) (free []uint64) {
 	kept := r.files[:0]
 	for _, f := range r.files {
 		if slices.ContainsFunc(unneeded, func(u retiredRun) bool { return u.seq == f.seq }) {
-			f.checkpoints++
+			f.checkpoints = min(f.checkpoints+1, checkpointsKept)
 		}
-		if f.checkpoints >= checkpointsKept {
+		if f.checkpoints >= checkpointsKept && r.held == 0 {
 			free = append(free, f.seq)
 			continue
 		}
