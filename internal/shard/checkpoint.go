@@ -5,9 +5,11 @@ type job struct {
 	group *Group
 	m     manifest // State is filled by the flusher
 	state Checkpoint
-	older point // the checkpoint before, which stays
-	stage stage
-	err   error // why it was given up
+	// install is set when the state is another replica's.
+	install *installation
+	older   point // the checkpoint before, which stays
+	stage   stage
+	err     error // why it was given up
 }
 
 // RequestCheckpoint asks for a checkpoint as soon as possible, also when
@@ -57,11 +59,14 @@ func (g *Group) checkpoint(now int64) (taken bool, due int64) {
 // take makes a job of the state as it is.
 func (g *Group) take(now int64) {
 	g.lastSeq++
+	hard := g.hard
+	// A follower may know an entry as committed before its own copy is durable.
+	hard.Commit = min(hard.Commit, g.applied)
 	j := &job{
 		group: g,
 		m: manifest{
 			Shard: g.o.ID, Seq: g.lastSeq, Index: g.applied, Term: g.appliedTerm, Taken: now,
-			Hard: g.hard, Conf: g.log.conf,
+			Hard: hard, Conf: g.log.conf, Void: g.void,
 		},
 		state: g.o.Machine.Checkpoint(g.applied),
 		older: g.newest,
@@ -96,13 +101,18 @@ func (g *Group) finishJob(j *job) {
 const retryAfter = int64(1e9)
 
 // published takes note of a checkpoint that is durable, or was given up.
-func (g *Group) published(j *job, now int64) {
+func (g *Group) published(j *job, now int64) error {
+	if j.install != nil {
+		return g.installed(j)
+	}
 	g.writing = false
 	if j.err != nil {
 		g.retryAt = now + retryAfter
 		g.forced.Store(true)
-		return
+		return nil
 	}
 	g.older, g.newest = g.newest, j.m.point()
-	g.log.compact(g.older.index, g.older.term)
+	g.log.newest = g.newest
+	g.releaseLog()
+	return nil
 }

@@ -106,6 +106,13 @@ func (f folder) load() (found, error) {
 			got.older = m
 		}
 	}
+	if got.newest != nil && got.newest.Installed {
+		// What came before it this replica has given up.
+		got.older = nil
+		if err := f.trim(got.newest.Seq, got.newest.Seq); err != nil {
+			return found{}, err
+		}
+	}
 	if got.newest == nil && len(got.damaged) > 0 {
 		return found{}, fmt.Errorf("load checkpoint of shard %d: %w: %s; restore the file from a copy, nothing else can bring the shard back",
 			f.shard, ErrManifest, strings.Join(got.damaged, " and "))

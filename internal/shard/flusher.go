@@ -106,9 +106,7 @@ func NewFlusher(o FlusherOptions) *Flusher {
 	for _, g := range o.Groups {
 		f.unswept[g.o.ID] = o.Sweep != nil
 		g.applyHook, g.jobHook, g.held = f.noted, f.Wake, f.held
-		if older := g.older; older.index > firstIndex {
-			o.WAL.Release(g.o.ID, older.index) // as before the restart
-		}
+		g.releaseLog() // as before the restart
 	}
 	return f
 }
@@ -150,8 +148,7 @@ func (f *Flusher) Step() (did bool, err error) {
 	for _, work := range []func(int64) (bool, error){f.flush, f.background, f.advance, f.compact} {
 		worked, err := work(now)
 		if errors.Is(err, syscall.ENOSPC) {
-			f.pause(now, err)
-			return false, nil
+			return false, f.pause(now, err)
 		}
 		if err != nil {
 			return did, fmt.Errorf("flush: %w", err)
@@ -167,16 +164,24 @@ func (f *Flusher) Step() (did bool, err error) {
 }
 
 // pause waits for room on the disk.
-func (f *Flusher) pause(now int64, err error) {
+func (f *Flusher) pause(now int64, err error) error {
 	f.pausedTo = now + retryAfter
 	if !f.full {
 		f.full = true
 		f.o.Logger.Error("the flusher waits, the disk is full", "err", err)
 	}
 	if j := f.job; j != nil {
-		f.job, j.err = nil, err
+		j.err = err
+		if undone := j.undo(); undone != nil {
+			return fmt.Errorf("undo installation of shard %d: %w", j.m.Shard, undone)
+		}
+		if j.install != nil {
+			j.install.in.imp.Fail()
+		}
+		f.job = nil
 		j.group.finishJob(j)
 	}
+	return nil
 }
 
 // flush moves tails to files.
@@ -226,7 +231,6 @@ func (f *Flusher) advance(int64) (bool, error) {
 			return false, fmt.Errorf("trim checkpoints of shard %d: %w", j.m.Shard, err)
 		}
 		j.state.Published()
-		f.o.WAL.Release(j.m.Shard, j.older.index)
 		f.job = nil
 		j.group.finishJob(j)
 		if err = f.sweep(j.m.Shard); err != nil {
@@ -273,7 +277,12 @@ func (f *Flusher) background(int64) (did bool, err error) {
 // half CheckpointBytes of all shards' entries, because only the second
 // checkpoint releases.
 func (f *Flusher) press() {
-	if f.o.WAL.Size() <= 2*f.o.CheckpointBytes {
+	limit := 2 * f.o.CheckpointBytes
+	kept := int64(0)
+	for _, g := range f.o.Groups {
+		kept = max(kept, g.keeps.Load()) // the groups keep the same bytes
+	}
+	if f.o.WAL.Size() <= limit+kept {
 		return
 	}
 	applied := f.applied.Load()

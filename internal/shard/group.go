@@ -29,8 +29,9 @@ type Group struct {
 	held      func() bool       // tails are far over budget: propose nothing
 	jobHook   func()            // a checkpoint waits to be written
 
-	leads  atomic.Bool // serving, for any goroutine
-	forced atomic.Bool // a checkpoint was asked for
+	leads  atomic.Bool  // serving, for any goroutine
+	forced atomic.Bool  // a checkpoint was asked for
+	keeps  atomic.Int64 // bytes of the WAL that are kept for other replicas
 
 	mu     sync.Mutex
 	in     inbox
@@ -72,6 +73,9 @@ type Group struct {
 	retryAt       int64 // no checkpoint before, after one that failed
 	writing       bool  // one is with the flusher
 	damaged       []string
+	void          entryID // as in the manifest
+
+	p peers
 }
 
 // proposal is an entry on its way from Drain to Apply. index is 0 until the
@@ -122,13 +126,14 @@ func (g *Group) freeAppend() (then []*pb.Message) {
 type point struct {
 	seq, index, term uint64
 	taken            int64
+	conf             *pb.ConfState
 }
 
 // inbox is what other goroutines left for the loop.
 type inbox struct {
-	durable   uint64 // highest durable append
-	err       error  // of the WAL
-	messages  []*pb.Message
+	durable   uint64        // highest durable append
+	err       error         // of the WAL
+	messages  []*pb.Message // of other replicas
 	calls     []func()
 	published *job
 }
@@ -183,15 +188,21 @@ func (g *Group) panicked(p any) error {
 const passRounds = 64
 
 func (g *Group) pass(now int64) (did bool, next int64, err error) {
+	g.p.now = now
 	if did, err = g.receive(now); err != nil {
 		return false, Never, err
+	}
+	if g.p.installing() {
+		did = g.goOn() || did
+		g.report()
+		return did, Never, nil
 	}
 	ticked, next, err := g.tick(now)
 	if err != nil {
 		return false, Never, err
 	}
 	did = did || ticked
-	next = min(next, g.o.Machine.Tick(now))
+	next = min(next, g.o.Machine.Tick(now), g.serveReads())
 	for round := 0; ; round++ {
 		proposed := g.propose(now)
 		handled, err := g.ready(now)
@@ -226,7 +237,9 @@ func (g *Group) receive(now int64) (did bool, err error) {
 		call()
 	}
 	if in.published != nil {
-		g.published(in.published, now)
+		if err := g.published(in.published, now); err != nil {
+			return false, err
+		}
 	}
 	did = len(in.calls) > 0 || len(in.messages) > 0 || in.published != nil
 	for len(g.appends) > 0 && g.appends[0].sequence <= in.durable {
@@ -234,6 +247,9 @@ func (g *Group) receive(now int64) (did bool, err error) {
 		if err := g.deliver(g.freeAppend()); err != nil {
 			return did, err
 		}
+	}
+	if g.p.installing() {
+		return did, nil
 	}
 	return did, g.deliver(in.messages)
 }
@@ -245,6 +261,9 @@ func (g *Group) deliver(messages []*pb.Message) error {
 			g.send(m)
 			continue
 		}
+		if m.GetType() == pb.MsgSnap && !g.behind(m) {
+			continue
+		}
 		err := g.node.Step(m)
 		if err != nil && !errors.Is(err, raft.ErrStepPeerNotFound) && !errors.Is(err, raft.ErrProposalDropped) {
 			return fmt.Errorf("step %s: %w", m.GetType(), err)
@@ -254,6 +273,9 @@ func (g *Group) deliver(messages []*pb.Message) error {
 }
 
 func (g *Group) send(m *pb.Message) {
+	if m.GetType() == pb.MsgSnap {
+		g.signalled(m.GetTo())
+	}
 	if g.o.Send != nil {
 		g.o.Send(m)
 	}
@@ -263,6 +285,9 @@ func (g *Group) send(m *pb.Message) {
 // campaigns once, when it has applied what it knows as committed.
 func (g *Group) tick(now int64) (did bool, next int64, err error) {
 	if g.applied < g.replayTo {
+		return false, Never, nil
+	}
+	if g.p.removed {
 		return false, Never, nil
 	}
 	if g.alone {
@@ -283,11 +308,15 @@ func (g *Group) tick(now int64) (did bool, next int64, err error) {
 	}
 	g.node.Tick()
 	g.nextTick = now + tickInterval
+	g.ticked(now)
 	return true, g.nextTick, nil
 }
 
 // propose makes one entry of what waits in the machine.
 func (g *Group) propose(now int64) bool {
+	if g.p.handover.holds() {
+		return g.goOver()
+	}
 	if !g.serving || len(g.proposals) >= g.o.MaxInflight || g.held != nil && g.held() {
 		return false
 	}
@@ -341,7 +370,7 @@ func (g *Group) role(soft *raft.SoftState) {
 		g.term = g.node.BasicStatus().GetTerm()
 		return
 	}
-	g.unlead(fault.New(fault.NotLeader, "lead shard %d: leadership was lost", g.o.ID))
+	g.unlead(fault.Wrap(fault.NotLeader, fmt.Errorf("lead shard %d: leadership was lost: %w", g.o.ID, ErrUnknown)))
 }
 
 // unlead ends what a leadership had begun.
@@ -351,6 +380,8 @@ func (g *Group) unlead(err error) {
 	for _, p := range dropped {
 		g.o.Machine.Drop(p.token, err)
 	}
+	g.changeLost(err)
+	g.handedOver()
 	if !g.serving {
 		return
 	}
@@ -390,10 +421,7 @@ func (g *Group) stop(err error) {
 // not block.
 func (g *Group) Exec(ctx context.Context, fn func()) error {
 	done := make(chan struct{})
-	g.mu.Lock()
-	g.in.calls = append(g.in.calls, func() { fn(); close(done) })
-	g.mu.Unlock()
-	g.Wake()
+	g.call(func() { fn(); close(done) })
 	select {
 	case <-done:
 		return nil
@@ -402,6 +430,14 @@ func (g *Group) Exec(ctx context.Context, fn func()) error {
 	case <-g.ended:
 		return fault.New(fault.Exiting, "query shard %d: the shard has stopped", g.o.ID)
 	}
+}
+
+// call has the loop run fn, unless it has ended.
+func (g *Group) call(fn func()) {
+	g.mu.Lock()
+	g.in.calls = append(g.in.calls, fn)
+	g.mu.Unlock()
+	g.Wake()
 }
 
 // Leader reports whether this replica leads and serves.
@@ -443,6 +479,16 @@ type Status struct {
 
 	// Damaged names checkpoint files that were passed over at start.
 	Damaged []string
+
+	// Removed: this replica is not a member any more.
+	Removed bool
+	// Members are the replicas as of what is applied; what the leader knows of
+	// their progress is filled in only where this replica leads, every tick.
+	Members []Member
+	// CatchUp is the session in which this replica gets a state, if there is
+	// one; Sessions are those in which it gives one.
+	CatchUp  *Progress
+	Sessions []Progress
 }
 
 // Status is the state after the last Step.
@@ -461,7 +507,9 @@ func (g *Group) report() {
 		Inflight:        len(g.proposals),
 		CheckpointIndex: g.newest.index, CheckpointTime: g.newest.taken, CheckpointSeq: g.newest.seq,
 		ReleasedIndex: g.older.index, PendingBytes: g.bytes, Damaged: g.damaged,
+		Removed: g.p.removed, Members: g.p.members,
 	}
+	g.reportSessions(&s)
 	g.mu.Lock()
 	g.status = s
 	g.mu.Unlock()

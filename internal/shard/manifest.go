@@ -12,18 +12,19 @@ import (
 // The file of a checkpoint, numbers little-endian where fixed:
 //
 //	0   8  magic "tidings\x01"
-//	8   4  format version, 1
+//	8   4  format version, 1 or 2
 //	12  4  CRC32C over bytes 0–11 and everything from byte 16 to the end; it
 //	       stands here in every version, so that a damaged version number is
 //	       told from a new one
 //	16  …  uvarints: shard, sequence, index, term, taken (unix ns),
 //	       hard state (term, vote, commit), five counted lists of the
 //	       membership (voters, learners, outgoing voters, next learners; the
-//	       fifth is auto-leave as 0 or 1), length of the body
+//	       fifth is auto-leave as 0 or 1); in version 2: 1 where the state was
+//	       installed, index and term of the void entry; length of the body
 //	…   …  body: what the machine's Checkpoint.Write returned
 const (
 	manifestMagic   = "tidings\x01"
-	manifestVersion = 1
+	manifestVersion = 2
 	manifestHeader  = 16
 )
 
@@ -46,10 +47,25 @@ type manifest struct {
 	Hard  hardState
 	Conf  *pb.ConfState
 	State []byte // nil: the empty state of a new group
+
+	// Installed says that the state came from another replica: an older
+	// checkpoint must not be used.
+	Installed bool
+	// Void is the last entry of the WAL when a state was installed. As long as
+	// it is the last, nothing in the WAL is part of the log; zero: it is.
+	Void entryID
 }
+
+// entryID names an entry. Two logs that hold the same are equal up to it.
+type entryID struct{ Index, Term uint64 }
 
 // hardState is Raft's durable vote and what it knows as committed.
 type hardState struct{ Term, Vote, Commit uint64 }
+
+// message is the hard state as the library takes it.
+func (h hardState) message() *pb.HardState {
+	return &pb.HardState{Term: new(h.Term), Vote: new(h.Vote), Commit: new(h.Commit)}
+}
 
 // encode returns the bytes of the file.
 func (m *manifest) encode() []byte {
@@ -60,27 +76,42 @@ func (m *manifest) encode() []byte {
 	} {
 		b = binary.AppendUvarint(b, v)
 	}
+	b = appendConf(b, m.Conf)
+	version := uint32(1)
+	if m.Installed || m.Void != (entryID{}) {
+		version = 2
+		b = appendBool(b, m.Installed)
+		b = binary.AppendUvarint(b, m.Void.Index)
+		b = binary.AppendUvarint(b, m.Void.Term)
+	}
+	b = binary.AppendUvarint(b, uint64(len(m.State)))
+	return seal(append(b, m.State...), version)
+}
+
+// appendConf writes a membership.
+func appendConf(b []byte, conf *pb.ConfState) []byte {
 	for _, list := range [][]uint64{
-		m.Conf.GetVoters(), m.Conf.GetLearners(), m.Conf.GetVotersOutgoing(), m.Conf.GetLearnersNext(),
+		conf.GetVoters(), conf.GetLearners(), conf.GetVotersOutgoing(), conf.GetLearnersNext(),
 	} {
 		b = binary.AppendUvarint(b, uint64(len(list)))
 		for _, id := range list {
 			b = binary.AppendUvarint(b, id)
 		}
 	}
-	leave := uint64(0)
-	if m.Conf.GetAutoLeave() {
-		leave = 1
+	return appendBool(b, conf.GetAutoLeave())
+}
+
+func appendBool(b []byte, v bool) []byte {
+	if v {
+		return append(b, 1)
 	}
-	b = binary.AppendUvarint(b, leave)
-	b = binary.AppendUvarint(b, uint64(len(m.State)))
-	return seal(append(b, m.State...))
+	return append(b, 0)
 }
 
 // seal fills in the header in front of the fields.
-func seal(b []byte) []byte {
+func seal(b []byte, version uint32) []byte {
 	copy(b, manifestMagic)
-	binary.LittleEndian.PutUint32(b[8:], manifestVersion)
+	binary.LittleEndian.PutUint32(b[8:], version)
 	binary.LittleEndian.PutUint32(b[12:], manifestSum(b))
 	return b
 }
@@ -99,7 +130,8 @@ func decodeManifest(b []byte) (*manifest, error) {
 	if binary.LittleEndian.Uint32(b[12:]) != manifestSum(b) {
 		return nil, fmt.Errorf("check sum: %w", ErrManifest)
 	}
-	if v := binary.LittleEndian.Uint32(b[8:]); v != manifestVersion {
+	version := binary.LittleEndian.Uint32(b[8:])
+	if v := version; v < 1 || v > manifestVersion {
 		return nil, fmt.Errorf("read version %d: %w", v, ErrManifestVersion)
 	}
 	r := reader{b: b[manifestHeader:]}
@@ -107,10 +139,11 @@ func decodeManifest(b []byte) (*manifest, error) {
 		Shard: uint32(r.uint()), Seq: r.uint(), Index: r.uint(), Term: r.uint(), Taken: int64(r.uint()),
 		Hard: hardState{Term: r.uint(), Vote: r.uint(), Commit: r.uint()},
 	}
-	m.Conf = &pb.ConfState{
-		Voters: r.list(), Learners: r.list(), VotersOutgoing: r.list(), LearnersNext: r.list(),
+	m.Conf = r.conf()
+	if version >= 2 {
+		m.Installed = r.uint() != 0
+		m.Void = entryID{r.uint(), r.uint()}
 	}
-	m.Conf.AutoLeave = new(r.uint() != 0)
 	size := r.uint()
 	if r.bad || size != uint64(len(r.b)) {
 		return nil, fmt.Errorf("read fields: %w", ErrManifest)
@@ -135,6 +168,15 @@ func (r *reader) uint() uint64 {
 	}
 	r.b = r.b[n:]
 	return v
+}
+
+// conf reads what appendConf wrote.
+func (r *reader) conf() *pb.ConfState {
+	c := &pb.ConfState{
+		Voters: r.list(), Learners: r.list(), VotersOutgoing: r.list(), LearnersNext: r.list(),
+	}
+	c.AutoLeave = new(r.uint() != 0)
+	return c
 }
 
 func (r *reader) list() []uint64 {

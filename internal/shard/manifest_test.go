@@ -61,7 +61,7 @@ func TestManifestNoticesEveryBit(t *testing.T) {
 // is no way back to an older checkpoint from it.
 func TestManifestOfAnotherVersion(t *testing.T) {
 	b := sampleManifest().encode()
-	b[8]++
+	b[8] = manifestVersion + 1
 	binary.LittleEndian.PutUint32(b[12:], manifestSum(b))
 	if _, err := decodeManifest(b); !errors.Is(err, ErrManifestVersion) {
 		t.Errorf("version %d: %v", b[8], err)
@@ -69,10 +69,17 @@ func TestManifestOfAnotherVersion(t *testing.T) {
 }
 
 func FuzzDecodeManifest(f *testing.F) {
-	f.Add(sampleManifest().encode()[manifestHeader:])
-	f.Add([]byte{})
-	f.Fuzz(func(t *testing.T, fields []byte) {
-		m, err := decodeManifest(seal(append(make([]byte, manifestHeader), fields...)))
+	f.Add(sampleManifest().encode()[manifestHeader:], false)
+	installed := sampleManifest()
+	installed.Installed, installed.Void = true, entryID{7, 3}
+	f.Add(installed.encode()[manifestHeader:], true)
+	f.Add([]byte{}, true)
+	f.Fuzz(func(t *testing.T, fields []byte, second bool) {
+		version := uint32(1)
+		if second {
+			version = 2
+		}
+		m, err := decodeManifest(seal(append(make([]byte, manifestHeader), fields...), version))
 		if err != nil {
 			if !errors.Is(err, ErrManifest) {
 				t.Fatal(err)
@@ -83,7 +90,7 @@ func FuzzDecodeManifest(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !bytes.Equal(again.State, m.State) || again.Index != m.Index {
+		if !bytes.Equal(again.State, m.State) || again.Index != m.Index || again.Void != m.Void || again.Installed != m.Installed {
 			t.Fatalf("%+v became %+v", m, again)
 		}
 	})

@@ -2,6 +2,7 @@ package shard
 
 import (
 	"fmt"
+	"path"
 
 	"github.com/tidings-io/tidings/internal/turn"
 	"github.com/tidings-io/tidings/internal/vfs"
@@ -28,6 +29,9 @@ func Open(o Options) (*Group, error) {
 		turn:   turn.New(),
 		ended:  make(chan struct{}),
 		lead:   make(chan struct{}),
+	}
+	if err := o.FS.RemoveAll(path.Join(o.Dir, stagingDir)); err != nil {
+		return nil, fmt.Errorf("open shard %d: remove unfinished transfer: %w", o.ID, err)
 	}
 	if err := g.recover(); err != nil {
 		return nil, err
@@ -71,7 +75,7 @@ func (g *Group) recover() error {
 }
 
 func (m *manifest) point() point {
-	return point{seq: m.Seq, index: m.Index, term: m.Term, taken: m.Taken}
+	return point{seq: m.Seq, index: m.Index, term: m.Term, taken: m.Taken, conf: m.Conf}
 }
 
 // found begins a new group: the first manifest holds its membership.
@@ -88,6 +92,9 @@ func (g *Group) found() (*manifest, error) {
 		Hard: hardState{Term: firstTerm, Commit: firstIndex},
 		Conf: &pb.ConfState{Voters: g.o.Voters},
 	}
+	if g.o.Join { // all of it comes from the others
+		m = &manifest{Shard: g.o.ID, Seq: 1, Conf: &pb.ConfState{}}
+	}
 	if err := g.folder.write(m); err != nil {
 		return nil, fmt.Errorf("open shard %d: %w", g.o.ID, err)
 	}
@@ -103,19 +110,26 @@ func (g *Group) fit(m *manifest) error {
 		hard.Commit = max(hard.Commit, h.Commit)
 	}
 	hard.Commit = max(hard.Commit, m.Index)
-	hard.Term = max(hard.Term, m.Term)
+	if hard.Term < m.Term {
+		hard.Term, hard.Vote = m.Term, 0
+	}
 
 	first := w.First(id)
-	last, _ := w.Last(id)
+	last, term := w.Last(id)
+	void := m.Void != entryID{} && m.Void == entryID{last, term}
+	g.void = m.Void
 	base := g.older
 	switch {
-	case last <= m.Index: // nothing to replay
+	case last <= m.Index || void: // nothing to replay
 		base, last = g.newest, m.Index
 	case first > m.Index+1:
 		return fmt.Errorf("open shard %d: entries %d to %d are missing between %s and the WAL",
 			id, m.Index+1, first-1, g.folder.name(m.Seq))
 	case first > base.index+1:
 		base = g.newest
+	case first < base.index && m.Void == entryID{}:
+		base.index = first // what was kept for other replicas
+		base.term, _ = w.Term(id, first)
 	}
 	if hard.Commit > last {
 		return fmt.Errorf("open shard %d: entries up to %d were committed, and the WAL ends at %d",
@@ -123,11 +137,11 @@ func (g *Group) fit(m *manifest) error {
 	}
 	g.log = storage{
 		wal: w, shard: id, conf: m.Conf,
-		hard: &pb.HardState{Term: new(hard.Term), Vote: new(hard.Vote), Commit: new(hard.Commit)},
-		base: base.index, baseTerm: base.term, last: last,
+		hard: hard.message(),
+		base: base.index, baseTerm: base.term, last: last, newest: g.newest,
 	}
 	g.hard, g.replayTo = hard, hard.Commit
-	g.alone = only(m.Conf, g.o.RaftID)
+	g.member()
 	return nil
 }
 

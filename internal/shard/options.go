@@ -28,6 +28,24 @@ type Options struct {
 	MaxEntryBytes   int           // what Drain is asked for; 1 MiB
 	MaxInflight     int           // proposals between propose and apply; 2
 
+	// KeepBytes is how much of the WAL, of all shards together, a group with
+	// more than one voter keeps for replicas that were away for a while. 256 MiB;
+	// negative: nothing.
+	KeepBytes int64
+	// PinBytes bounds what a transfer session may keep of the WAL: one that
+	// keeps more must begin anew. 4 GiB.
+	PinBytes int64
+
+	// Join says that a group which is not here yet begins as an empty replica
+	// without a vote: membership and state come from the others.
+	Join bool
+	// Behind is told, on the loop, that this replica has fallen behind the log
+	// of the leader with that Raft id: a session is to be begun with Import. It
+	// must not block; it comes again, at intervals of seconds, as long as that
+	// lasts. Nil: the replica stays behind.
+	Behind func(leader uint64)
+	// Removed is told, on the loop, that this replica is not a member any more.
+	Removed func()
 	// Voters of a new group; default this replica alone. Later the membership
 	// stands in the checkpoint and the log.
 	Voters []uint64
@@ -71,6 +89,12 @@ func (o *Options) fill() error {
 	}
 	if o.MaxInflight <= 0 {
 		o.MaxInflight = 2
+	}
+	if o.KeepBytes == 0 {
+		o.KeepBytes = 256 << 20
+	}
+	if o.PinBytes <= 0 {
+		o.PinBytes = 4 << 30
 	}
 	if len(o.Voters) == 0 {
 		o.Voters = []uint64{o.RaftID}

@@ -27,9 +27,10 @@ func (g *Group) ready(now int64) (bool, error) {
 	}
 	rd := g.node.Ready()
 	if !raft.IsEmptySnap(rd.Snapshot) {
-		return false, errors.New("a snapshot arrived, and this version installs none")
+		return false, errors.New("the library installs a snapshot, which it was never given")
 	}
 	g.role(rd.SoftState)
+	g.readable(rd.ReadStates)
 	g.place(rd.Entries)
 	if g.o.Async {
 		return true, g.storageMessages(rd.Messages, now)
@@ -99,7 +100,7 @@ func (g *Group) storageMessages(messages []*pb.Message, now int64) error {
 func (g *Group) write(entries []*pb.Entry, hard hardState, then []*pb.Message) []*pb.Message {
 	a := wal.Append{Shard: g.o.ID}
 	if hard != (hardState{}) {
-		a.Sync = hard.Term != g.hard.Term || hard.Vote != g.hard.Vote
+		a.Sync = (hard.Term != g.hard.Term || hard.Vote != g.hard.Vote) && !plant.On("vote-lost")
 		a.Hard = &wal.HardState{Term: hard.Term, Vote: hard.Vote, Commit: hard.Commit}
 		g.hard = hard
 	}
@@ -162,6 +163,7 @@ func (g *Group) apply(entries []*pb.Entry, now int64) error {
 	}
 	g.bytes += bytes
 	g.log.applied(g.applied)
+	g.overtaken()
 	if g.applyHook != nil {
 		g.applyHook(bytes)
 	}
@@ -202,6 +204,7 @@ func (g *Group) applyConf(e *pb.Entry) error {
 		return fmt.Errorf("decode membership: %w", err)
 	}
 	g.log.conf = g.node.ApplyConfChange(change)
-	g.alone = only(g.log.conf, g.o.RaftID)
+	g.member()
+	g.changed(change.AsV2())
 	return nil
 }

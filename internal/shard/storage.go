@@ -27,6 +27,8 @@ type storage struct {
 	baseTerm uint64 // term of the entry at base
 	last     uint64 // last entry that was handed to the WAL; ≥ base
 
+	newest point // the last checkpoint
+
 	cache []*pb.Entry // consecutive, ends at last; empty once all is applied
 	err   error       // first failure of a read; the library panics on it
 }
@@ -96,10 +98,16 @@ func (s *storage) read(lo, hi, maxSize uint64) ([]*pb.Entry, error) {
 	return ents, nil
 }
 
-// Snapshot is not there yet: a group with one voter never needs it, and more
-// voters come with a later version.
+// Snapshot names the newest checkpoint. The library sends it to a replica that
+// needs entries at or below the base, as a signal that it must get a state; the
+// state itself goes through a session.
 func (s *storage) Snapshot() (*pb.Snapshot, error) {
-	return nil, raft.ErrSnapshotTemporarilyUnavailable
+	if s.newest.index == 0 {
+		return nil, raft.ErrSnapshotTemporarilyUnavailable
+	}
+	return &pb.Snapshot{Metadata: &pb.SnapshotMetadata{
+		Index: new(s.newest.index), Term: new(s.newest.term), ConfState: s.newest.conf,
+	}}, nil
 }
 
 // append takes entries that go to the WAL; the first may replace a suffix.
