@@ -79,6 +79,9 @@ func (m *Machine) Background() (did bool, err error) {
 	}
 	err = s.Write()
 	m.call(func() {
+		if m.spilling != set {
+			return // another state took the place of the set's
+		}
 		m.count(set, func(set *parked.Set) { set.Commit(s) })
 		m.spilling = nil
 		m.markSpilled(set)

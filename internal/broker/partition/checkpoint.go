@@ -301,7 +301,7 @@ type graves struct{ dropped []*seglog.Log }
 // messages that no checkpoint needs are removed.
 func (m *Machine) Restore(_ uint64, state []byte) error {
 	if state != nil {
-		if err := m.restore(state); err != nil {
+		if err := m.restore(state, m.o.Store.Restore); err != nil {
 			return fmt.Errorf("restore shard %d: %w", m.o.Shard, err)
 		}
 	}
@@ -322,8 +322,11 @@ func (m *Machine) Restore(_ uint64, state []byte) error {
 	return nil
 }
 
+// restoreLog makes a log from its part of the state.
+type restoreLog func(seglog.LogID, []byte) (*seglog.Log, error)
+
 // restore reads the state.
-func (m *Machine) restore(state []byte) error {
+func (m *Machine) restore(state []byte, restoreLog restoreLog) error {
 	r := reader{b: state}
 	if v := r.byte(); v != stateVersion {
 		return fault.New(fault.Unsupported, "state has format version %d", v)
@@ -333,7 +336,7 @@ func (m *Machine) restore(state []byte) error {
 		m.closed = append(m.closed, r.key())
 	}
 	for range r.count(2) {
-		if err := m.restorePartition(&r); err != nil {
+		if err := m.restorePartition(&r, restoreLog); err != nil {
 			return err
 		}
 	}
@@ -349,7 +352,7 @@ func (m *Machine) restore(state []byte) error {
 }
 
 // restorePartition reads one partition.
-func (m *Machine) restorePartition(r *reader) error {
+func (m *Machine) restorePartition(r *reader, restoreLog restoreLog) error {
 	encoded := r.bytes()
 	pr := reader{b: encoded}
 	p := pr.partition()
@@ -357,7 +360,7 @@ func (m *Machine) restorePartition(r *reader) error {
 	if r.bad || pr.bad || len(pr.b) > 0 || m.partitions[p.Key] != nil {
 		return fault.Wrap(fault.Corrupt, fmt.Errorf("read partition: %w", errMalformed))
 	}
-	log, err := m.o.Store.Restore(p.logID(), logState)
+	log, err := restoreLog(p.logID(), logState)
 	if err != nil {
 		return fmt.Errorf("partition %d of topic %s: %w", p.Partition, p.name, err)
 	}
