@@ -1,0 +1,26 @@
+// Package replica runs the real engine on several nodes: three Raft groups over
+// three nodes, each on a disk in memory, joined by a network that loses,
+// repeats, delays and cuts. Every choice comes from one seed, so the same seed
+// gives the same run.
+//
+// # What happens
+//
+// Clients publish and consume; steps of groups, logs and flushers come in any
+// order; nodes crash, between and within operations on their disks, and come
+// back; links are cut, one way or both; leadership is handed over; a member
+// loses its disk and is replaced under a new Raft id; replicas that fall behind
+// the log are brought up by transfer sessions, which break off at any point.
+//
+// # What is checked
+//
+//   - An entry that one replica applied at an index is what every replica
+//     applies there, for ever; so nothing acknowledged is lost, and no order
+//     changes.
+//   - A term has one leader.
+//   - A publish that was acknowledged stands in the log once, at the offsets
+//     that were answered; no publish stands there twice; one that was refused
+//     never does.
+//   - At the end, when everything is up and the network is whole, all replicas
+//     come to the same index, and agree batch by batch (first offset, last
+//     offset, CRC) and in every channel's state.
+package replica
