@@ -8,7 +8,9 @@ import (
 	"slices"
 
 	"github.com/tidings-io/tidings/internal/fault"
+	"go.etcd.io/raft/v3"
 	pb "go.etcd.io/raft/v3/raftpb"
+	"go.etcd.io/raft/v3/tracker"
 )
 
 // ChangeOp is what a Change does.
@@ -89,6 +91,28 @@ func (g *Group) proposeChange(c Change, done func(error)) error {
 	}
 	g.p.change = &change{Change: c, context: context, done: done}
 	return nil
+}
+
+// leaving are the messages that tell replicas which a change takes out that it
+// is committed: the library does not write to them any more.
+func (g *Group) leaving(c *pb.ConfChangeV2, index uint64) (list []*pb.Message) {
+	if !g.leader {
+		return nil
+	}
+	for _, s := range c.GetChanges() {
+		if s.GetType() != pb.ConfChangeRemoveNode || s.GetNodeId() == g.o.RaftID {
+			continue
+		}
+		g.node.WithProgress(func(id uint64, _ raft.ProgressType, p tracker.Progress) {
+			if id != s.GetNodeId() || p.Match < index {
+				return // it would be told of an entry that it has not
+			}
+			list = append(list, &pb.Message{
+				Type: pb.MsgHeartbeat.Enum(), From: new(g.o.RaftID), To: new(id), Term: new(g.term), Commit: new(index),
+			})
+		})
+	}
+	return list
 }
 
 // changed answers who asked for a change that is applied.

@@ -203,8 +203,12 @@ func (g *Group) applyConf(e *pb.Entry) error {
 	if err != nil {
 		return fmt.Errorf("decode membership: %w", err)
 	}
+	leaving := g.leaving(change.AsV2(), e.GetIndex())
 	g.log.conf = g.node.ApplyConfChange(change)
 	g.member()
+	for _, m := range leaving {
+		g.send(m)
+	}
 	g.changed(change.AsV2())
 	return nil
 }

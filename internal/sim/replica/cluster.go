@@ -7,6 +7,7 @@ import (
 
 	"github.com/tidings-io/tidings/internal/broker/partition"
 	"github.com/tidings-io/tidings/internal/vfs"
+	pb "go.etcd.io/raft/v3/raftpb"
 )
 
 const (
@@ -56,6 +57,7 @@ type Cluster struct {
 	walSegment, logSegment, checkpoint int64
 	keep, pin                          int64
 	calm                               int  // one in so many disturbances takes place
+	held                               bool // no session makes a step
 	electoral                          bool // who votes or wins an election often crashes
 }
 
@@ -204,6 +206,8 @@ func (c *Cluster) random() {
 // ask does one of the things that an operator or a client asks for.
 func (c *Cluster) ask(n *node) {
 	switch k := c.rng.IntN(20); {
+	case k < 2 && c.electoral:
+		c.rush()
 	case k < 2:
 		c.handOver()
 	case k < 12:
@@ -278,6 +282,22 @@ func (c *Cluster) handOver() {
 	})
 }
 
+// rush has two replicas stand for election at once.
+func (c *Cluster) rush() {
+	s, a := c.rng.IntN(groups), c.rng.IntN(nodes)
+	for i := range 2 {
+		n := c.nodes[(a+i)%nodes]
+		if !n.up() {
+			continue
+		}
+		if st := n.groups[s].Status(); !st.Removed && st.Term > 0 {
+			n.groups[s].Receive(&pb.Message{
+				Type: pb.MsgTimeoutNow.Enum(), To: new(n.raftID), From: new(c.nodes[(a+2)%nodes].raftID), Term: new(st.Term),
+			})
+		}
+	}
+}
+
 // readIndex asks any replica for what is committed: it must have applied all
 // that was acknowledged before.
 func (c *Cluster) readIndex(n *node) {
@@ -330,7 +350,9 @@ func (c *Cluster) round() {
 	}
 	c.net.flush()
 	for range 8 {
-		c.stepSession()
+		if !c.held {
+			c.stepSession()
+		}
 	}
 	if c.change != nil {
 		c.change.step()

@@ -19,7 +19,7 @@ var planted = []struct {
 	within uint64
 }{
 	{"apply-term", 60},
-	{"vote-lost", 400},
+	{"vote-lost", 200},
 	{"snapshot-skips-tail", 60},
 	{"checkpoint-without-flush", 60},
 	{"wal-ack-before-sync", 100},

@@ -9,11 +9,12 @@ import (
 )
 
 var (
-	seeds = flag.Int("seeds", 12, "how many seeds TestSeeds runs")
-	steps = flag.Int("steps", 40000, "steps of a run")
-	part  = flag.Int("part", 0, "of parts, which share of the seeds TestSeeds runs")
-	parts = flag.Int("parts", 1, "into how many processes the seeds are split")
-	seed  = flag.Uint64("seed", 0, "the seed that TestSeed runs")
+	seeds  = flag.Int("seeds", 12, "how many seeds TestSeeds runs")
+	steps  = flag.Int("steps", 40000, "steps of a run")
+	part   = flag.Int("part", 0, "of parts, which share of the seeds TestSeeds runs")
+	parts  = flag.Int("parts", 1, "into how many processes the seeds are split")
+	stride = flag.Int64("stride", 5, "how many operations of a disk lie between two crashes that TestCrashInEveryStageOfASession tries")
+	seed   = flag.Uint64("seed", 0, "the seed that TestSeed runs")
 )
 
 // run runs one seed. The Raft library draws its election timeouts from the
@@ -45,4 +46,22 @@ func TestSeeds(t *testing.T) {
 		total.Add(counts)
 	}
 	fmt.Fprintf(os.Stdout, "counts: %+v\n", total)
+}
+
+// The same seed gives the same run, event by event.
+func TestSameSeedSameTrace(t *testing.T) {
+	n := uint64(10)
+	if testing.Short() {
+		n = 2
+	}
+	for seed := range n {
+		a, hashA, errA := run(t, seed)
+		b, hashB, errB := run(t, seed)
+		if errA != nil || errB != nil {
+			t.Fatal(errA, errB)
+		}
+		if a != b || hashA != hashB {
+			t.Errorf("seed %d: two runs differ: %016x and %016x", seed, hashA, hashB)
+		}
+	}
 }

@@ -36,6 +36,22 @@ const (
 
 // stepSession begins what is wanted, and takes a session one step further.
 func (c *Cluster) stepSession() {
+	c.beginSessions()
+	if c.change != nil && c.chance(4) {
+		c.change.step()
+	}
+	for i := len(c.sess) - 1; i >= 0; i-- {
+		if c.sess[i].stage == stageEnd {
+			c.sess = append(c.sess[:i:i], c.sess[i+1:]...)
+		}
+	}
+	if len(c.sess) > 0 {
+		c.sess[c.rng.IntN(len(c.sess))].step()
+	}
+}
+
+// beginSessions begins what replicas have asked for.
+func (c *Cluster) beginSessions() {
 	for _, n := range c.nodes {
 		if !n.up() {
 			continue
@@ -47,17 +63,6 @@ func (c *Cluster) stepSession() {
 				c.begin(n, s, from)
 			}
 		}
-	}
-	if c.change != nil && c.chance(4) {
-		c.change.step()
-	}
-	for i := len(c.sess) - 1; i >= 0; i-- {
-		if c.sess[i].stage == stageEnd {
-			c.sess = append(c.sess[:i:i], c.sess[i+1:]...)
-		}
-	}
-	if len(c.sess) > 0 {
-		c.sess[c.rng.IntN(len(c.sess))].step()
 	}
 }
 
