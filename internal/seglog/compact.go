@@ -179,6 +179,11 @@ func (c *copier) run(old []*segment) error {
 			return err
 		}
 	}
+	return c.finish()
+}
+
+// finish writes what is left, and the index, if there is anything.
+func (c *copier) finish() error {
 	if c.index == nil {
 		return nil // nothing is live
 	}

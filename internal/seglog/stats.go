@@ -14,7 +14,7 @@ type counters struct {
 	flushes, flushedBytes, syncs, wholes     atomic.Int64
 	compactions, compactedBytes, keptBytes   atomic.Int64
 	tailReads, fileReads, fileBytes, indexes atomic.Int64
-	corruptBatches, corruptReads             atomic.Int64
+	corruptBatches, corruptReads, repairs    atomic.Int64
 }
 
 // Stats is a picture of a store. Counts run since Open.
@@ -39,6 +39,7 @@ type Stats struct {
 
 	CorruptBatches int64 // damaged places, each counted once
 	CorruptReads   int64 // times that a read ran into one
+	Repairs        int64 // segments written anew with batches of another replica
 }
 
 // Stats takes a picture. Any goroutine.
@@ -52,7 +53,7 @@ func (s *Store) Stats() Stats {
 		Compactions: c.compactions.Load(), CompactedBytes: c.compactedBytes.Load(), KeptBytes: c.keptBytes.Load(),
 		TailReads: c.tailReads.Load(), FileReads: c.fileReads.Load(), FileBytes: c.fileBytes.Load(),
 		IndexRebuilds:  c.indexes.Load(),
-		CorruptBatches: c.corruptBatches.Load(), CorruptReads: c.corruptReads.Load(),
+		CorruptBatches: c.corruptBatches.Load(), CorruptReads: c.corruptReads.Load(), Repairs: c.repairs.Load(),
 	}
 }
 

@@ -35,6 +35,9 @@ type Options struct {
 	// PinBytes bounds what a transfer session may keep of the WAL: one that
 	// keeps more must begin anew. 4 GiB.
 	PinBytes int64
+	// ChunkBytes is about how large a chunk of a session is; only a single batch
+	// that is larger makes a larger one. 256 KiB.
+	ChunkBytes int
 
 	// Join says that a group which is not here yet begins as an empty replica
 	// without a vote: membership and state come from the others.
@@ -92,6 +95,9 @@ func (o *Options) fill() error {
 	}
 	if o.KeepBytes == 0 {
 		o.KeepBytes = 256 << 20
+	}
+	if o.ChunkBytes <= 0 {
+		o.ChunkBytes = 256 << 10
 	}
 	if o.PinBytes <= 0 {
 		o.PinBytes = 4 << 30

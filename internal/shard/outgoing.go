@@ -111,7 +111,7 @@ func (o *Outgoing) Next(buf []byte) ([]byte, error) {
 		return buf, io.EOF
 	default:
 		var err error
-		buf, err = o.export.Next(append(buf, chunkData), ChunkSize)
+		buf, err = o.export.Next(append(buf, chunkData), o.g.o.ChunkBytes)
 		if err == io.EOF { //nolint:errorlint // as io.Reader returns it
 			o.stage = chunkEnd
 			return o.tally.end(buf[:at]), nil

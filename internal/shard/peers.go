@@ -24,6 +24,7 @@ type peers struct {
 	handover handover
 	reads    []*read
 	readID   uint64
+	readLife [8]byte // random, drawn with the first read
 	change   *change
 
 	removed bool

@@ -26,3 +26,14 @@ func TestCrashLoopCatchesApplyTwice(t *testing.T) {
 		t.Error("20 seeds, and none has noticed")
 	})
 }
+
+// A vote that is answered before it is durable is given twice.
+func TestVoteLostIsCaught(t *testing.T) {
+	plant.Set("vote-lost")
+	defer plant.Set()
+	eachMode(t, func(t *testing.T, async bool) {
+		if first, second := voteTwice(t, async); len(first) != 1 || len(second) != 1 {
+			t.Errorf("votes for %v, then for %v: the test does not see it", first, second)
+		}
+	})
+}

@@ -1,7 +1,9 @@
 package shard
 
 import (
+	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/binary"
 	"slices"
 
@@ -12,6 +14,11 @@ import (
 // readRetry is after how long the library is asked again, in ns: without a
 // leader it drops the question without a word.
 const readRetry = int64(300e6)
+
+// readContext is the size of what tells a question from all others, also from
+// those of earlier lives, whose answers may come late: a random number of this
+// life and a count.
+const readContext = 16
 
 // read is a question how far one must have applied to see everything that was
 // answered before.
@@ -57,18 +64,22 @@ func (g *Group) ReadIndex(ctx context.Context) (uint64, error) {
 
 func (g *Group) ask(r *read) {
 	r.asked = g.p.now
-	if !g.p.installing() && !g.p.removed {
-		g.node.ReadIndex(binary.BigEndian.AppendUint64(nil, r.id))
+	if g.p.installing() || g.p.removed {
+		return
 	}
+	if g.p.readLife == [8]byte{} {
+		_, _ = rand.Read(g.p.readLife[:]) // never fails
+	}
+	g.node.ReadIndex(binary.BigEndian.AppendUint64(slices.Clone(g.p.readLife[:]), r.id))
 }
 
 // readable takes the library's answers.
 func (g *Group) readable(states []raft.ReadState) {
 	for _, s := range states {
-		if len(s.RequestCtx) != 8 {
+		if len(s.RequestCtx) != readContext || !bytes.Equal(s.RequestCtx[:8], g.p.readLife[:]) {
 			continue
 		}
-		id := binary.BigEndian.Uint64(s.RequestCtx)
+		id := binary.BigEndian.Uint64(s.RequestCtx[8:])
 		for _, r := range g.p.reads {
 			if r.id == id && r.index == 0 {
 				r.index = s.Index

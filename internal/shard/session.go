@@ -28,10 +28,6 @@ const (
 	chunkEnd  = 3
 )
 
-// ChunkSize is about how large a chunk of a session is, in bytes. Only a single
-// batch that is larger than that makes a larger one.
-const ChunkSize = 256 << 10
-
 var (
 	// ErrSession says that a transfer session cannot go on; another may begin.
 	ErrSession = errors.New("transfer session has ended")

@@ -20,6 +20,7 @@ type background struct {
 	// compactions are logs that may be worth it.
 	compactions []compaction
 	asked       bool // the loop was asked for more
+	repairs     []repair
 }
 
 // compaction is a log, and which of its offsets are still needed.
@@ -75,7 +76,7 @@ func (m *Machine) Background() (did bool, err error) {
 	b.spill, b.set = nil, nil
 	b.mu.Unlock()
 	if s == nil {
-		return false, nil
+		return m.mend(), nil
 	}
 	err = s.Write()
 	m.call(func() {

@@ -188,26 +188,36 @@ func (i *importer) takeParked(payload []byte) error {
 }
 
 func (i *importer) takeBatch(payload []byte) error {
-	r := reader{b: payload}
-	k := r.key()
-	b := seglog.Batch{Base: r.length(), Count: int32(r.uvarint()), Index: r.uvarint(), Epoch: uint32(r.uvarint()), TimeNs: r.varint()}
-	p := i.byKey[k]
-	if r.bad || p == nil || b.Count < 1 || b.Base < i.ends[k] || b.Last() >= p.end {
+	k, b, ok := readBatch(payload)
+	if p := i.byKey[k]; !ok || p == nil || b.Base < i.ends[k] || b.Last() >= p.end {
 		return i.malformed("batch")
 	}
-	info, err := record.Parse(r.b)
-	if err != nil || info.Size != len(r.b) || info.Count != int(b.Count) || info.CRC != record.Checksum(r.b) {
-		return i.malformed("record batch")
-	}
+	p := i.byKey[k]
 	if p.log == nil {
 		p.log = i.store.New(k.logID(), b.Base)
 	}
 	if b.Base < p.log.End() {
 		return i.malformed("order of batches")
 	}
-	b.Data = slices.Clone(r.b)
+	b.Data = slices.Clone(b.Data)
 	p.log.Append(b)
 	return nil
+}
+
+// readBatch reads what export.appendBatch wrote, and checks the record batch.
+func readBatch(payload []byte) (Key, seglog.Batch, bool) {
+	r := reader{b: payload}
+	k := r.key()
+	b := seglog.Batch{Base: r.length(), Count: int32(r.uvarint()), Index: r.uvarint(), Epoch: uint32(r.uvarint()), TimeNs: r.varint()}
+	if r.bad || b.Count < 1 {
+		return k, b, false
+	}
+	info, err := record.Parse(r.b)
+	if err != nil || info.Size != len(r.b) || info.Count != int(b.Count) || info.CRC != record.Checksum(r.b) {
+		return k, b, false
+	}
+	b.Data = r.b
+	return k, b, true
 }
 
 // Sync implements shard.Import.

@@ -56,6 +56,7 @@ type Cluster struct {
 
 	walSegment, logSegment, checkpoint int64
 	keep, pin                          int64
+	chunk                              int  // bytes
 	calm                               int  // one in so many disturbances takes place
 	held                               bool // no session makes a step
 	electoral                          bool // who votes or wins an election often crashes
@@ -92,13 +93,14 @@ func New(o Options) *Cluster {
 	c := &Cluster{
 		o: o, rng: rand.New(rand.NewPCG(o.Seed, 0x5eed)), now: 1e18, addr: make(map[uint64]int),
 		walSegment: 16 << 10, logSegment: 8 << 10, checkpoint: 6 << 10,
-		keep: -1, pin: 1 << 30, calm: 1,
+		keep: -1, pin: 1 << 30, calm: 1, chunk: 2 << 10,
 	}
 	if !o.Quiet {
 		c.walSegment <<= c.rng.IntN(2)
 		c.checkpoint <<= c.rng.IntN(3)
 		c.calm = 2 << c.rng.IntN(4)
 		c.electoral = c.chance(4)
+		c.chunk <<= c.rng.IntN(6)
 		if c.chance(3) {
 			c.keep = 32 << 10
 		}

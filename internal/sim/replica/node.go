@@ -81,7 +81,7 @@ func (n *node) open() (err error) {
 			ID: uint32(s) + 1, RaftID: n.raftID, Dir: shardDir(s), FS: n.disk, WAL: w, Machine: recorder{g.Machine, g},
 			Async: c.o.Async, Clock: func() int64 { return c.now },
 			CheckpointBytes: c.checkpoint, CheckpointAge: 20 * time.Second, MaxEntryBytes: 4 << 10,
-			KeepBytes: c.keep, PinBytes: c.pin, Voters: n.voters, Join: n.join,
+			KeepBytes: c.keep, PinBytes: c.pin, ChunkBytes: c.chunk, Voters: n.voters, Join: n.join,
 			Send:   func(m *pb.Message) { c.net.send(n.id, s, m) },
 			Behind: func(leader uint64) { g.behind = leader },
 		})
