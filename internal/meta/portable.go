@@ -59,18 +59,5 @@ func (g *gathered) Fail()                          {}
 func (g *gathered) Published()                     {}
 func (g *gathered) Discard() error                 { return nil }
 
-// Replace sets another replica's state and tells the watchers what has changed.
-func (m *Machine) Replace(_ uint64, state []byte) error {
-	next, err := decodeView(state)
-	if err != nil {
-		return fmt.Errorf("restore metadata: %w", err)
-	}
-	m.watching.Lock()
-	defer m.watching.Unlock()
-	old := m.View()
-	m.view.Store(next)
-	for _, fn := range m.watchers {
-		fn(old, next)
-	}
-	return nil
-}
+// Replace sets another replica's state, as Restore does.
+func (m *Machine) Replace(index uint64, state []byte) error { return m.Restore(index, state) }
