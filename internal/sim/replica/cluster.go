@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime/debug"
+	"strings"
 
 	"github.com/tidings-io/tidings/internal/broker/partition"
 	"github.com/tidings-io/tidings/internal/vfs"
@@ -60,32 +61,6 @@ type Cluster struct {
 	calm                               int  // one in so many disturbances takes place
 	held                               bool // no session makes a step
 	electoral                          bool // who votes or wins an election often crashes
-}
-
-// Counts are the rare cases that a run has met.
-type Counts struct {
-	Acked, Unknown, Refused  int64
-	Leads, Tails             int64 // leaderships; that ended with something in flight
-	Crashes, InOp            int64
-	Sessions, Installs       int64
-	Aborted, Overtaken       int64 // sessions that broke off, and that the log overtook
-	Transfers, Replaced      int64
-	Reads, Stale             int64
-	Cuts, PinsLost, Finished int64
-}
-
-// Add sums up.
-func (c *Counts) Add(o Counts) {
-	for i, p := range c.fields() {
-		*p += *o.fields()[i]
-	}
-}
-
-func (c *Counts) fields() []*int64 {
-	return []*int64{
-		&c.Acked, &c.Unknown, &c.Refused, &c.Leads, &c.Tails, &c.Crashes, &c.InOp, &c.Sessions, &c.Installs,
-		&c.Aborted, &c.Overtaken, &c.Transfers, &c.Replaced, &c.Reads, &c.Stale, &c.Cuts, &c.PinsLost, &c.Finished,
-	}
 }
 
 // New makes a cluster whose nodes are up and have no leader yet.
@@ -416,17 +391,16 @@ func (c *Cluster) Finish() {
 
 // describe is for a failure.
 func (c *Cluster) describe() string {
-	text := ""
+	var b strings.Builder
+	fmt.Fprintf(&b, "%d sessions, change %v", len(c.sess), c.change != nil)
 	for _, n := range c.nodes {
-		for s := range groups {
-			if n.up() {
-				st := n.groups[s].Status()
-				text += fmt.Sprintf("\n  node %d (%x) shard %d: leader %x term %d commit %d applied %d inflight %d removed %v members %+v session %+v idle %v",
-					n.id, n.raftID, s+1, st.LeaderID, st.Term, st.Commit, st.Applied, st.Inflight, st.Removed, st.Members, st.CatchUp, n.groups[s].idle())
-			}
+		for s, g := range n.groups {
+			st := g.Status()
+			fmt.Fprintf(&b, "\n  node %d (%x) shard %d: leader %x term %d commit %d applied %d inflight %d removed %v members %+v session %+v idle %v",
+				n.id, n.raftID, s+1, st.LeaderID, st.Term, st.Commit, st.Applied, st.Inflight, st.Removed, st.Members, st.CatchUp, g.idle())
 		}
 	}
-	return fmt.Sprintf("%d sessions, change %v%s", len(c.sess), c.change != nil, text)
+	return b.String()
 }
 
 // publish gives a publish to a leader.

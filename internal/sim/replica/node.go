@@ -290,7 +290,7 @@ func (r recorder) Lead(term uint64) {
 	g.term, g.leading = term, true
 	r.Machine.Lead(term)
 	for _, topic := range []uint64{g.model.kept(), g.model.busy()} {
-		r.Machine.Do(partition.Open{Key: partition.Key{Topic: topic}, Name: "t"}, nil)
+		r.Do(partition.Open{Key: partition.Key{Topic: topic}, Name: "t"}, nil)
 	}
 }
 

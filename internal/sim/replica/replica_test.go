@@ -30,11 +30,12 @@ func TestSeed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("seed %d: hash %016x, %+v", *seed, hash, counts)
+	t.Logf("seed %d: hash %016x, %v", *seed, hash, &counts)
 }
 
 func TestSeeds(t *testing.T) {
 	var total Counts
+	n := 0
 	if testing.Short() {
 		*seeds = min(*seeds, 4)
 	}
@@ -44,8 +45,12 @@ func TestSeeds(t *testing.T) {
 			t.Fatal(err)
 		}
 		total.Add(counts)
+		n++
 	}
-	fmt.Fprintf(os.Stdout, "counts: %+v\n", total)
+	fmt.Fprintf(os.Stdout, "counts: seeds=%d %v\n", n, &total)
+	if missing := total.Missing(); n >= 500 && len(missing) > 0 {
+		t.Errorf("%d seeds never met %q", n, missing)
+	}
 }
 
 // The same seed gives the same run, event by event.

@@ -3,6 +3,7 @@ package replica
 import (
 	"errors"
 	"io"
+	"slices"
 
 	"github.com/tidings-io/tidings/internal/shard"
 )
@@ -40,11 +41,7 @@ func (c *Cluster) stepSession() {
 	if c.change != nil && c.chance(4) {
 		c.change.step()
 	}
-	for i := len(c.sess) - 1; i >= 0; i-- {
-		if c.sess[i].stage == stageEnd {
-			c.sess = append(c.sess[:i:i], c.sess[i+1:]...)
-		}
-	}
+	c.sess = slices.DeleteFunc(c.sess, func(x *session) bool { return x.stage == stageEnd })
 	if len(c.sess) > 0 {
 		c.sess[c.rng.IntN(len(c.sess))].step()
 	}

@@ -1,0 +1,67 @@
+package replica
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Counts are the cases that a run has met.
+type Counts struct {
+	Acked, Unknown, Refused int64 // publishes, by their outcome
+	Leads                   int64 // leaderships …
+	Tails                   int64 // … that ended with something in flight
+	Crashes                 int64 // power failures …
+	InOp                    int64 // … of these, within an operation on a disk
+	Cuts                    int64 // links that went down
+	Sessions, Installs      int64 // transfers: begun, and installed
+	Aborted                 int64 // that broke off
+	Overtaken               int64 // that the log overtook
+	PinsLost                int64 // that kept too much of the WAL, or nobody pulled from
+	Transfers               int64 // of leadership
+	Replaced                int64 // members
+	Reads                   int64 // that were answered
+	Stale                   int64 // entries that came in a later term than they were built in
+	Finished                int64 // messages, by channels
+}
+
+// names are those of fields, in its order.
+var names = [...]string{
+	"acked", "unknown", "refused", "leads", "uncommitted-tails", "crashes", "crash-within-operation", "cuts",
+	"sessions", "installs", "sessions-aborted", "sessions-overtaken", "sessions-lost-pins", "hand-overs", "replaced",
+	"reads", "stale-entries", "finished",
+}
+
+func (c *Counts) fields() []*int64 {
+	return []*int64{
+		&c.Acked, &c.Unknown, &c.Refused, &c.Leads, &c.Tails, &c.Crashes, &c.InOp, &c.Cuts,
+		&c.Sessions, &c.Installs, &c.Aborted, &c.Overtaken, &c.PinsLost, &c.Transfers, &c.Replaced,
+		&c.Reads, &c.Stale, &c.Finished,
+	}
+}
+
+// Add sums up.
+func (c *Counts) Add(o Counts) {
+	for i, p := range c.fields() {
+		*p += *o.fields()[i]
+	}
+}
+
+// String is one name=number for each.
+func (c *Counts) String() string {
+	var b strings.Builder
+	for i, p := range c.fields() {
+		fmt.Fprintf(&b, "%s=%d ", names[i], *p)
+	}
+	return strings.TrimSpace(b.String())
+}
+
+// Missing names what was never met.
+func (c *Counts) Missing() []string {
+	var list []string
+	for i, p := range c.fields() {
+		if *p == 0 {
+			list = append(list, names[i])
+		}
+	}
+	return list
+}

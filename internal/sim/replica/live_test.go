@@ -1,0 +1,268 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/tidings-io/tidings/internal/broker/partition"
+	"github.com/tidings-io/tidings/internal/seglog"
+	"github.com/tidings-io/tidings/internal/shard"
+	"github.com/tidings-io/tidings/internal/vfs"
+	"github.com/tidings-io/tidings/internal/wal"
+	pb "go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
+)
+
+// live is three nodes with one shard each that really run, as the node does it:
+// for the race detector, and for the loops around the steps.
+type live struct {
+	t     *testing.T
+	mu    sync.Mutex
+	nodes map[uint64]*liveNode // those that are up, by Raft id
+
+	caughtUp atomic.Int64 // sessions that came to their end
+}
+
+type liveNode struct {
+	id      uint64
+	disk    *vfs.Mem
+	group   *shard.Group
+	machine *partition.Machine
+	stop    func()
+}
+
+func (l *live) node(id uint64) *liveNode {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.nodes[id]
+}
+
+// start runs a node until stop.
+func (l *live) start(id uint64, disk *vfs.Mem) *liveNode {
+	l.t.Helper()
+	n := &liveNode{id: id, disk: disk}
+	if err := vfs.MkdirSynced(disk, "data/shards"); err != nil {
+		l.t.Fatal(err)
+	}
+	w, err := wal.Open(disk, "data/wal", wal.Options{SegmentSize: 64 << 10, Spares: 1})
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	store, err := seglog.Open(disk, "data/topics", seglog.Options{SegmentSize: 32 << 10, TailBytes: 64 << 10})
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	var flusher *shard.Flusher
+	n.machine = partition.New(partition.Options{
+		Shard: 1, Store: store, FS: disk, Dir: path.Join("data/shards/1", "parked"), TailBytes: 1 << 20,
+		Wake:        func() { n.group.Wake() },
+		WakeFlusher: func() { flusher.Wake() },
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	behind := make(chan uint64, 1)
+	n.group, err = shard.Open(shard.Options{
+		ID: 1, RaftID: id, Dir: "data/shards/1", FS: disk, WAL: w, Machine: n.machine, Async: id != 2,
+		CheckpointBytes: 32 << 10, KeepBytes: -1, ChunkBytes: 4 << 10, Voters: []uint64{1, 2, 3},
+		Send: func(m *pb.Message) {
+			if to := l.node(m.GetTo()); to != nil {
+				to.group.Receive(proto.Clone(m).(*pb.Message))
+			}
+		},
+		Behind: func(leader uint64) {
+			select {
+			case behind <- leader:
+			default:
+			}
+		},
+	})
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	flusher = shard.NewFlusher(shard.FlusherOptions{Store: store, WAL: w, Groups: []*shard.Group{n.group}, CheckpointBytes: 32 << 10})
+	walCtx, stopWAL := context.WithCancel(context.Background())
+	walDone := make(chan error, 1)
+	go func() { walDone <- w.Run(walCtx) }()
+	for _, run := range []func(context.Context) error{n.group.Run, flusher.Run} {
+		running.Go(func() {
+			if err := run(ctx); err != nil {
+				l.t.Errorf("node %d: %v", id, err)
+			}
+		})
+	}
+	running.Go(func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case leader := <-behind:
+				if err := n.group.CatchUp(ctx, leader, l); err != nil {
+					l.t.Logf("node %d catches up: %v", id, err)
+				} else {
+					l.caughtUp.Add(1)
+				}
+			}
+		}
+	})
+	n.stop = sync.OnceFunc(func() {
+		l.mu.Lock()
+		delete(l.nodes, id)
+		l.mu.Unlock()
+		cancel()
+		running.Wait()
+		n.machine.Close(errors.New("stopped"))
+		stopWAL()
+		if err := errors.Join(<-walDone, w.Close(), store.Close()); err != nil {
+			l.t.Errorf("stop node %d: %v", id, err)
+		}
+	})
+	l.mu.Lock()
+	l.nodes[id] = n
+	l.mu.Unlock()
+	return n
+}
+
+// source is a session within the process.
+type source struct {
+	chunks chan []byte
+	err    chan error
+	ended  chan bool
+}
+
+// Pull implements shard.Puller.
+func (l *live) Pull(ctx context.Context, _ uint32, replica uint64, request []byte) (shard.Source, error) {
+	n := l.node(replica)
+	if n == nil {
+		return nil, fmt.Errorf("replica %d is not up", replica)
+	}
+	s := &source{chunks: make(chan []byte), err: make(chan error, 1), ended: make(chan bool, 1)}
+	go func() {
+		s.err <- n.group.Serve(ctx, 3, request, func(b []byte) error {
+			select {
+			case s.chunks <- append([]byte(nil), b...):
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}, func() bool { return <-s.ended })
+	}()
+	return s, nil
+}
+
+// Next implements shard.Source.
+func (s *source) Next(ctx context.Context) ([]byte, error) {
+	select {
+	case b := <-s.chunks:
+		return b, nil
+	case err := <-s.err:
+		if err == nil {
+			err = io.ErrUnexpectedEOF
+		}
+		return nil, err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// Close implements shard.Source.
+func (s *source) Close(installed bool) { s.ended <- installed }
+
+func (l *live) leader() *liveNode {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, n := range l.nodes {
+		if n.group.Leader() {
+			return n
+		}
+	}
+	return nil
+}
+
+// until waits for a condition.
+func (l *live) until(what string, ok func() bool) {
+	l.t.Helper()
+	for end := time.Now().Add(60 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(end) {
+			l.t.Fatalf("not in time: %s", what)
+		}
+	}
+}
+
+type published chan error
+
+func (p published) Published(_ int64, err error) { p <- err }
+
+// publish publishes some messages, one after the other, whoever leads.
+func (l *live) publish(n int) {
+	l.t.Helper()
+	for range n {
+		answer := make(published, 1)
+		l.until("a leader takes a publish", func() bool {
+			m := l.leader()
+			return m != nil && m.machine.Publish(&partition.Publish{
+				Topic: 7, Messages: []partition.Message{{Body: make([]byte, 700)}}, Done: answer,
+			}) == nil
+		})
+		if err := <-answer; err != nil {
+			l.t.Fatal(err)
+		}
+	}
+}
+
+func TestLive(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it waits for elections")
+	}
+	l := &live{t: t, nodes: make(map[uint64]*liveNode)}
+	disks := map[uint64]*vfs.Mem{1: vfs.NewMem(), 2: vfs.NewMem(), 3: vfs.NewMem()}
+	for id, disk := range disks {
+		defer l.start(id, disk).stop()
+	}
+	l.until("a leader", func() bool { return l.leader() != nil })
+	if l.leader().id == 3 {
+		if err := l.leader().group.TransferLeader(t.Context(), 1); err != nil {
+			t.Fatal(err)
+		}
+		l.until("another leader", func() bool { n := l.leader(); return n != nil && n.id != 3 })
+	}
+	opened := make(chan error, 1)
+	l.leader().machine.Do(partition.Open{Key: partition.Key{Topic: 7}}, func(err error) { opened <- err })
+	if err := <-opened; err != nil {
+		t.Fatal(err)
+	}
+	l.publish(50)
+	l.node(3).stop()
+	l.publish(400)
+	back := l.start(3, disks[3])
+	defer back.stop()
+	l.publish(100)
+	l.until("the third node catches up", func() bool {
+		s := back.group.Status()
+		return s.Applied > 0 && s.Applied >= l.leader().group.Status().Applied
+	})
+	if l.caughtUp.Load() == 0 {
+		t.Error("it needed no session")
+	}
+	index, err := back.group.ReadIndex(t.Context())
+	if err != nil || index < 550 {
+		t.Errorf("read at %d: %v", index, err)
+	}
+	end := make(chan int64, 1)
+	back.machine.Query(func(v *partition.View) {
+		p, _ := v.Partition(partition.Key{Topic: 7})
+		end <- p.End
+	})
+	if got := <-end; got != 550 {
+		t.Errorf("it ends at %d", got)
+	}
+	if got := back.group.Status().CheckpointIndex; got == 0 {
+		t.Error("it has no checkpoint")
+	}
+}
