@@ -3,6 +3,7 @@ package shard
 import (
 	"fmt"
 	"path"
+	"strconv"
 	"sync/atomic"
 
 	"github.com/tidings-io/tidings/internal/fault"
@@ -40,6 +41,7 @@ type Incoming struct {
 	bytes atomic.Int64
 	index atomic.Uint64
 	total atomic.Int64
+	moved atomic.Int64 // unix ns of the driver's last step
 
 	// driver
 	head  sessionHead
@@ -67,8 +69,10 @@ func (g *Group) beginImport(from uint64) (*Incoming, error) {
 	in := &Incoming{
 		g: g, from: from, started: g.p.now,
 		request: request{shard: g.o.ID, applied: g.applied, have: machine.Have()},
-		imp:     machine.Import(path.Join(g.o.Dir, stagingDir)),
 	}
+	g.p.imports++
+	in.imp = machine.Import(path.Join(g.o.Dir, stagingDir, strconv.FormatUint(g.p.imports, 10)))
+	in.moved.Store(g.p.now)
 	g.p.in = in
 	g.o.Logger.Info("this replica catches up", "shard", g.o.ID, "applied", g.applied, "from", from)
 	return in, nil
@@ -84,6 +88,7 @@ func (in *Incoming) Put(chunk []byte) (whole bool, err error) {
 	if in.lost.Load() {
 		return false, fmt.Errorf("receive state of shard %d: %w", in.g.o.ID, ErrSession)
 	}
+	in.moved.Store(in.g.o.Clock())
 	if whole, err = in.put(chunk); err != nil {
 		return false, fmt.Errorf("receive state of shard %d: %w", in.g.o.ID, err)
 	}
@@ -132,6 +137,7 @@ func (in *Incoming) Sync() error {
 	if !in.whole {
 		return fmt.Errorf("receive state of shard %d: %w: the stream has no end", in.g.o.ID, ErrSession)
 	}
+	in.moved.Store(in.g.o.Clock())
 	in.phase.Store(uint32(phaseSync))
 	if err := in.imp.Sync(); err != nil {
 		return fmt.Errorf("receive state of shard %d: %w", in.g.o.ID, err)
@@ -181,6 +187,17 @@ func (g *Group) overtaken() {
 	if in := g.p.in; in != nil && in.request.applied != g.applied {
 		in.lost.Store(true)
 	}
+}
+
+// abandoned gives the session up when its driver does nothing any more.
+func (g *Group) abandoned(now int64) {
+	in := g.p.in
+	if in == nil || g.p.installing() || now-in.moved.Load() <= sessionTimeout {
+		return
+	}
+	g.o.Logger.Warn("this replica has got nothing for too long, it begins anew", "shard", g.o.ID, "from", in.from)
+	in.lost.Store(true)
+	g.p.in = nil
 }
 
 // behind looks at the leader's word that this replica must get a state, and

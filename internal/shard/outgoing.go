@@ -13,8 +13,8 @@ import (
 )
 
 const (
-	// sessionTimeout ends a session that nobody pulls from, in ns. It is above
-	// what a receiver needs to install.
+	// sessionTimeout ends a session that nobody pulls from, or that gets nothing,
+	// in ns. It is above what a receiver needs to install.
 	sessionTimeout = int64(60e9)
 	// signalTimeout is after how long a replica that was told to get a state,
 	// and asked nobody here for one, is told again, in ns: the message may be

@@ -19,6 +19,7 @@ type peers struct {
 	out     []*Outgoing
 	signals []signal
 	in      *Incoming
+	imports uint64        // sessions begun in this life
 	install *installation // not nil: the group is deaf
 
 	handover handover
@@ -105,6 +106,7 @@ var states = map[tracker.StateType]string{
 // ticked does what is due at every tick of a group with other members.
 func (g *Group) ticked(now int64) {
 	g.superviseSessions(now)
+	g.abandoned(now)
 	g.releaseLog()
 	g.superviseHandover(now)
 	g.look()

@@ -2,6 +2,9 @@ package partition
 
 import (
 	"fmt"
+	"path"
+	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -117,4 +120,80 @@ func many(t testing.TB, n int) *Machine {
 		}
 	}
 	return m
+}
+
+// BenchmarkTransfer carries a log of 64 MiB to an empty replica on real files:
+// what a session costs without the link.
+func BenchmarkTransfer(b *testing.B) {
+	const total, size = 64 << 20, 1 << 10
+	fs := vfs.OS{}
+	machine := func(dir string) (*Machine, *seglog.Store) {
+		store, err := seglog.Open(fs, path.Join(dir, "topics"), seglog.Options{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		m := New(Options{Shard: 1, Store: store, FS: fs, Dir: path.Join(dir, "parked")})
+		if err := m.Restore(0, nil); err != nil {
+			b.Fatal(err)
+		}
+		return m, store
+	}
+	from, store := machine(filepath.ToSlash(b.TempDir()))
+	from.Lead(1)
+	from.Do(Open{Key: one, Name: "t"}, nil)
+	index := uint64(0)
+	for sent := 0; sent < total; sent += 100 * size {
+		msgs := make([]Message, 100)
+		for i := range msgs {
+			msgs[i].Body = make([]byte, size)
+		}
+		if err := from.Publish(&Publish{Topic: one.Topic, Partition: one.Partition, Messages: msgs}); err != nil {
+			b.Fatal(err)
+		}
+		for {
+			data, token := from.Drain(1, 1e18, 1<<20)
+			if data == nil {
+				break
+			}
+			index++
+			if err := from.Apply(shard.Entry{Index: index, Term: 1, Data: slices.Clone(data)}, token); err != nil {
+				b.Fatal(err)
+			}
+		}
+		for store.OverBudget() {
+			if _, err := store.FlushOldest(); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	b.SetBytes(total)
+	b.ReportAllocs()
+	for b.Loop() {
+		to, _ := machine(filepath.ToSlash(b.TempDir()))
+		x, err := from.Export(index, nil)
+		if err != nil {
+			b.Fatal(err)
+		}
+		in := to.Import(filepath.ToSlash(filepath.Join(b.TempDir(), "staging")))
+		var buf []byte
+		for {
+			if buf, err = x.Next(buf[:0], 256<<10); err != nil {
+				break
+			}
+			if err := in.Put(buf); err != nil {
+				b.Fatal(err)
+			}
+		}
+		x.Close()
+		if err := in.Sync(); err != nil {
+			b.Fatal(err)
+		}
+		state, err := in.Install(index)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := to.Replace(index, state); err != nil {
+			b.Fatal(err)
+		}
+	}
 }
