@@ -115,7 +115,9 @@ func (g *Group) write(entries []*pb.Entry, hard hardState, then []*pb.Message) [
 		}
 		g.log.append(entries)
 		g.appends = append(g.appends, w)
-		a.Entries, a.Done, a.Sync, a.Quiet = w.entries, w.done, true, bytes <= inlineBytes
+		// With other members the loop must not wait for a disk: it has
+		// heartbeats to send and answers to take, and the sync runs beside them.
+		a.Entries, a.Done, a.Sync, a.Quiet = w.entries, w.done, true, g.alone && bytes <= inlineBytes
 		g.submitted = g.submitted || a.Quiet
 		g.o.WAL.Submit(a)
 		return nil

@@ -32,7 +32,6 @@ type live struct {
 
 type liveNode struct {
 	id      uint64
-	disk    *vfs.Mem
 	group   *shard.Group
 	machine *partition.Machine
 	stop    func()
@@ -45,9 +44,9 @@ func (l *live) node(id uint64) *liveNode {
 }
 
 // start runs a node until stop.
-func (l *live) start(id uint64, disk *vfs.Mem) *liveNode {
+func (l *live) start(id uint64, disk vfs.FS) *liveNode {
 	l.t.Helper()
-	n := &liveNode{id: id, disk: disk}
+	n := &liveNode{id: id}
 	if err := vfs.MkdirSynced(disk, "data/shards"); err != nil {
 		l.t.Fatal(err)
 	}
@@ -264,5 +263,53 @@ func TestLive(t *testing.T) {
 	}
 	if got := back.group.Status().CheckpointIndex; got == 0 {
 		t.Error("it has no checkpoint")
+	}
+}
+
+// A leader whose disk stalls hands over to a replica that is well, while the
+// sync is still under way.
+func TestStalledDiskHandsOver(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it waits for a stall of more than two seconds")
+	}
+	l := &live{t: t, nodes: make(map[uint64]*liveNode)}
+	disks := make(map[uint64]*vfs.Fault)
+	for id := range uint64(4) {
+		if id > 0 {
+			disks[id] = vfs.NewFault(vfs.NewMem())
+			defer l.start(id, disks[id]).stop()
+		}
+	}
+	l.until("a leader", func() bool { return l.leader() != nil })
+	was := l.leader()
+	if was.id == 2 { // it takes the synchronous discipline, where all waits for the disk
+		if err := was.group.TransferLeader(t.Context(), 1); err != nil {
+			t.Fatal(err)
+		}
+		l.until("another leader", func() bool { n := l.leader(); return n != nil && n.id != 2 })
+		was = l.leader()
+	}
+	opened := make(chan error, 1)
+	was.machine.Do(partition.Open{Key: partition.Key{Topic: 7}}, func(err error) { opened <- err })
+	if err := <-opened; err != nil {
+		t.Fatal(err)
+	}
+	l.publish(5)
+	for id := range disks {
+		was.group.ReportLatency(id, time.Millisecond)
+	}
+	const stall = 8 * time.Second
+	begun := time.Now()
+	armed := disks[was.id].Add(vfs.Rule{Ops: vfs.OpSync, Path: "*.wal", Times: 1, Delay: stall})
+	answer := make(published, 1)
+	if err := was.machine.Publish(&partition.Publish{Topic: 7, Messages: []partition.Message{{Body: []byte("x")}}, Done: answer}); err != nil {
+		t.Fatal(err)
+	}
+	l.until("another leads", func() bool { n := l.leader(); return n != nil && n != was })
+	if armed.Hits() != 1 || time.Since(begun) > stall {
+		t.Errorf("%d stalls, another leads after %v", armed.Hits(), time.Since(begun))
+	}
+	if err := <-answer; !errors.Is(err, shard.ErrUnknown) {
+		t.Errorf("the publish under way is answered with %v", err)
 	}
 }
