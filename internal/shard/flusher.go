@@ -186,13 +186,14 @@ func (f *Flusher) pause(now int64, err error) error {
 
 // flush moves tails to files.
 func (f *Flusher) flush(int64) (bool, error) {
-	if !f.o.Store.OverBudget() {
-		return false, nil
+	did := false
+	if f.o.Store.OverBudget() {
+		var err error
+		if did, err = f.o.Store.FlushOldest(); err != nil {
+			return false, err
+		}
 	}
-	did, err := f.o.Store.FlushOldest()
-	if err != nil {
-		return false, err
-	}
+	// Not only after a flush of this one: a checkpoint empties tails too.
 	if f.holding.Load() && f.o.Store.TailBytes() <= f.o.TailLimit {
 		f.holding.Store(false)
 		for _, g := range f.o.Groups {

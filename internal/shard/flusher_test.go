@@ -34,6 +34,34 @@ func TestIdleShardDoesNotPinTheWAL(t *testing.T) {
 	})
 }
 
+// A group that held back for the tails goes on when a checkpoint has emptied
+// them, and not only when they were flushed for being too big.
+func TestHeldGroupGoesOnAfterACheckpoint(t *testing.T) {
+	r := newRig(t, true, 1)
+	r.mustOpen()
+	r.put(0, 1)
+	r.settle()
+	g := r.groups[0]
+	r.tails.budget, r.tails.bytes = 1<<40, 1<<40
+	r.put(0, 2)
+	if _, _, err := g.Step(r.now); err != nil {
+		t.Fatal(err)
+	}
+	if s := g.Status(); s.Inflight > 0 {
+		t.Fatal("it proposes while the tails are full")
+	}
+	for len(g.turn.Bell()) > 0 {
+		<-g.turn.Bell()
+	}
+	r.tails.bytes = 0
+	if _, err := r.flusher.Step(); err != nil {
+		t.Fatal(err)
+	}
+	if len(g.turn.Bell()) == 0 {
+		t.Error("nobody tells the group that there is room")
+	}
+}
+
 // The WAL keeps what the older of two checkpoints needs.
 func TestReleaseStaysBehindTheOlder(t *testing.T) {
 	r := newRig(t, true, 1)

@@ -70,11 +70,21 @@ func (c *wire) ask() ([]byte, error) {
 	if err := c.w.Flush(); err != nil {
 		return nil, err
 	}
-	kind, data, err := c.read()
-	if err == nil && kind == frameError {
-		err = fmt.Errorf("server says %s", data)
+	for {
+		kind, data, err := c.read()
+		switch {
+		case err == nil && kind == frameError:
+			return data, fmt.Errorf("server says %s", data)
+		case err != nil || string(data) != heartbeat:
+			return data, err
+		}
+		if _, err := c.w.WriteString("NOP\n"); err != nil { // the answer is still to come
+			return nil, err
+		}
+		if err := c.w.Flush(); err != nil {
+			return nil, err
+		}
 	}
-	return data, err
 }
 
 // subscribe opens a subscription with a window of rdy messages.
@@ -87,8 +97,7 @@ func (c *wire) subscribe(topic, channel string, rdy int) error {
 	return c.w.Flush()
 }
 
-// read returns the next frame that is no heartbeat's; data is valid until the
-// next read. Heartbeats are answered by the owner of the writer: see beat.
+// read returns the next frame; data is valid until the next read. Heartbeats are answered by the owner of the writer: see beat.
 func (c *wire) read() (kind int, data []byte, err error) {
 	var head [8]byte
 	if _, err := io.ReadFull(c.r, head[:]); err != nil {
