@@ -369,6 +369,43 @@ func TestSyncError(t *testing.T) {
 	}
 }
 
+// TestSyncErrorOfAFullDisk is as final as any other, of a file, a folder and
+// the volume: whoever waits for room and tries again must not take it for a
+// write that found none.
+func TestSyncErrorOfAFullDisk(t *testing.T) {
+	for name, o := range map[string]Options{"one by one": {}, "volume": {WholeSyncFrom: 1}} {
+		t.Run(name, func(t *testing.T) {
+			hit := 0
+			for n := int64(1); ; n++ { // every operation in turn
+				fs := disk()
+				s := open(t, fs, o)
+				l := s.New(testID, 0)
+				fill(l, 3, 1, 100, 1)
+				fs.FailAfter(n, syscall.ENOSPC)
+				err := s.Flush([]*Log{l}, 3, 0)
+				if err == nil {
+					_, err = l.Checkpoint(3, 0)
+				}
+				fs.FailAfter(0, nil)
+				if err == nil {
+					break
+				}
+				if s.failed == nil {
+					continue
+				}
+				hit++
+				_, again := s.FlushOldest()
+				if again == nil || errors.Is(err, syscall.ENOSPC) || errors.Is(again, syscall.ENOSPC) {
+					t.Errorf("operation %d: %v, then %v", n, err, again)
+				}
+			}
+			if hit == 0 {
+				t.Error("no sync was hit")
+			}
+		})
+	}
+}
+
 // TestSyncSize bounds what is written between two syncs.
 func TestSyncSize(t *testing.T) {
 	s := open(t, disk(), Options{})
