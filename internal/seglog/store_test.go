@@ -152,6 +152,30 @@ func TestManyLogsShareASync(t *testing.T) {
 	}
 }
 
+// volumes is a disk that tells which volumes were opened.
+type volumes struct {
+	*vfs.Mem
+	opened []string
+}
+
+func (v *volumes) OpenVolume(dir string) (vfs.Volume, error) {
+	v.opened = append(v.opened, dir)
+	return v.Mem.OpenVolume(dir)
+}
+
+// TestVolumeIsTheLogsOwn: the folder of the logs may be mounted apart from the
+// one it is in, and a sync of that other volume would keep nothing.
+func TestVolumeIsTheLogsOwn(t *testing.T) {
+	d := &volumes{Mem: disk()}
+	s := open(t, d, Options{})
+	l := s.New(testID, 0)
+	fill(l, 3, 1, 100, 1)
+	must(t, s.Flush([]*Log{l}, 3, 0))
+	if len(d.opened) != 1 || d.opened[0] != "/data/topics" {
+		t.Errorf("opened %q", d.opened)
+	}
+}
+
 // TestFinishedIsNeverWritten keeps what is finished before the flush out of the
 // files, and what is parked in.
 func TestFinishedIsNeverWritten(t *testing.T) {

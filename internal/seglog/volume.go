@@ -2,7 +2,6 @@ package seglog
 
 import (
 	"fmt"
-	"path"
 
 	"github.com/tidings-io/tidings/internal/vfs"
 )
@@ -19,14 +18,15 @@ const (
 	wholeSyncFrom = 64
 )
 
-// openVolume opens the volume once there is something on it to be synced.
+// openVolume opens the volume once there is something on it to be synced. It
+// is that of the folder itself, which may be mounted apart from what it is in.
 func (s *Store) openVolume() error {
 	v, ok := s.fs.(vfs.VolumeSyncer)
 	if !ok || s.volume != nil {
 		return nil
 	}
 	var err error
-	if s.volume, err = v.OpenVolume(path.Dir(s.dir)); err != nil {
+	if s.volume, err = v.OpenVolume(s.dir); err != nil {
 		s.volume = nil
 		return fmt.Errorf("open volume of log files: %w", err)
 	}
