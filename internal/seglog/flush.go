@@ -317,13 +317,13 @@ func (l *Log) seal(r *run) error {
 // wrote notes that a file has bytes to sync, and syncs when there are many.
 func (s *Store) wrote(h *handle, n int64) error {
 	g := h.seg
-	if !g.dirty {
-		if err := s.openVolume(); err != nil {
-			return err
-		}
+	if !g.dirty { // first: whatever fails below, the bytes are not synced
 		g.dirty = true
 		s.files.hold(h)
 		s.dirty = append(s.dirty, h)
+		if err := s.openVolume(); err != nil {
+			return err
+		}
 	}
 	g.unsynced += n
 	if g.unsynced >= syncBytesMax {

@@ -152,14 +152,18 @@ func TestManyLogsShareASync(t *testing.T) {
 	}
 }
 
-// volumes is a disk that tells which volumes were opened.
+// volumes is a disk that tells which volumes were opened, and may refuse.
 type volumes struct {
 	*vfs.Mem
 	opened []string
+	refuse error
 }
 
 func (v *volumes) OpenVolume(dir string) (vfs.Volume, error) {
 	v.opened = append(v.opened, dir)
+	if v.refuse != nil {
+		return nil, v.refuse
+	}
 	return v.Mem.OpenVolume(dir)
 }
 
@@ -173,6 +177,31 @@ func TestVolumeIsTheLogsOwn(t *testing.T) {
 	must(t, s.Flush([]*Log{l}, 3, 0))
 	if len(d.opened) != 1 || d.opened[0] != "/data/topics" {
 		t.Errorf("opened %q", d.opened)
+	}
+}
+
+// TestVolumeThatDoesNotOpen: what was written by then is still known to be
+// without a sync.
+func TestVolumeThatDoesNotOpen(t *testing.T) {
+	for seed := range uint64(20) { // a crash may keep what was not synced
+		d := &volumes{Mem: disk(), refuse: syscall.EMFILE}
+		s := open(t, d, Options{})
+		l := s.New(testID, 0)
+		want := fill(l, 3, 1, 100, 1)
+		if err := s.Flush([]*Log{l}, 3, 0); !errors.Is(err, syscall.EMFILE) {
+			t.Fatalf("flush: %v", err)
+		}
+		d.refuse = nil
+		state, err := l.Checkpoint(3, 0)
+		must(t, err)
+		d.Crash(rand.New(rand.NewPCG(seed, 1)))
+		l, err = open(t, d, Options{}).Restore(testID, state)
+		must(t, err)
+		got, lost := readAll(t, l, 0, 100)
+		if len(lost) > 0 {
+			t.Fatalf("seed %d: lost %v", seed, lost)
+		}
+		wantBatches(t, got, want)
 	}
 }
 
