@@ -56,6 +56,7 @@ type Store struct {
 	scratch []Batch
 	failed  error      // a sync failed: nothing may be believed any more
 	volume  vfs.Volume // nil: cannot be synced as a whole, or nothing was written yet
+	apart   bool       // it cannot: files are synced one by one
 	wholes  uint64     // syncs of the volume
 }
 

@@ -205,6 +205,26 @@ func TestVolumeThatDoesNotOpen(t *testing.T) {
 	}
 }
 
+// TestVolumeThatCannotSync: logs are synced one by one, and the volume is asked
+// once.
+func TestVolumeThatCannotSync(t *testing.T) {
+	d := &volumes{Mem: disk(), refuse: errors.ErrUnsupported}
+	s := open(t, d, Options{WholeSyncFrom: 1})
+	var logs []*Log
+	for i := range uint64(3) {
+		l := s.New(LogID{i + 1, 0}, 0)
+		fill(l, 3, 1, 100, 1)
+		logs = append(logs, l)
+	}
+	must(t, s.Flush(logs, 3, 0))
+	for _, l := range logs {
+		checkpoint(t, l, 3, 0)
+	}
+	if st := s.Stats(); st.WholeSyncs != 0 || st.Syncs < 6 || len(s.dirty) > 0 || len(d.opened) != 1 {
+		t.Errorf("%d syncs, %d of the volume, %d files dirty, opened %q", st.Syncs, st.WholeSyncs, len(s.dirty), d.opened)
+	}
+}
+
 // TestFinishedIsNeverWritten keeps what is finished before the flush out of the
 // files, and what is parked in.
 func TestFinishedIsNeverWritten(t *testing.T) {

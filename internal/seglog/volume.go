@@ -1,6 +1,7 @@
 package seglog
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/tidings-io/tidings/internal/vfs"
@@ -22,12 +23,16 @@ const (
 // is that of the folder itself, which may be mounted apart from what it is in.
 func (s *Store) openVolume() error {
 	v, ok := s.fs.(vfs.VolumeSyncer)
-	if !ok || s.volume != nil {
+	if !ok || s.volume != nil || s.apart {
 		return nil
 	}
 	var err error
 	if s.volume, err = v.OpenVolume(s.dir); err != nil {
 		s.volume = nil
+		if errors.Is(err, errors.ErrUnsupported) {
+			s.apart = true
+			return nil
+		}
 		return fmt.Errorf("open volume of log files: %w", err)
 	}
 	return nil

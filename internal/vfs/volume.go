@@ -7,7 +7,8 @@ import "io"
 // that is far cheaper than one sync each. File systems that have no such call
 // do not implement it.
 type VolumeSyncer interface {
-	// OpenVolume opens the volume that holds dir, which must exist.
+	// OpenVolume opens the volume that holds dir, which must exist. The error is
+	// errors.ErrUnsupported where Sync could not keep its promise.
 	OpenVolume(dir string) (Volume, error)
 }
 
