@@ -9,14 +9,16 @@ import (
 )
 
 // files keeps the open segment files, at most max of them unless more are in
-// use at once; the longest unused is closed first.
+// use at once, and those that wait for a sync; the longest unused is closed
+// first.
 type files struct {
 	fs  vfs.FS
 	max int
 
-	mu    sync.Mutex
-	bySeg map[*segment]*list.Element // of *handle
-	order list.List                  // front: used last
+	mu      sync.Mutex
+	bySeg   map[*segment]*list.Element // of *handle
+	order   list.List                  // front: used last
+	waiting int                        // handles of bySeg that wait for a sync
 }
 
 // handle is one open segment file.
@@ -30,8 +32,9 @@ type handle struct {
 	index atomic.Pointer[index]
 	hints hints
 
-	refs int // guarded by files.mu
-	gone bool
+	refs  int // guarded by files.mu, like what follows
+	gone  bool
+	waits bool // for a sync, and in files.waiting
 }
 
 // hints remember where the latest reads of a file stopped, so that sequential
@@ -122,7 +125,7 @@ func (f *files) enter(g *segment) *handle {
 // evict takes what is above the bound and not in use out of the cache. The
 // caller holds mu and closes them after releasing it.
 func (f *files) evict(victims []*handle) []*handle {
-	for e := f.order.Back(); e != nil && len(f.bySeg) > f.max; {
+	for e := f.order.Back(); e != nil && len(f.bySeg)-f.waiting > f.max; {
 		prev := e.Prev()
 		if h := e.Value.(*handle); h.refs == 0 {
 			f.remove(e)
@@ -136,15 +139,38 @@ func (f *files) evict(victims []*handle) []*handle {
 func (f *files) remove(e *list.Element) {
 	h := e.Value.(*handle)
 	h.gone = true
+	f.rests(h)
 	delete(f.bySeg, h.seg)
 	f.order.Remove(e)
 }
 
-// hold adds a reference to a handle that the caller already has.
+// hold adds a reference to a handle that the caller already has, until its file
+// is synced. There may be many such handles: did they count, no file that is
+// only read would stay open beside them.
 func (f *files) hold(h *handle) {
 	f.mu.Lock()
 	h.refs++
+	if !h.gone {
+		h.waits = true
+		f.waiting++
+	}
 	f.mu.Unlock()
+}
+
+// synced gives back what hold added.
+func (f *files) synced(h *handle) {
+	f.mu.Lock()
+	f.rests(h)
+	f.mu.Unlock()
+	f.release(h)
+}
+
+// rests has the handle count again. The caller holds mu.
+func (f *files) rests(h *handle) {
+	if h.waits {
+		h.waits = false
+		f.waiting--
+	}
 }
 
 func (f *files) release(h *handle) {

@@ -356,7 +356,7 @@ func (s *Store) sync(g *segment) error {
 			s.counts.syncs.Add(1)
 			err = h.file.SyncData()
 		}
-		s.files.release(h)
+		s.files.synced(h)
 		return s.fail("sync segment", err)
 	}
 	return s.failed

@@ -23,7 +23,7 @@ const (
 type Options struct {
 	SegmentSize int64 // bytes at which a segment is sealed; 64 MiB
 	TailBytes   int64 // budget of all tails of the node; 8 MiB
-	OpenFiles   int   // segment files kept open; 256
+	OpenFiles   int   // segment files kept open besides those that wait for a sync; 256
 	// WholeSyncFrom is how many files and folders must wait for a sync until the
 	// volume is synced as a whole instead, where the file system can; 64.
 	WholeSyncFrom int
@@ -100,7 +100,7 @@ func Open(fs vfs.FS, dir string, o Options) (*Store, error) {
 // more. It syncs nothing: what must be durable is so by a checkpoint.
 func (s *Store) Close() error {
 	for _, h := range s.dirty {
-		s.files.release(h)
+		s.files.synced(h)
 	}
 	s.dirty = nil
 	s.files.closeEvery()

@@ -152,6 +152,58 @@ func TestManyLogsShareASync(t *testing.T) {
 	}
 }
 
+// opens counts files that were opened.
+type opens struct {
+	*vfs.Mem
+	n int
+}
+
+func (o *opens) Open(name string) (vfs.File, error) {
+	o.n++
+	return o.Mem.Open(name)
+}
+
+func (o *opens) OpenReadWrite(name string) (vfs.File, error) {
+	o.n++
+	return o.Mem.OpenReadWrite(name)
+}
+
+// TestReadFilesStayOpen beside any number of files that wait for a sync.
+func TestReadFilesStayOpen(t *testing.T) {
+	d := &opens{Mem: disk()}
+	s := open(t, d, Options{OpenFiles: 2})
+	l := s.New(testID, 0)
+	want := fill(l, 3, 1, 100, 1)
+	checkpoint(t, l, 3, 0)
+	var logs []*Log
+	for i := range uint64(10) {
+		busy := s.New(LogID{i + 1, 0}, 0)
+		fill(busy, 3, 1, 100, 1)
+		logs = append(logs, busy)
+	}
+	must(t, s.Flush(logs, 3, 0))
+	if len(s.dirty) != len(logs) {
+		t.Fatalf("%d files wait for a sync", len(s.dirty))
+	}
+	for range 3 {
+		got, _ := readAll(t, l, 0, 100)
+		wantBatches(t, got, want)
+	}
+	if d.n > 0 {
+		t.Errorf("files were opened %d times", d.n)
+	}
+	for _, busy := range logs {
+		checkpoint(t, busy, 3, 0)
+	}
+	if n := s.files.open(); n > 2 || s.files.waiting != 0 {
+		t.Errorf("%d files are open, %d wait", n, s.files.waiting)
+	}
+	must(t, s.Close())
+	if n := s.files.open(); n > 0 {
+		t.Errorf("%d files stay open", n)
+	}
+}
+
 // volumes is a disk that tells which volumes were opened, and may refuse.
 type volumes struct {
 	*vfs.Mem

@@ -56,7 +56,7 @@ func (s *Store) syncWhole() error {
 	s.wholes++
 	for i, h := range s.dirty {
 		h.seg.dirty, h.seg.unsynced = false, 0
-		s.files.release(h)
+		s.files.synced(h)
 		s.dirty[i] = nil
 	}
 	s.dirty = s.dirty[:0]
