@@ -111,6 +111,26 @@ func TestLoadIsAShareOfTheFullRate(t *testing.T) {
 	}
 }
 
+// TestBatchesFitTheLead: publishers that may not send even their first batch
+// would wait in vain, and the server be blamed for what was never sent.
+func TestBatchesFitTheLead(t *testing.T) {
+	for _, name := range []string{"fanout", "ephemeral"} {
+		w := defaults(name)
+		w.Batch = leadMax/w.Publishers + 1
+		if err := w.Check(); err == nil {
+			t.Errorf("%s: batches of %d are taken", name, w.Batch)
+		}
+		w.Batch--
+		if err := w.Check(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		w.Batch, w.Count = 100_000, leadMax // all at once
+		if err := w.Check(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func TestRefusedPublishIsAnError(t *testing.T) {
 	for _, name := range []string{"publish", "drain", "fanout", "latency", "topics", "ephemeral"} {
 		_, err := Run{Workload: small(name), Target: startFake(t, &fake{failPubs: true})}.Do(t.Context())

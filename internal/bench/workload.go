@@ -142,6 +142,9 @@ func (w Workload) Check() error {
 	if w.Name == "stopped" && w.Channels < 2 {
 		return fmt.Errorf("channels %d: the stopped workload needs 2, one of them to stop", w.Channels)
 	}
+	if w.leads() && min(w.Publishers*w.Batch, w.Count) > leadMax {
+		return fmt.Errorf("batch %d: the %s workload lets %d publishers be %d messages ahead of the consumers, together", w.Batch, w.Name, w.Publishers, leadMax)
+	}
 	if w.Name == "topics" && w.Topics < 2 {
 		return fmt.Errorf("topics %d: the topics workload needs 2, to hold against one", w.Topics)
 	}
@@ -149,6 +152,9 @@ func (w Workload) Check() error {
 }
 
 func (w Workload) openLoop() bool { return w.Name == "latency" || w.Name == "stopped" }
+
+// leads says that publishers wait for consumers, who must not fall behind.
+func (w Workload) leads() bool { return w.Name == "fanout" || w.Name == "ephemeral" }
 
 // crashes says that the workload kills its server.
 func (w Workload) crashes() bool { return w.Name == "memory" }
