@@ -30,13 +30,25 @@ type creation struct{ waiting []waitingPublish }
 //
 // With several messages the key of the first decides the partition.
 func (b *Broker) Publish(topic string, msgs []Message, done partition.Completion) error {
-	return b.put(topic, msgs, done, (*partition.Machine).Publish)
+	if b.exiting.Load() {
+		return fault.Exiting
+	}
+	if t := b.find(topic); t != nil {
+		return t.publish(msgs, done)
+	}
+	return b.publishFirst(topic, msgs, done)
 }
 
 // Enqueue is Publish without waking the topic's shard: the caller calls Drive
 // before it waits for anything. It holds no lock that done could need.
 func (b *Broker) Enqueue(topic string, msgs []Message, done partition.Completion) error {
-	return b.put(topic, msgs, done, (*partition.Machine).Enqueue)
+	if b.exiting.Load() {
+		return fault.Exiting
+	}
+	if t := b.find(topic); t != nil {
+		return t.enqueue(msgs, done)
+	}
+	return b.publishFirst(topic, msgs, done)
 }
 
 // Drive lets the shards of the topic go on with what was enqueued: on this
@@ -49,14 +61,8 @@ func (b *Broker) Drive(topic string) {
 	}
 }
 
-// put hands messages to their topic, which is made on first use.
-func (b *Broker) put(topic string, msgs []Message, done partition.Completion, to func(*partition.Machine, *partition.Publish) error) error {
-	if b.exiting.Load() {
-		return fault.Exiting
-	}
-	if t := b.find(topic); t != nil {
-		return t.publish(msgs, done, to)
-	}
+// publishFirst is Publish to a topic that was not there: it is made.
+func (b *Broker) publishFirst(topic string, msgs []Message, done partition.Completion) error {
 	if !ValidTopic(topic) {
 		return fault.New(fault.InvalidTopic, "topic name %q is not valid", topic)
 	}
@@ -67,7 +73,7 @@ func (b *Broker) put(topic string, msgs []Message, done partition.Completion, to
 	b.mu.Lock()
 	if t := b.findLocked(topic); t != nil {
 		defer b.mu.Unlock()
-		return t.publish(msgs, done, (*partition.Machine).Publish)
+		return t.publish(msgs, done)
 	}
 	if b.createBytes+w.bytes > b.o.MaxCreateBytes {
 		b.mu.Unlock()
@@ -126,7 +132,7 @@ func (b *Broker) created(name string, err error) {
 		}
 		err := err
 		if err == nil {
-			err = t.publish(w.msgs, w.done, (*partition.Machine).Publish)
+			err = t.publish(w.msgs, w.done)
 		}
 		if err != nil && w.done != nil {
 			w.done.Published(0, err)

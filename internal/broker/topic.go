@@ -71,13 +71,36 @@ func (t *Topic) open(p *part) {
 	})
 }
 
-func (t *Topic) publish(msgs []Message, done partition.Completion, to func(*partition.Machine, *partition.Publish) error) error {
+func (t *Topic) publish(msgs []Message, done partition.Completion) error {
 	if t.mem != nil {
 		return t.mem.publish(msgs, done)
 	}
 	p := t.choose(msgs)
 	t.open(p)
-	return to(p.machine, &partition.Publish{Topic: p.key.Topic, Partition: p.key.Partition, Messages: msgs, Done: done})
+	return p.machine.Publish(&partition.Publish{Topic: p.key.Topic, Partition: p.key.Partition, Messages: msgs, Done: done})
+}
+
+// enqueue is publish without waking the shard: Broker.Drive comes next. That
+// does not find a topic that was deleted meanwhile. A deletion wakes the shards
+// after it has set gone, so what is enqueued before that is seen; what comes
+// later has to wake its shard here.
+func (t *Topic) enqueue(msgs []Message, done partition.Completion) error {
+	if t.mem != nil {
+		return t.mem.publish(msgs, done)
+	}
+	p := t.choose(msgs)
+	t.open(p)
+	err := p.machine.Enqueue(&partition.Publish{Topic: p.key.Topic, Partition: p.key.Partition, Messages: msgs, Done: done})
+	if err != nil {
+		return err
+	}
+	t.mu.Lock()
+	gone := t.gone != nil
+	t.mu.Unlock()
+	if gone {
+		p.machine.Wake()
+	}
+	return nil
 }
 
 // drive lets the topic's shards go on with what was enqueued.

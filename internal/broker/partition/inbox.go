@@ -72,6 +72,9 @@ func (m *Machine) Enqueue(p *Publish) error {
 	return nil
 }
 
+// Wake lets the shard go on with what was enqueued, on its own goroutine.
+func (m *Machine) Wake() { m.o.Wake() }
+
 // Drive lets the shard go on with what was enqueued, on this goroutine if
 // Options.Drive can, else on the shard's.
 func (m *Machine) Drive() { m.o.Drive() }
