@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/tidings-io/tidings/internal/broker/partition"
@@ -49,5 +50,24 @@ func TestEnqueueToTopicThatGoes(t *testing.T) {
 	x.topic.stop(fault.TopicNotFound)
 	if err := x.topic.enqueue(msgs, nil); err != nil || x.woken[0] != 1 {
 		t.Fatalf("woken %d times, %v", x.woken[0], err)
+	}
+}
+
+// TestDriveLeavesOtherShardsAlone: a publish drives the shard that it went to,
+// once.
+func TestDriveLeavesOtherShardsAlone(t *testing.T) {
+	x := newBells(4)
+	at := x.topic.choose([]Message{{Key: []byte("some key")}}).key.Partition
+	want := make([]int, 4)
+	for range 2 {
+		if err := x.Enqueue("orders", []Message{{Key: []byte("some key"), Body: []byte("x")}}, nil); err != nil {
+			t.Fatal(err)
+		}
+		x.Drive("orders")
+		x.Drive("orders")
+		want[at]++
+		if !slices.Equal(x.driven, want) {
+			t.Fatalf("driven %v times, want %v", x.driven, want)
+		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tidings-io/tidings/internal/broker/delivery"
@@ -34,6 +35,8 @@ type part struct {
 	key     partition.Key
 	machine *partition.Machine
 	opened  sync.Once
+	// undriven: something was enqueued that no Drive has set out for.
+	undriven atomic.Bool
 }
 
 // channelInUse is a channel that has, or had, consumers in this process.
@@ -94,6 +97,7 @@ func (t *Topic) enqueue(msgs []Message, done partition.Completion) error {
 	if err != nil {
 		return err
 	}
+	p.undriven.Store(true)
 	t.mu.Lock()
 	gone := t.gone != nil
 	t.mu.Unlock()
@@ -103,10 +107,15 @@ func (t *Topic) enqueue(msgs []Message, done partition.Completion) error {
 	return nil
 }
 
-// drive lets the topic's shards go on with what was enqueued.
+// drive lets those of the topic's shards go on that something was enqueued for:
+// the work and the syncs of the others must not delay the publisher's answer.
+// Who clears the mark drives after that, so a publisher that finds it cleared
+// needs nothing more: its publish stood in the inbox before.
 func (t *Topic) drive() {
 	for i := range t.parts {
-		t.parts[i].machine.Drive()
+		if p := &t.parts[i]; p.undriven.Load() && p.undriven.Swap(false) {
+			p.machine.Drive()
+		}
 	}
 }
 
