@@ -149,9 +149,7 @@ func (t *Topic) closeChannel(m *meta.Channel, done func(error)) {
 			done(err)
 			return
 		}
-		t.mu.Lock()
-		delete(t.missed, m.ID)
-		t.mu.Unlock()
+		t.forgetMissed(m.ID)
 		t.b.o.Meta.FinishDeleteChannel(t.id, m.ID, done)
 	})
 	for i := range t.parts {

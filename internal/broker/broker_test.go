@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/tidings-io/tidings/internal/broker"
 	"github.com/tidings-io/tidings/internal/broker/delivery"
@@ -107,6 +108,32 @@ func TestMessageCountOfChannelsWithoutConsumers(t *testing.T) {
 	r.publish("orders", "e")
 	if c := r.stats("orders").Channels[1]; c.MessageCount != 3 {
 		t.Errorf("channel two counts %d after one more", c.MessageCount)
+	}
+}
+
+// TestMessageCountOfChannelMadeAtOnce: however many make a channel at the same
+// time, what was given before it is left out of its count once.
+func TestMessageCountOfChannelMadeAtOnce(t *testing.T) {
+	r := newRig(t)
+	r.ok(r.CreateTopic(r.ctx(), "orders"))
+	r.ok(r.CreateChannel(r.ctx(), "orders", "first"))
+	r.publish("orders", "a", "b", "c")
+	names := []string{"m0", "m1", "m2", "m3", "m4", "m5", "m6", "m7"}
+	for _, name := range names {
+		var makers errgroup.Group
+		for range 8 {
+			makers.Go(func() error { return r.CreateChannel(r.ctx(), "orders", name) })
+		}
+		r.ok(makers.Wait())
+	}
+	r.publish("orders", "d", "e")
+	for _, name := range names[:4] {
+		r.subscribe("orders", name, 0)
+	}
+	for _, c := range r.stats("orders").Channels[1:] {
+		if c.MessageCount != 2 {
+			t.Errorf("channel %s counts %d messages, not 2", c.Name, c.MessageCount)
+		}
 	}
 }
 

@@ -119,12 +119,7 @@ func (b *Broker) topicStats(m *meta.Topic, f Filter, states map[partition.Key]pa
 	}
 	for _, mc := range m.Channels {
 		if !mc.Deleting && (f.Channel == "" || f.Channel == mc.Name) {
-			c := inUse[mc.Name]
-			cs := durableStats(mc, c, views)
-			if c == nil && t != nil {
-				cs.MessageCount = max(cs.MessageCount-t.missedBy(mc.ID), 0)
-			}
-			s.Channels = append(s.Channels, cs)
+			s.Channels = append(s.Channels, t.durableStats(mc, inUse[mc.Name], views))
 		}
 		delete(inUse, mc.Name)
 	}
@@ -152,8 +147,9 @@ func (t *Topic) inUse() map[string]*channelInUse {
 	return out
 }
 
-// durableStats joins what is replicated of a channel with what is local.
-func durableStats(mc *meta.Channel, c *channelInUse, views []partition.PartitionView) ChannelStats {
+// durableStats joins what is replicated of a channel with what is local. t is
+// nil for a topic that is not in use.
+func (t *Topic) durableStats(mc *meta.Channel, c *channelInUse, views []partition.PartitionView) ChannelStats {
 	s := ChannelStats{Name: mc.Name, Paused: mc.Paused}
 	for i := range views {
 		for _, cv := range views[i].Channels {
@@ -163,7 +159,11 @@ func durableStats(mc *meta.Channel, c *channelInUse, views []partition.Partition
 			s.Deferred += cv.Parked
 			if c == nil {
 				s.Depth += cv.Backlog
-				s.MessageCount += given(&views[i])
+				missed := int64(0)
+				if t != nil {
+					missed = t.missedOn(views[i].Key.Partition, mc.ID)
+				}
+				s.MessageCount += max(given(&views[i])-missed, 0)
 			}
 		}
 	}

@@ -25,9 +25,15 @@ type Topic struct {
 	mu       sync.Mutex
 	gone     error // why the topic takes nothing any more
 	channels map[string]*channelInUse
-	// missed is how many messages the process had given to channels when it made
-	// one, by the id of that one, where it is more than none.
-	missed map[uint64]int64
+	// missed is how many messages of this process's time a partition had given to
+	// channels when the process made one on it, where it is more than none.
+	missed map[madeOn]int64
+}
+
+// madeOn is a channel's start on a partition.
+type madeOn struct {
+	channel   uint64
+	partition int32
 }
 
 // part is one partition of a topic.
@@ -201,33 +207,24 @@ func (t *Topic) createChannel(ctx context.Context, name string) error {
 	if err != nil {
 		return fmt.Errorf("create channel %s of topic %s: %w", name, t.name, err)
 	}
-	st, err := t.start(ctx, m)
+	_, err = t.start(ctx, m)
 	if err == nil {
 		err = t.stillThere(ctx, m)
 	}
 	if err != nil {
 		return fmt.Errorf("create channel %s of topic %s: %w", name, t.name, err)
 	}
-	if st.missed > 0 {
-		t.mu.Lock()
-		defer t.mu.Unlock()
-		if t.missed == nil {
-			t.missed = make(map[uint64]int64)
-		}
-		t.missed[m.ID] += st.missed
-	}
 	return nil
 }
 
-// started is what a channel finds on the partitions of its topic. Both counts
-// run since the process started.
+// started is what a channel finds on the partitions of its topic.
 type started struct {
-	fresh  bool  // a partition did not know the channel
-	given  int64 // messages that partitions which knew it had given to channels
-	missed int64 // the same for those that did not: none of them is the channel's
+	fresh bool  // a partition did not know the channel
+	given int64 // messages that it was given since the process started
 }
 
-// start commits the channel's start on every partition.
+// start commits the channel's start on every partition. It may run several times
+// at once for one channel, and once more after it has failed half-way.
 func (t *Topic) start(ctx context.Context, m *meta.Channel) (st started, err error) {
 	for i := range t.parts {
 		p := &t.parts[i]
@@ -237,10 +234,10 @@ func (t *Topic) start(ctx context.Context, m *meta.Channel) (st started, err err
 			return st, err
 		}
 		if known {
-			st.given += given
+			st.given += max(given-t.missedOn(p.key.Partition, m.ID), 0)
 		} else {
 			st.fresh = true
-			st.missed += given
+			t.miss(p.key.Partition, m.ID, given) // before anybody can find it known
 		}
 		if err := p.do(ctx, partition.CreateChannel{Key: p.key, Channel: m.ID}); err != nil {
 			return st, err
@@ -249,12 +246,37 @@ func (t *Topic) start(ctx context.Context, m *meta.Channel) (st started, err err
 	return st, nil
 }
 
-// missedBy is how many messages this process had given to channels before it
-// made this one; 0 for a channel that was there before the process.
-func (t *Topic) missedBy(channel uint64) int64 {
+// miss notes how many messages a partition has given to channels that this one
+// is not among. Of several who look before it is, the last one is right.
+func (t *Topic) miss(partition int32, channel uint64, given int64) {
+	if given == 0 {
+		return
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.missed[channel]
+	if t.missed == nil {
+		t.missed = make(map[madeOn]int64)
+	}
+	on := madeOn{channel, partition}
+	t.missed[on] = max(t.missed[on], given)
+}
+
+// missedOn is how many messages of this process's time the partition had given
+// to channels before the process made this one on it; 0 for a channel that was
+// there before the process.
+func (t *Topic) missedOn(partition int32, channel uint64) int64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.missed[madeOn{channel, partition}]
+}
+
+// forgetMissed lets go of what miss has noted of a channel, which is deleted.
+func (t *Topic) forgetMissed(channel uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for i := range t.parts {
+		delete(t.missed, madeOn{channel, t.parts[i].key.Partition})
+	}
 }
 
 func (t *Topic) makeChannel(ctx context.Context, c *channelInUse) {
@@ -291,7 +313,7 @@ func (t *Topic) makeDurable(ctx context.Context, c *channelInUse) error {
 	if err != nil {
 		return err
 	}
-	c.before = max(st.given-t.missedBy(m.ID), 0)
+	c.before = st.given
 	cfg := t.channelConfig(c.name)
 	cfg.Fresh = st.fresh
 	c.ch = delivery.NewChannel(cfg)
@@ -321,6 +343,7 @@ func (t *Topic) stillThere(ctx context.Context, m *meta.Channel) error {
 			return nil
 		}
 	}
+	t.forgetMissed(m.ID)
 	gone := fault.New(fault.ChannelNotFound, "channel %s is deleted", m.Name)
 	for i := range t.parts {
 		p := &t.parts[i]
