@@ -255,8 +255,15 @@ func (b *Broker) PauseChannel(ctx context.Context, topic, name string, paused bo
 			return err
 		}
 	}
-	if c := t.lookup(name); c != nil {
+	c := t.lookup(name)
+	switch {
+	case c == nil: // it looks when it comes into use
+	case m == nil:
 		c.ch.SetPaused(paused)
+	default:
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.followPause(c)
 	}
 	return nil
 }

@@ -137,6 +137,24 @@ func TestMessageCountOfChannelMadeAtOnce(t *testing.T) {
 	}
 }
 
+// TestPauseWhileChannelComesIntoUse: however a pause falls together with the
+// first consumer, the channel does what its metadata says.
+func TestPauseWhileChannelComesIntoUse(t *testing.T) {
+	r := newRig(t)
+	r.ok(r.CreateTopic(r.ctx(), "orders"))
+	for i := range 100 {
+		name := fmt.Sprint("c", i)
+		r.ok(r.CreateChannel(r.ctx(), "orders", name))
+		var both errgroup.Group
+		both.Go(func() error { return r.PauseChannel(r.ctx(), "orders", name, true) })
+		r.subscribe("orders", name, 0)
+		r.ok(both.Wait())
+		if !r.ChannelPaused("orders", name) {
+			t.Fatalf("channel %s is not paused", name)
+		}
+	}
+}
+
 func TestPauseSurvivesRestart(t *testing.T) {
 	r := newRig(t)
 	r.ok(r.CreateTopic(r.ctx(), "orders"))

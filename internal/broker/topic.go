@@ -297,8 +297,21 @@ func (t *Topic) makeChannel(ctx context.Context, c *channelInUse) {
 	if err != nil {
 		c.err = fmt.Errorf("create channel %s of topic %s: %w", c.name, t.name, err)
 		delete(t.channels, c.name)
+	} else {
+		t.followPause(c)
 	}
 	close(c.ready)
+}
+
+// followPause pauses or resumes a channel as its metadata says by now: a pause
+// that was made while the channel came into use did not find it, and of several
+// at once the last one here need not be the last one there. t.mu is held.
+func (t *Topic) followPause(c *channelInUse) {
+	if mt, ok := t.b.o.Meta.View().TopicID(t.id); ok {
+		if m, ok := mt.ChannelID(c.id); ok {
+			c.ch.SetPaused(m.Paused)
+		}
+	}
 }
 
 // makeDurable brings a channel that metadata knows, or is told of now, into
@@ -317,7 +330,6 @@ func (t *Topic) makeDurable(ctx context.Context, c *channelInUse) error {
 	cfg := t.channelConfig(c.name)
 	cfg.Fresh = st.fresh
 	c.ch = delivery.NewChannel(cfg)
-	c.ch.SetPaused(m.Paused)
 	for i := range t.parts {
 		p := &t.parts[i]
 		log, err := p.log(ctx)
