@@ -137,6 +137,23 @@ func TestMessageCountOfChannelMadeAtOnce(t *testing.T) {
 	}
 }
 
+// TestCreateChannelGoesOnWithoutItsCaller: a channel that metadata knows is on
+// its partitions soon, also when who asked for it has left.
+func TestCreateChannelGoesOnWithoutItsCaller(t *testing.T) {
+	r := newRig(t)
+	r.ok(r.CreateTopic(r.ctx(), "orders"))
+	r.publish("orders", "a")
+	ctx, cancel := context.WithCancel(r.ctx())
+	cancel()
+	if err := r.CreateChannel(ctx, "orders", "one"); err != nil && fault.CodeOf(err) != fault.Timeout {
+		t.Fatal(err)
+	}
+	r.eventually("the channel is given what waits", func() bool {
+		s := r.stats("orders")
+		return s.Depth == 0 && len(s.Channels) == 1 && s.Channels[0].Depth == 1
+	})
+}
+
 // TestPauseWhileChannelComesIntoUse: however a pause falls together with the
 // first consumer, the channel does what its metadata says.
 func TestPauseWhileChannelComesIntoUse(t *testing.T) {

@@ -203,15 +203,21 @@ func (t *Topic) createChannel(ctx context.Context, name string) error {
 	if t.lookup(name) != nil {
 		return nil
 	}
-	m, err := t.metaChannel(ctx, name)
-	if err != nil {
-		return fmt.Errorf("create channel %s of topic %s: %w", name, t.name, err)
-	}
-	_, err = t.start(ctx, m)
-	if err == nil {
-		err = t.stillThere(ctx, m)
-	}
-	if err != nil {
+	got := make(chan error, 1)
+	// It goes on when this caller gives up: a channel that metadata knows, and
+	// no partition, would miss what is published until its first consumer comes.
+	whole := context.WithoutCancel(ctx)
+	go func() {
+		m, err := t.metaChannel(whole, name)
+		if err == nil {
+			_, err = t.start(whole, m)
+		}
+		if err == nil {
+			err = t.stillThere(whole, m)
+		}
+		got <- err
+	}()
+	if err := wait(ctx, got); err != nil {
 		return fmt.Errorf("create channel %s of topic %s: %w", name, t.name, err)
 	}
 	return nil
