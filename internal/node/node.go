@@ -51,6 +51,7 @@ type Node struct {
 	wal      *wal.WAL
 	store    *seglog.Store
 	groups   []*shard.Group // 0: metadata
+	meta     *meta.Machine
 	machines []*partition.Machine
 	flusher  *shard.Flusher
 	reserve  *reserve
@@ -181,6 +182,7 @@ func (n *Node) openGroups(checkpointBytes int64) error {
 	if err := n.openGroup(meta.GroupID, m, metaGroup, checkpointBytes); err != nil {
 		return err
 	}
+	n.meta = m
 	for id := uint32(1); id <= uint32(n.dir.DataShards); id++ {
 		g := &late{}
 		pm := partition.New(partition.Options{
@@ -301,7 +303,8 @@ func (n *Node) Run(ctx context.Context, ready func()) error {
 	err := n.serve(ctx, engine, ready)
 	stopEngine(nil)
 	err = errors.Join(engineRuns.Wait(), err)
-	for _, m := range n.machines { // answers who still waits
+	n.meta.Close(fault.Exiting) // answers who still waits
+	for _, m := range n.machines {
 		m.Close(fault.Exiting)
 	}
 	stopLog()

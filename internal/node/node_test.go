@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/tidings-io/tidings/internal/config"
+	"github.com/tidings-io/tidings/internal/fault"
 	"github.com/tidings-io/tidings/internal/node"
 	"github.com/tidings-io/tidings/internal/vfs"
 )
@@ -117,6 +118,20 @@ func TestRestartKeepsMessages(t *testing.T) {
 	}
 	if err := r.close(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestMetadataAnswersAfterTheEnd: who asks metadata for something while the node
+// stops, as a channel that is being made does, is not left waiting.
+func TestMetadataAnswersAfterTheEnd(t *testing.T) {
+	r := start(t, settings(t), vfs.OS{})
+	if err := r.close(); err != nil {
+		t.Fatal(err)
+	}
+	var answer error
+	r.MakeTopic("late", func(err error) { answer = err })
+	if fault.CodeOf(answer) != fault.Exiting {
+		t.Errorf("answered with %v", answer)
 	}
 }
 
