@@ -33,7 +33,7 @@
 // have accepted allows an attempt to be given up for another with the same
 // cluster id, so that a disk lost while forming does not end it. The second
 // round makes sure that no answer of the first has become untrue behind the back
-// of the one who decides. former_test.go plays all of it against crashes, lost
+// of the one who decides. former_model_test.go plays all of it against crashes, lost
 // disks, and messages lost, doubled and late.
 //
 // # Joining
