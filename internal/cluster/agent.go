@@ -122,7 +122,7 @@ func (a *Agent) round(ctx context.Context) error {
 	groups := a.o.Engine.Groups()
 	a.lead(groups)
 	a.renew(ctx, groups)
-	for _, boot := range a.lapsed() {
+	for _, boot := range a.lapsed(view.Nodes) {
 		a.o.Logger.Warn("a node's lease has lapsed", "boot", fmt.Sprintf("%016x", boot))
 		a.o.Meta.DropBoot(boot, nil)
 	}
@@ -149,13 +149,13 @@ func (a *Agent) lead(groups []Group) {
 	}
 }
 
-func (a *Agent) lapsed() []uint64 {
+func (a *Agent) lapsed(members []meta.Node) []uint64 {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.table == nil {
 		return nil
 	}
-	return a.table.Lapsed(a.o.Clock())
+	return a.table.Lapsed(a.o.Clock(), members)
 }
 
 // renew renews this node's lease at the leader of metadata.

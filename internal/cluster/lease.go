@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"slices"
 	"time"
+
+	"github.com/tidings-io/tidings/internal/meta"
 )
 
 const (
@@ -122,8 +124,15 @@ func (l *Leases) State(now int64, raftID uint64) LeaseState {
 }
 
 // Lapsed lists the processes whose lease has ended since the last call, each
-// once: their ephemeral topics go.
-func (l *Leases) Lapsed(now int64) (boots []uint64) {
+// once: their ephemeral topics go. Among the members may be one that never
+// renewed here, as the leader before this one when it has crashed: it has lapsed
+// like the others, as the process that metadata knows.
+func (l *Leases) Lapsed(now int64, members []meta.Node) (boots []uint64) {
+	for _, n := range members {
+		if l.nodes[n.ID] == nil && n.Boot != 0 && l.State(now, n.ID) == LeaseLapsed {
+			l.nodes[n.ID] = &holder{boot: n.Boot, renewed: l.began, since: l.began, stalled: l.began - int64(time.Hour)}
+		}
+	}
 	for _, h := range l.nodes {
 		if !h.lapsed && now-h.renewed >= int64(LeaseTerm) {
 			h.lapsed = true

@@ -4,6 +4,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/tidings-io/tidings/internal/meta"
 )
 
 const second = int64(time.Second)
@@ -26,10 +28,10 @@ func TestLeases(t *testing.T) {
 	state(104, 2, LeaseUnknown)
 	state(105, 2, LeaseLapsed) // never came
 	state(105, 1, LeaseLapsed)
-	if got := l.Lapsed(105 * second); !slices.Equal(got, []uint64{11}) {
+	if got := l.Lapsed(105*second, nil); !slices.Equal(got, []uint64{11}) {
 		t.Errorf("lapsed %v", got)
 	}
-	if got := l.Lapsed(106 * second); len(got) != 0 {
+	if got := l.Lapsed(106*second, nil); len(got) != 0 {
 		t.Errorf("lapsed again: %v", got)
 	}
 	renew(107, 1, 11, 2*time.Second)
@@ -54,4 +56,26 @@ func TestLeases(t *testing.T) {
 	}
 	l.Forget(1)
 	state(113, 1, LeaseLapsed)
+}
+
+// The leader that crashed never renews at the next one: what lived with its
+// process must go all the same.
+func TestMemberThatNeverRenewedLapses(t *testing.T) {
+	l := NewLeases(100 * second)
+	members := []meta.Node{{ID: 1, Boot: 11}, {ID: 2, Boot: 22}, {ID: 3}}
+	live := Renewal{Node: members[1]}
+	l.Renew(103*second, live)
+	if got := l.Lapsed(104*second, members); len(got) != 0 {
+		t.Errorf("within the first term lapsed %v", got)
+	}
+	if got := l.Lapsed(105*second, members); !slices.Equal(got, []uint64{11}) {
+		t.Errorf("lapsed %v", got)
+	}
+	if got := l.Lapsed(106*second, members); len(got) != 0 {
+		t.Errorf("lapsed again: %v", got)
+	}
+	back := Renewal{Node: members[0]}
+	if !l.Renew(107*second, back) || l.State(107*second, 1) != LeaseLive || l.List(107*second, []uint64{1})[0].Since != 0 {
+		t.Error("it did not come back")
+	}
 }
