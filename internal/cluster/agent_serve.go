@@ -75,6 +75,13 @@ func (a *Agent) join(ctx context.Context, from string, j Join, request []byte) (
 	if j.Cluster != a.o.Identity.Cluster {
 		return refuseJoin("this is the cluster %s", a.o.Identity.Cluster), nil
 	}
+	// A node asks in its own name, and members bring what others ask.
+	if _, ok := a.o.Meta.View().NodeNamed(from); !ok && from != j.Node.Name {
+		return nil, fmt.Errorf("serve join: %s asks in the name of %s, and is no member", from, j.Node.Name)
+	}
+	if !isAddress(j.Node.Addr) {
+		return refuseJoin("%q is no address where %s can be reached", j.Node.Addr, j.Node.Name), nil
+	}
 	a.mu.Lock()
 	leads := a.table != nil
 	a.mu.Unlock()

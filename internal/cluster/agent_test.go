@@ -384,3 +384,34 @@ func TestReplacedNodeStops(t *testing.T) {
 		}
 	})
 }
+
+// Who holds a certificate for one name cannot have the place of another.
+func TestStrangerCannotJoinInAnothersName(t *testing.T) {
+	within(t, func(r *rig) {
+		later(2 * time.Second)
+		r.stop(2)
+		later(2 * LeaseTerm) // c would be replaced, if it asked itself
+		ask := func(from string, n meta.Node) (JoinAnswer, error) {
+			b, err := r.agents[0].Serve(context.Background(), from, MethodJoin, Join{Cluster: testCluster, Was: 13, Node: n}.encode())
+			if err != nil {
+				return JoinAnswer{}, err
+			}
+			return decodeJoinAnswer(b)
+		}
+		fresh := meta.Node{ID: 23, Name: "c", Addr: r.nodes[2].Addr}
+		if a, err := ask("x", fresh); err == nil {
+			t.Errorf("a stranger asked, and got %+v", a)
+		}
+		lost := fresh
+		lost.Addr = ""
+		if a, err := ask("c", lost); err != nil || a.Reason == "" {
+			t.Errorf("a node without an address got %+v, %v", a, err)
+		}
+		if n, _ := r.metas[0].View().NodeNamed("c"); n.ID != 13 {
+			t.Errorf("metadata has %+v", n)
+		}
+		if a, err := ask("c", fresh); err != nil || a.Reason != "" {
+			t.Errorf("the node itself got %+v, %v", a, err)
+		}
+	})
+}
