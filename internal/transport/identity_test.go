@@ -179,6 +179,37 @@ func TestForming(t *testing.T) {
 	})
 }
 
+// A cluster id that comes while a connection is made counts for that connection.
+func TestClusterSettlesWhileConnecting(t *testing.T) {
+	for name, settle := range map[string]func(a, b *node){
+		"the side that accepts": func(_, b *node) { b.SetCluster("c1") },
+		"the side that dials":   func(a, _ *node) { a.SetCluster("c1") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t, true)
+				accepts := name == "the side that accepts"
+				var a, b *node
+				between := func(From, Class) error { settle(a, b); return nil } // the hellos are compared already, or on their way
+				a = r.start("a", func(o *Options) {
+					if o.Cluster = "c9"; !accepts {
+						o.Cluster = ""
+					}
+				})
+				b = r.start("b", func(o *Options) {
+					if o.Cluster, o.Authorize = "", between; !accepts {
+						o.Cluster = "c9"
+					}
+				})
+				b.serveEcho()
+				if _, err := a.Call(within(t, time.Second), Peer{Addr: "b"}, methodEcho, nil); !refusedFor(err, ReasonCluster) {
+					t.Errorf("nodes of two clusters talk: %v", err)
+				}
+			})
+		})
+	}
+}
+
 func refusedFor(err error, reason Reason) bool {
 	refused, ok := errors.AsType[*RefusedError](err)
 	return ok && refused.Reason == reason

@@ -186,6 +186,10 @@ func (t *Transport) admit(in *inbound, h *hello, w *wire) error {
 	if p == nil && h.Class.raft() {
 		return refusef(ReasonUnknown, "node %s knows no node %s any more", t.o.Name, h.Node)
 	}
+	// SetCluster, since the hellos were compared, did not see this connection.
+	if t.foreign(h) {
+		return refusef(ReasonCluster, "node %s now belongs to cluster %s, node %s to cluster %s", t.o.Name, t.cluster, h.Node, quoted(h.Cluster))
+	}
 	for old := range t.inbound {
 		if o := old.hello; o != nil && o.RaftID == h.RaftID && o.Boot == h.Boot && o.Link == h.Link {
 			old.cancel(errors.New("the peer has connected anew"))

@@ -193,6 +193,12 @@ func (l *link) session() (up bool, err error) {
 	}
 	defer w.raw.Close()
 	l.up(w, h)
+	l.t.mu.RLock()
+	foreign := l.t.foreign(h) // since the hellos were compared: SetCluster did not see this connection
+	l.t.mu.RUnlock()
+	if foreign {
+		return true, w.refuse(refusef(ReasonCluster, "the node belongs to another cluster"))
+	}
 	s := session{box: l.box, handle: unexpected, report: l.report, idle: l.idle}
 	if l.calls != nil {
 		s.handle = l.calls.handle

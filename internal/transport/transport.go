@@ -216,18 +216,23 @@ func (t *Transport) SetCluster(id string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.cluster = id
-	other := func(h *hello) bool { return h != nil && h.Cluster != "" && h.Cluster != id }
 	for in := range t.inbound {
-		if other(in.hello) {
+		if in.hello != nil && t.foreign(in.hello) {
 			in.cancel(refusef(ReasonCluster, "node %s now belongs to cluster %s", t.o.Name, id))
 		}
 	}
 	for _, p := range t.peers {
-		p.settle(other)
+		p.settle(t.foreign)
 	}
 	for _, p := range t.strangers {
-		p.settle(other)
+		p.settle(t.foreign)
 	}
+}
+
+// foreign says that a node belongs to another cluster than this one; mu is held,
+// at least for reading.
+func (t *Transport) foreign(h *hello) bool {
+	return h.Cluster != "" && t.cluster != "" && h.Cluster != t.cluster
 }
 
 // SetPeers makes these the known peers, and no others; each needs ID, Name and
@@ -342,9 +347,9 @@ func (p *peer) stop(why error) {
 }
 
 // settle lets a peer know that this node's cluster has changed.
-func (p *peer) settle(other func(*hello) bool) {
+func (p *peer) settle(foreign func(*hello) bool) {
 	for _, l := range p.links {
-		if other(l.peerHello()) {
+		if h := l.peerHello(); h != nil && foreign(h) {
 			l.reset(refusef(ReasonCluster, "the node belongs to another cluster"))
 		}
 		l.hurry()
