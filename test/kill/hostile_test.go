@@ -210,6 +210,10 @@ func TestVolumeFilledByOthers(t *testing.T) {
 	fillUp(t, hog)
 	refusals(t, n)
 	expectBodies(t, n.drain(t, "orders", "c"), bodies)
+	// What is finished is on disk 10 ms later, or with the next command of its
+	// shard: the kill must not come before that.
+	n.mustPost(t, "/topic/pause?topic=orders", nil)
+	n.mustPost(t, "/topic/unpause?topic=orders", nil)
 	fillUp(t, hog)
 	n.kill()
 	n.mustStart(t) // on a volume without a free byte
