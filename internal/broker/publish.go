@@ -22,7 +22,7 @@ type creation struct{ waiting []waitingPublish }
 
 // Publish appends the messages to a partition of the topic, as one batch with
 // consecutive offsets, all or none; the topic is made on first use. It does not
-// wait: done is called when the batch is committed, on another goroutine, and
+// wait: done is called when the batch is committed, on any goroutine, and
 // must not block. Publishes of one caller to one topic keep their order. The
 // messages' bytes must not change before done. An error means that nothing was
 // done and done is not called: fault.Overloaded (try again), fault.DiskReserve,

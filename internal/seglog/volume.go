@@ -64,9 +64,9 @@ func (s *Store) syncWhole() error {
 }
 
 // Flush moves the tails of those logs that do not fit a checkpoint's state, up
-// to a Raft index, to their files, without a sync: it comes before the logs'
-// Checkpoint where there are many, so that one sync of the volume serves all.
-// Flusher only.
+// to a Raft index, to their files. It comes before the Checkpoint of each, so
+// that where many files and names wait for a sync, one of the volume serves
+// all; fewer are left to Checkpoint. Flusher only.
 func (s *Store) Flush(logs []*Log, index uint64, inlineMax int) error {
 	if s.failed != nil {
 		return s.failed

@@ -20,7 +20,7 @@ type Options struct {
 	WAL     *wal.WAL
 	Machine Machine
 	Async   bool         // asynchronous storage writes; false: Ready/Advance
-	Clock   func() int64 // unix ns, for Run; default the system's
+	Clock   func() int64 // unix ns, for Run and Drive; default the system's
 	Logger  *slog.Logger // default: discards
 
 	CheckpointBytes int64         // a checkpoint is due after so many bytes of entries; 64 MiB

@@ -57,8 +57,9 @@
 //
 // # Goroutines
 //
-// Run owns all of them: one accepts; a link has one that dials and writes and
-// one that reads, and so has an accepted connection. Callbacks (Receive,
+// Run owns all of them: one accepts; a link has one that dials, and while it
+// stands one that writes and one that reads; an accepted connection has the
+// latter two. A call whose context ends early is answered on a goroutine of its own. Callbacks (Receive,
 // OnUnreachable, asynchronous handlers, the done of Go) run on them and must not
 // block. All queues are bounded in number and bytes; the bounds stand in Options.
 package transport

@@ -7,7 +7,7 @@ import "sync/atomic"
 
 // Turn is the right to drive one machine. One goroutine has it at a time. One
 // goroutine, the regular, waits at the Bell for the turns that nobody else
-// takes. All methods may be called from any goroutine, those below Heard only
+// takes. All methods may be called from any goroutine, those from Heard on only
 // by who has the turn.
 //
 // Nothing that is called for is forgotten. A caller leaves its work where the
