@@ -60,19 +60,23 @@ func TestDishonestServerFails(t *testing.T) {
 			t.Run(name+" "+what, func(t *testing.T) {
 				t.Parallel()
 				w, want := small(name), int64(4)
+				least := want
 				w.Channels = 1
 				if name == "topics" { // 600 messages through one, 200 through each of the others
-					w.Topics, want = 2, 10
+					w.Topics, want, least = 2, 10, 10
+				}
+				if name == "topics" && what == "reorders" { // the one has two consumers: each may get one of a swapped pair
+					least = 4
 				}
 				if what == "loses" || what == "damages" {
-					w.Patience = time.Second // what does not come is waited for
+					w.Patience = 2 * time.Second // what does not come is waited for
 				}
 				row, err := Run{Workload: w, Target: startFake(t, &fake{mischief: m.do()}), System: "fake"}.Do(t.Context())
 				if err != nil {
 					t.Fatal(err)
 				}
-				if m.of(row.Verdict) != want || !strings.Contains(row.Failure, m.want) {
-					t.Errorf("got %q, %+v; want %d messages %s", row.Failure, row.Verdict, want, m.want)
+				if got := m.of(row.Verdict); got < least || got > want || !strings.Contains(row.Failure, m.want) {
+					t.Errorf("got %q, %+v; want %d to %d messages %s", row.Failure, row.Verdict, least, want, m.want)
 				}
 			})
 		}
