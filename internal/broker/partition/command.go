@@ -90,3 +90,19 @@ type AdvanceStart struct {
 }
 
 func (k Key) key() Key { return k }
+
+// EncodeCommand appends the command as nodes send it to each other, and as it
+// stands in an entry.
+func EncodeCommand(buf []byte, c Command) []byte { return appendCommand(buf, c) }
+
+// DecodeCommand reads what EncodeCommand wrote, and nothing behind it.
+func DecodeCommand(b []byte) (Command, error) {
+	k, payload, rest, err := decodeCommand(b)
+	if err != nil {
+		return nil, err
+	}
+	if len(rest) > 0 {
+		return nil, errMalformed
+	}
+	return decode(k, payload)
+}

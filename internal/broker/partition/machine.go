@@ -39,6 +39,12 @@ type Options struct {
 	// ParkedMax is how many parked messages may be in memory before some are
 	// spilled to a file: 262,144.
 	ParkedMax int
+	// Follower: nothing is taken (fault.NotLeader) before the first Lead. False
+	// is for a shard of one replica, which leads soon.
+	Follower bool
+	// Leads is told on the loop that this replica begins to lead (it takes
+	// publishes now) or ends. It must not block. Nil: nobody asks.
+	Leads func(leads bool)
 	// CompactBytes is the size from which a log is offered for compaction:
 	// 1 MiB.
 	CompactBytes int64
@@ -56,6 +62,9 @@ func (o *Options) defaults() {
 	}
 	if o.Drive == nil {
 		o.Drive = o.Wake
+	}
+	if o.Leads == nil {
+		o.Leads = func(bool) {}
 	}
 	if o.WakeFlusher == nil {
 		o.WakeFlusher = func() {}
@@ -122,7 +131,7 @@ var _ shard.Machine = (*Machine)(nil)
 // New builds an empty Machine; Restore comes next.
 func New(o Options) *Machine {
 	o.defaults()
-	return &Machine{
+	m := &Machine{
 		o:          o,
 		inbox:      inbox{dirtySet: make(map[Lane]struct{})},
 		partitions: make(map[Key]*partition),
@@ -132,6 +141,10 @@ func New(o Options) *Machine {
 		spillMin:   spillMin,
 		spillAt:    o.ParkedMax,
 	}
+	if o.Follower {
+		m.inbox.refuse = fault.NotLeader
+	}
+	return m
 }
 
 // Lead says that this node leads from now on.
@@ -153,11 +166,15 @@ func (m *Machine) Lead(uint64) {
 		m.inbox.waiting += len(clears)
 		m.inbox.mu.Unlock()
 	}
+	m.o.Leads(true)
 }
 
 // Follow says that this node does not lead any more: lanes are stopped, and
 // what waits is answered.
-func (m *Machine) Follow() { m.stop(fault.NotLeader) }
+func (m *Machine) Follow() {
+	m.stop(fault.NotLeader)
+	m.o.Leads(false)
+}
 
 // Close answers everything that waits, and stops the lanes. The loop must have
 // ended; nothing else is called after.

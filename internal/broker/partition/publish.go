@@ -19,11 +19,20 @@ type Publish struct {
 	Partition int32
 	Messages  []Message
 	Done      Completion // may be nil
+	Link      Link       // zero: the publish is not sequenced
 
 	size   int      // upper bound of the records' bytes
 	bytes  int64    // of the bodies
 	hasDue bool     // any message has DueNs
 	next   *Publish // the next one of the same batch
+}
+
+// Link is the place of a publish in what one process has sent to the shard. A
+// publish that is sent again under the same link happens once.
+type Link struct {
+	Producer uint64 // boot id of the process; 0: not sequenced
+	Epoch    uint64 // from 1; rises when the producer gives up publishes whose outcome it doesn't know
+	Seq      uint64 // from 1 in each epoch, one for each publish, without holes
 }
 
 // Completion is told the outcome of a Publish.
