@@ -23,8 +23,10 @@ const (
 	defaultPort   = "4151"
 )
 
-// server is a node's HTTP API as the commands use it.
+// server is one of a node's HTTP addresses as the commands use it.
 type server struct {
+	flag    string // that names it, without dashes
+	port    string // where none is given
 	addr    string // as given: HOST[:PORT], with or without http://
 	timeout time.Duration
 	http    *http.Client
@@ -35,7 +37,7 @@ func serverFlags(cmd *cobra.Command) *server {
 	if addr == "" {
 		addr = defaultServer
 	}
-	srv := &server{http: &http.Client{}}
+	srv := &server{flag: "server", port: defaultPort, http: &http.Client{}}
 	cmd.Flags().StringVarP(&srv.addr, "server", "s", addr, "HTTP address of a node (environment TIDINGS_SERVER)")
 	cmd.Flags().DurationVar(&srv.timeout, "timeout", 30*time.Second, "how long to wait for an answer")
 	return srv
@@ -45,51 +47,60 @@ func serverFlags(cmd *cobra.Command) *server {
 func (srv *server) host() (string, error) {
 	addr := strings.TrimSuffix(strings.TrimPrefix(srv.addr, "http://"), "/")
 	if strings.HasPrefix(addr, "https://") {
-		return "", usagef("--server %q: this version has no TLS, give HOST:PORT", srv.addr)
+		return "", usagef("--%s %q: this version has no TLS, give HOST:PORT", srv.flag, srv.addr)
 	}
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil { // no port
-		host, port = strings.Trim(addr, "[]"), defaultPort
+		host, port = strings.Trim(addr, "[]"), srv.port
 	}
 	if _, err := strconv.ParseUint(port, 10, 16); err != nil || strings.ContainsAny(host, " /?#@") || addr == "" {
-		return "", usagef("--server %q: want HOST:PORT of a node's HTTP address, such as %s", srv.addr, defaultServer)
+		return "", usagef("--%s %q: want HOST:PORT of a node, such as 127.0.0.1:%s", srv.flag, srv.addr, srv.port)
 	}
 	return net.JoinHostPort(host, port), nil
 }
 
-// call sends a request and returns the answer's body. An answer that is not
-// 200 becomes an error with the right exit code.
+// call sends a request to nsqd's HTTP API and returns the answer's body. An
+// answer that is not 200 becomes an error with the right exit code.
 func (srv *server) call(ctx context.Context, method, path string, query url.Values, body []byte) ([]byte, error) {
+	resp, answer, err := srv.send(ctx, method, path, query, body)
+	if err != nil {
+		return nil, err
+	}
+	if resp.Header.Get("X-NSQ-Content-Type") == "" {
+		return nil, failf(exitUnreachable, "%s answers, but not as a node does (status %d); is it the node's HTTP address?", resp.Request.URL.Host, resp.StatusCode)
+	}
+	if resp.StatusCode != http.StatusOK {
+		return nil, refused(resp.StatusCode, answer, query)
+	}
+	return answer, nil
+}
+
+// send sends a request and reads the answer, whose body is closed.
+func (srv *server) send(ctx context.Context, method, path string, query url.Values, body []byte) (*http.Response, []byte, error) {
 	if srv.timeout <= 0 {
-		return nil, usagef("--timeout %s: want more than 0", srv.timeout)
+		return nil, nil, usagef("--timeout %s: want more than 0", srv.timeout)
 	}
 	host, err := srv.host()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, srv.timeout)
 	defer cancel()
 	u := url.URL{Scheme: "http", Host: host, Path: path, RawQuery: query.Encode()}
 	req, err := http.NewRequestWithContext(ctx, method, u.String(), bytes.NewReader(body))
 	if err != nil {
-		return nil, usagef("--server %q: %w", srv.addr, err)
+		return nil, nil, usagef("--%s %q: %w", srv.flag, srv.addr, err)
 	}
 	resp, err := srv.http.Do(req)
 	if err != nil {
-		return nil, srv.unreachable(ctx, host, err)
+		return nil, nil, srv.unreachable(ctx, host, err)
 	}
 	defer resp.Body.Close()
 	answer, err := io.ReadAll(resp.Body)
 	if err != nil {
-		return nil, srv.unreachable(ctx, host, err)
+		return nil, nil, srv.unreachable(ctx, host, err)
 	}
-	if resp.Header.Get("X-NSQ-Content-Type") == "" {
-		return nil, failf(exitUnreachable, "%s answers, but not as a node does (status %d); is it the node's HTTP address?", host, resp.StatusCode)
-	}
-	if resp.StatusCode != http.StatusOK {
-		return nil, refused(resp.StatusCode, answer, query)
-	}
-	return answer, nil
+	return resp, answer, nil
 }
 
 // unreachable says why there is no answer. Once a request has been sent, what
@@ -102,13 +113,13 @@ func (srv *server) unreachable(ctx context.Context, host string, err error) erro
 		return failf(exitFailure, "interrupted")
 	}
 	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" {
-		return failf(exitUnreachable, "can't reach a node at %s: %w; start one with `tidings dev`, or name another with --server", host, op.Err)
+		return failf(exitUnreachable, "can't reach a node at %s: %w; start one with `tidings dev`, or name another with --%s", host, op.Err, srv.flag)
 	}
 	if e, ok := errors.AsType[*url.Error](err); ok {
 		err = e.Err
 	}
 	if strings.Contains(err.Error(), "malformed HTTP") {
-		return failf(exitUnreachable, "%s does not speak HTTP; --server wants a node's HTTP address, by default port %s", host, defaultPort)
+		return failf(exitUnreachable, "%s does not speak HTTP; --%s wants an HTTP address of a node, by default port %s", host, srv.flag, srv.port)
 	}
 	return failf(exitUnreachable, "lost the connection to %s before the answer, so it may have been done or not: %w", host, err)
 }

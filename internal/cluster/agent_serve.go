@@ -143,5 +143,6 @@ func (a *Agent) replace(ctx context.Context, j Join) ([]byte, error) {
 }
 
 func (a *Agent) welcome() []byte {
-	return JoinAnswer{Attempt: a.o.Identity.Attempt, Members: a.o.Meta.View().Nodes}.encode()
+	v := a.o.Meta.View()
+	return JoinAnswer{Attempt: a.o.Identity.Attempt, Members: v.Nodes, Shards: len(v.Shards)}.encode()
 }

@@ -369,7 +369,7 @@ func (f *Former) decide(now int64) Output {
 		return f.rest(now, fmt.Sprintf("cannot draw a cluster id: %v", err))
 	}
 	next.Stage, next.Attempt = Accepted, Attempt{Number: highest + 1, Draw: draw}
-	next.Voters = meta.Layout(next.Members, f.o.Shards, f.o.Replicas)
+	next.Voters, next.Shards = meta.Layout(next.Members, f.o.Shards, f.o.Replicas), f.o.Shards
 	return f.save(next, f.form)
 }
 
@@ -443,7 +443,7 @@ func (f *Former) joined(now int64, answer []byte) Output {
 	}
 	next := f.id
 	next.Stage, next.Cluster, next.Attempt = Formed, cluster, a.Attempt
-	next.Members, next.Voters = a.Members, nil
+	next.Members, next.Voters, next.Shards = a.Members, nil, a.Shards
 	slices.SortFunc(next.Members, byName)
 	return f.save(next, f.done)
 }

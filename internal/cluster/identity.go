@@ -135,6 +135,7 @@ type Identity struct {
 	// founding member begins its groups with. Nil for a node that joined: its
 	// groups begin empty, and get what they need from the others.
 	Voters [][]uint64
+	Shards int // data shards of the cluster
 }
 
 // Founding is what the first leader of metadata begins the cluster with; nil

@@ -70,7 +70,7 @@ func (f *Former) accept(now int64, from string, m Form) Output {
 	}
 	next := f.id
 	next.Stage, next.Cluster, next.Attempt = Accepted, m.Cluster, m.Attempt
-	next.Members, next.Voters = m.Members, m.Voters
+	next.Members, next.Voters, next.Shards = m.Members, m.Voters, len(m.Voters)-1
 	return f.save(next, func(now int64) Output {
 		out := f.rest(now, "waiting for all seeds to accept the cluster "+f.id.Cluster)
 		out.Reply = yes
@@ -88,7 +88,7 @@ func (f *Former) refuse(from string, m Form) string {
 	}
 	next := Identity{
 		Name: f.id.Name, RaftID: f.id.RaftID, Stage: Accepted,
-		Cluster: m.Cluster, Attempt: m.Attempt, Members: m.Members, Voters: m.Voters,
+		Cluster: m.Cluster, Attempt: m.Attempt, Members: m.Members, Voters: m.Voters, Shards: len(m.Voters) - 1,
 	}
 	given, ok := f.tickets[from]
 	switch {

@@ -102,6 +102,7 @@ type JoinAnswer struct {
 	Reason  string
 	Attempt Attempt
 	Members []meta.Node
+	Shards  int // data shards of the cluster
 }
 
 // Position is how far a node is in one group.
@@ -337,7 +338,8 @@ func decodeJoin(b []byte) (Join, error) {
 
 func (a JoinAnswer) encode() []byte {
 	b := appendStrings([]byte{wireVersion}, a.Reason[:min(len(a.Reason), maxText)])
-	return appendNodes(appendUints(b, a.Attempt.Number, a.Attempt.Draw), a.Members)
+	b = appendNodes(appendUints(b, a.Attempt.Number, a.Attempt.Draw), a.Members)
+	return appendUints(b, uint64(a.Shards))
 }
 
 func decodeJoinAnswer(b []byte) (JoinAnswer, error) {
@@ -345,7 +347,9 @@ func decodeJoinAnswer(b []byte) (JoinAnswer, error) {
 	if err != nil {
 		return JoinAnswer{}, err
 	}
-	a := JoinAnswer{Reason: d.string(maxText), Attempt: Attempt{d.uint(), d.uint()}, Members: d.nodes()}
+	a := JoinAnswer{
+		Reason: d.string(maxText), Attempt: Attempt{d.uint(), d.uint()}, Members: d.nodes(), Shards: int(d.below(maxGroups)),
+	}
 	return a, d.close("answer to join")
 }
 

@@ -60,7 +60,7 @@ func TestWire(t *testing.T) {
 	roundTrip(t, FormAnswer{"no"}.encode(), FormAnswer{"no"}, decodeFormAnswer)
 	join := Join{Cluster: testCluster, Was: 11, Node: testNodes()[1]}
 	roundTrip(t, join.encode(), join, decodeJoin)
-	welcome := JoinAnswer{Reason: "x", Attempt: Attempt{2, 99}, Members: testNodes()}
+	welcome := JoinAnswer{Reason: "x", Attempt: Attempt{2, 99}, Members: testNodes(), Shards: 8}
 	roundTrip(t, welcome.encode(), welcome, decodeJoinAnswer)
 	renewal := Renewal{Cluster: testCluster, Node: testNodes()[0], SyncNs: 5e6, Positions: testPositions()}
 	roundTrip(t, renewal.encode(), renewal, decodeRenewal)

@@ -26,11 +26,16 @@ type Bytes int64
 // bounds, help, and nsqd where the default differs under `tidings nsqd`.
 type Config struct {
 	DataPath       string        `name:"data-path" default:"./tidings-data" nsqd:"" help:"folder for everything that must survive a restart"`
-	Node           string        `name:"node" default:"" help:"name of this node in listings (default: the host name)"`
+	Node           string        `name:"node" default:"" help:"name of this node (default: that of its cluster certificate, else the host name)"`
 	TCPAddress     string        `name:"tcp-address" default:"127.0.0.1:4150" nsqd:"0.0.0.0:4150" help:"address for NSQ TCP clients"`
 	HTTPAddress    string        `name:"http-address" default:"127.0.0.1:4151" nsqd:"0.0.0.0:4151" help:"address for nsqd's HTTP API"`
 	AdminAddress   string        `name:"admin-address" default:"127.0.0.1:4180" nsqd:"" help:"address for /metrics and health (empty: not served)"`
 	BroadcastAddr  string        `name:"broadcast-address" default:"" help:"host name or address that clients are told (default: the host name)"`
+	Seeds          string        `name:"seeds" default:"" help:"nodes that form the cluster, once, each NAME=HOST:PORT or HOST:PORT: 1, 3 or 5, the same on all of them, separated by commas (empty: this node is alone)"`
+	ClusterAddress string        `name:"cluster-address" default:"127.0.0.1:4190" help:"address for the other nodes of the cluster; used with seeds only"`
+	ClusterCA      string        `name:"cluster-ca" default:"" help:"PEM file with the authority that signs the nodes' certificates; 'tidings cluster cert' makes one"`
+	ClusterCert    string        `name:"cluster-cert" default:"" help:"PEM file with this node's certificate"`
+	ClusterKey     string        `name:"cluster-key" default:"" help:"PEM file with the key of this node's certificate"`
 	LogLevel       string        `name:"log-level" default:"info" help:"debug, info, warn or error"`
 	LogFormat      string        `name:"log-format" default:"auto" help:"text, json, or auto (text on a terminal)"`
 	IgnoreNSQDData bool          `name:"ignore-nsqd-data" default:"false" help:"start although the data path holds an nsqd backlog that has not been imported"`
@@ -55,15 +60,17 @@ type Config struct {
 	MemQueueSize           int           `name:"mem-queue-size" default:"10000" min:"0" help:"most waiting messages of an #ephemeral topic or channel"`
 	RequeueOnDisconnect    bool          `name:"requeue-on-disconnect" default:"true" help:"give a lost consumer's messages to others at once instead of after msg-timeout"`
 
-	WALSegmentSize Bytes         `name:"wal-segment-size" default:"64MiB" min:"64KiB" help:"size of one write-ahead log segment; three are kept as the disk reserve"`
-	SegmentSize    Bytes         `name:"segment-size" default:"64MiB" min:"64KiB" help:"size at which a partition begins a new segment file"`
-	TailSize       Bytes         `name:"tail-size" default:"8MiB" min:"64KiB" help:"memory for messages that are not yet in segment files, all partitions together"`
-	CheckpointSize Bytes         `name:"checkpoint-size" default:"64MiB" min:"64KiB" help:"write-ahead log bytes after which a shard writes a checkpoint"`
-	CheckpointAge  time.Duration `name:"checkpoint-age" default:"1m" min:"1ms" help:"longest time between a change and the checkpoint that holds it"`
-	DiskReserve    Bytes         `name:"disk-reserve" default:"0" help:"free disk space at which publishing stops (0: from the volume and segment sizes)"`
-	DataShards     int           `name:"data-shards" default:"8" min:"1" max:"256" help:"Raft groups for data; fixed when the data folder is made"`
-	SyncStorage    bool          `name:"sync-storage" default:"false" help:"use Raft's synchronous storage mode (for comparison)"`
-	MaxInboxSize   Bytes         `name:"max-inbox-size" default:"32MiB" min:"64KiB" help:"most publish bytes that wait for one shard; beyond it publishers wait"`
+	WALSegmentSize    Bytes         `name:"wal-segment-size" default:"64MiB" min:"64KiB" help:"size of one write-ahead log segment; three are kept as the disk reserve"`
+	SegmentSize       Bytes         `name:"segment-size" default:"64MiB" min:"64KiB" help:"size at which a partition begins a new segment file"`
+	TailSize          Bytes         `name:"tail-size" default:"8MiB" min:"64KiB" help:"memory for messages that are not yet in segment files, all partitions together"`
+	CheckpointSize    Bytes         `name:"checkpoint-size" default:"64MiB" min:"64KiB" help:"write-ahead log bytes after which a shard writes a checkpoint"`
+	CheckpointAge     time.Duration `name:"checkpoint-age" default:"1m" min:"1ms" help:"longest time between a change and the checkpoint that holds it"`
+	DiskReserve       Bytes         `name:"disk-reserve" default:"0" help:"free disk space at which publishing stops (0: from the volume and segment sizes)"`
+	DataShards        int           `name:"data-shards" default:"8" min:"1" max:"256" help:"Raft groups for data; fixed when the data folder is made"`
+	ReplicationFactor int           `name:"replication-factor" default:"3" min:"1" max:"5" help:"voting replicas of each data shard of a cluster that is formed now; at most as many as there are seeds"`
+	ReplicaLogSize    Bytes         `name:"replica-log-size" default:"256MiB" min:"0" help:"write-ahead log that is kept for replicas that were away for a while"`
+	SyncStorage       bool          `name:"sync-storage" default:"false" help:"use Raft's synchronous storage mode (for comparison)"`
+	MaxInboxSize      Bytes         `name:"max-inbox-size" default:"32MiB" min:"64KiB" help:"most publish bytes that wait for one shard; beyond it publishers wait"`
 }
 
 // Validate reports the first setting that can't work, naming its flag.
@@ -77,7 +84,10 @@ func (c *Config) Validate() error {
 		}
 	}
 	for _, a := range []struct{ name, addr string }{
-		{"tcp-address", c.TCPAddress}, {"http-address", c.HTTPAddress}, {"admin-address", c.AdminAddress},
+		{"tcp-address", c.TCPAddress},
+		{"http-address", c.HTTPAddress},
+		{"admin-address", c.AdminAddress},
+		{"cluster-address", c.ClusterAddress},
 	} {
 		if a.addr == "" && a.name == "admin-address" {
 			continue
@@ -95,7 +105,25 @@ func (c *Config) Validate() error {
 	if _, _, err := c.MemoryLimitBytes(); err != nil {
 		return fmt.Errorf("--memory-limit %q: %w", c.MemoryLimit, err)
 	}
+	if err := c.validateCluster(); err != nil {
+		return err
+	}
 	return c.validateLog()
+}
+
+// validateCluster asks for what a node of several needs.
+func (c *Config) validateCluster() error {
+	if c.Seeds == "" {
+		return nil
+	}
+	for _, f := range []struct{ name, file string }{
+		{"cluster-ca", c.ClusterCA}, {"cluster-cert", c.ClusterCert}, {"cluster-key", c.ClusterKey},
+	} {
+		if f.file == "" {
+			return fmt.Errorf("--%s: nodes of a cluster need certificates; 'tidings cluster cert NAME...' makes them", f.name)
+		}
+	}
+	return nil
 }
 
 // minMemoryLimit refuses a number that lacks its unit: a node can't live in it.

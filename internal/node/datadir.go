@@ -26,7 +26,7 @@ type identity struct {
 	Format     int    `json:"format_version"`
 	NodeID     string `json:"node_id"`     // 16 hex characters, drawn at random
 	RaftID     uint64 `json:"raft_id"`     // new for every (node, disk) incarnation
-	DataShards int    `json:"data_shards"` // Raft groups for data, ids 1..DataShards; 0 while it is not known
+	DataShards int    `json:"data_shards"` // Raft groups for data, ids 1..DataShards; 0: belongs to no cluster yet
 
 	// From version 2 on.
 	Name    string         `json:"name,omitempty"`
@@ -187,7 +187,7 @@ func (id *identity) single(shards int) {
 	nodes := []meta.Node{{ID: id.RaftID, Name: id.NodeID}}
 	id.fill(cluster.Identity{
 		Name: id.NodeID, RaftID: id.RaftID, Stage: cluster.Formed, Cluster: hex.EncodeToString(raw[:]),
-		Members: nodes, Voters: meta.Layout(nodes, shards, 1),
+		Members: nodes, Voters: meta.Layout(nodes, shards, 1), Shards: shards,
 	})
 }
 
@@ -197,18 +197,14 @@ func (id *identity) alone() bool {
 }
 
 // founding is what metadata begins with, as meta.Options.Founding wants it; nil
-// for a node that joined later, and for a folder of version 1. self is this
-// node as it is reached now.
-func (id *identity) founding(self meta.Node) *meta.Founding {
+// for a node that joined later, and for one that is alone: its metadata begins
+// by itself.
+func (id *identity) founding() *meta.Founding {
 	c, err := id.clusterIdentity()
-	if err != nil {
+	if err != nil || id.alone() {
 		return nil
 	}
-	f := c.Founding()
-	if f != nil && id.alone() {
-		f.Nodes = []meta.Node{self}
-	}
-	return f
+	return c.Founding()
 }
 
 // clusterIdentity is the file as the cluster knows it: what a Former or an
@@ -219,7 +215,7 @@ func (id *identity) clusterIdentity() (cluster.Identity, error) {
 	}
 	c := cluster.Identity{
 		Name: id.Name, RaftID: id.RaftID, Cluster: id.Cluster,
-		Attempt: cluster.Attempt{Number: id.Attempt, Draw: id.Draw}, Voters: id.Voters,
+		Attempt: cluster.Attempt{Number: id.Attempt, Draw: id.Draw}, Voters: id.Voters, Shards: id.DataShards,
 	}
 	for c.Stage.String() != id.Stage {
 		if c.Stage++; c.Stage > cluster.Formed {
@@ -244,9 +240,7 @@ func (id *identity) fill(c cluster.Identity) {
 			Name: n.Name, RaftID: n.ID, Addr: n.Addr, TCP: n.TCP, HTTP: n.HTTP, Broadcast: n.Broadcast,
 		})
 	}
-	if len(c.Voters) > 0 {
-		id.DataShards = len(c.Voters) - 1
-	}
+	id.DataShards = c.Shards
 }
 
 // saveCluster makes durable what the forming or joining of a cluster says: the
@@ -257,17 +251,6 @@ func (d *dataDir) saveCluster(fsys vfs.FS, c cluster.Identity) error {
 	}
 	next := d.identity
 	next.fill(c)
-	return d.write(fsys, next)
-}
-
-// saveShards notes how many data shards the cluster has that this node has
-// joined: only the founding members know it from the start.
-func (d *dataDir) saveShards(fsys vfs.FS, shards int) error {
-	if d.DataShards == shards {
-		return nil
-	}
-	next := d.identity
-	next.DataShards = shards
 	return d.write(fsys, next)
 }
 

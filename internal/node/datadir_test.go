@@ -45,7 +45,7 @@ func members(own uint64) []meta.Node {
 func accepted(id uint64) cluster.Identity {
 	return cluster.Identity{
 		Name: "a", RaftID: id, Stage: cluster.Accepted, Cluster: strings.Repeat("0a", 16),
-		Attempt: cluster.Attempt{Number: 3, Draw: 1 << 63}, Members: members(id), Voters: meta.Layout(members(id), 8, 3),
+		Attempt: cluster.Attempt{Number: 3, Draw: 1 << 63}, Members: members(id), Voters: meta.Layout(members(id), 8, 3), Shards: 8,
 	}
 }
 
@@ -57,9 +57,7 @@ func TestSingleFolder(t *testing.T) {
 	if d.Format != 2 || d.DataShards != 4 || d.RaftID == 0 || !d.alone() {
 		t.Errorf("new folder: %+v", d.identity)
 	}
-	self := meta.Node{ID: d.RaftID, Name: "here", TCP: "x:1"}
-	f := d.founding(self)
-	if f == nil || f.Check() != nil || len(f.Voters) != 5 || f.Cluster != d.Cluster || f.Nodes[0] != self {
+	if f := d.founding(); f != nil {
 		t.Errorf("founding %+v", f)
 	}
 	first := d.identity
@@ -93,7 +91,7 @@ func TestFolderOfVersion1(t *testing.T) {
 	}
 	d, err := openDataDir(fs, "data", 4)
 	opened(t, d, err)
-	if d.RaftID != 77 || d.DataShards != 8 || !d.alone() || d.founding(meta.Node{ID: 77}) != nil {
+	if d.RaftID != 77 || d.DataShards != 8 || !d.alone() || d.founding() != nil {
 		t.Errorf("identity %+v", d.identity)
 	}
 	if err := d.begun(fs); err != nil {
@@ -117,7 +115,7 @@ func TestClusterFolder(t *testing.T) {
 	d, err := open()
 	opened(t, d, err)
 	id, err := d.clusterIdentity()
-	if err != nil || id.Stage != cluster.Empty || id.Name != "a" || id.RaftID != d.RaftID || d.founding(meta.Node{}) != nil {
+	if err != nil || id.Stage != cluster.Empty || id.Name != "a" || id.RaftID != d.RaftID || d.founding() != nil {
 		t.Fatalf("new folder: %+v, %v", id, err)
 	}
 	for _, stage := range []cluster.Stage{cluster.Accepted, cluster.Formed} {
@@ -132,7 +130,7 @@ func TestClusterFolder(t *testing.T) {
 			t.Errorf("%v (-saved +read):\n%s", err, diff)
 		}
 	}
-	if f := d.founding(meta.Node{}); f == nil || len(f.Nodes) != 3 || d.DataShards != 8 || d.alone() {
+	if f := d.founding(); f == nil || len(f.Nodes) != 3 || d.DataShards != 8 || d.alone() {
 		t.Errorf("founding %+v of %+v", f, d.identity)
 	}
 	if err := d.begun(fs); err != nil {
@@ -173,16 +171,13 @@ func TestJoinedFolder(t *testing.T) {
 	d, err := openClusterDir(fs, "data", "a")
 	opened(t, d, err)
 	joined := accepted(d.RaftID)
-	joined.Stage, joined.Voters = cluster.Formed, nil
+	joined.Stage, joined.Voters, joined.Shards = cluster.Formed, nil, 8
 	if err := d.saveCluster(fs, joined); err != nil {
-		t.Fatal(err)
-	}
-	if err := d.saveShards(fs, 8); err != nil {
 		t.Fatal(err)
 	}
 	d = reopen(t, d, func() (*dataDir, error) { return openClusterDir(fs, "data", "a") })
 	got, err := d.clusterIdentity()
-	if diff := cmp.Diff(joined, got, cmpopts.EquateEmpty()); err != nil || diff != "" || d.DataShards != 8 || d.founding(meta.Node{}) != nil {
+	if diff := cmp.Diff(joined, got, cmpopts.EquateEmpty()); err != nil || diff != "" || d.DataShards != 8 || d.founding() != nil {
 		t.Errorf("%v, %d shards (-saved +read):\n%s", err, d.DataShards, diff)
 	}
 }

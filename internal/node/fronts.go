@@ -4,21 +4,47 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
-	"time"
+	"net/http"
+	"sync/atomic"
 
+	"github.com/tidings-io/tidings/internal/cluster"
+	"github.com/tidings-io/tidings/internal/fault"
 	"github.com/tidings-io/tidings/internal/front/admin"
 	"github.com/tidings-io/tidings/internal/front/nsq"
 	"github.com/tidings-io/tidings/internal/telemetry"
 	"github.com/tidings-io/tidings/internal/version"
 )
 
+// buildAdmin makes the node's own front. It answers before the node serves, so
+// that one can see what it waits for.
+func (n *Node) buildAdmin() {
+	if n.fronts.admin != nil {
+		n.metrics = &lateHandler{}
+		n.admin = admin.New(admin.Options{
+			Listener: n.fronts.admin, Ready: n.ready, Logger: n.log, Metrics: n.metrics,
+			Cluster: n.clusterStatus, Transfer: n.transfer,
+		})
+	}
+}
+
+// lateHandler answers once it has a handler.
+type lateHandler struct{ h atomic.Pointer[http.Handler] }
+
+// ServeHTTP answers, or says that the node is starting.
+func (l *lateHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if h := l.h.Load(); h != nil {
+		(*h).ServeHTTP(w, r)
+		return
+	}
+	http.Error(w, "the node is starting", http.StatusServiceUnavailable)
+}
+
 // buildFronts makes the protocol servers on the bound sockets.
-func (n *Node) buildFronts(level *slog.LevelVar, started time.Time) error {
+func (n *Node) buildFronts() error {
 	c := &n.cfg
 	n.nsq = nsq.New(nsq.Over(n.broker), nsq.Options{
 		TCP: n.fronts.tcp, HTTP: n.fronts.http, Version: version.NSQ, BroadcastAddress: c.BroadcastAddr,
-		StartTime: started, Logger: n.log, LogLevel: level, Settings: n.setting, Warning: n.warning,
+		StartTime: n.start, Logger: n.log, LogLevel: n.level, Settings: n.setting, Warning: n.warning,
 		MsgTimeout: c.MsgTimeout, MaxMsgTimeout: c.MaxMsgTimeout,
 		MaxMsgSize: int64(c.MaxMsgSize), MaxBodySize: int64(c.MaxBodySize),
 		MaxReqTimeout: c.MaxReqTimeout, MaxDeferTimeout: c.MaxDeferTimeout, MaxRdyCount: int64(c.MaxRdyCount),
@@ -28,16 +54,35 @@ func (n *Node) buildFronts(level *slog.LevelVar, started time.Time) error {
 		MaxChannelConsumers: c.MaxChannelConsumers,
 		TopologyRegion:      c.TopologyRegion, TopologyZone: c.TopologyZone, DrainTimeout: c.DrainTimeout,
 	})
-	if n.fronts.admin != nil {
-		n.admin = admin.New(admin.Options{
-			Listener: n.fronts.admin, Ready: n.ready, Logger: n.log,
-			Metrics: telemetry.Handler(telemetry.Sources{
-				Broker: n.broker, WAL: n.wal, Groups: n.groups, Figures: n.figures,
-				DiskFree: n.reserve.free.Load, ReserveReached: n.reserve.Reached,
-			}),
+	if n.metrics != nil {
+		h := telemetry.Handler(telemetry.Sources{
+			Broker: n.broker, WAL: n.wal, Groups: n.groups, Figures: n.figures,
+			DiskFree: n.reserve.free.Load, ReserveReached: n.reserve.Reached,
 		})
+		n.metrics.h.Store(&h)
 	}
+	n.opened.Store(true)
 	return nil
+}
+
+// clusterStatus is the cluster as this node sees it; of one node where it is
+// alone.
+func (n *Node) clusterStatus() cluster.Status {
+	switch {
+	case n.member != nil:
+		return n.member.status()
+	case !n.opened.Load():
+		return cluster.Status{Notes: []string{"the node is starting"}}
+	}
+	return aloneStatus(n)
+}
+
+// transfer gives the leadership of a shard to a member.
+func (n *Node) transfer(ctx context.Context, id uint32, to string) error {
+	if n.member == nil || !n.opened.Load() {
+		return fault.New(fault.InvalidRequest, "hand over shard %d: this node is alone, or starting", id)
+	}
+	return n.member.transfer(ctx, id, to)
 }
 
 // setting answers GET /config for a setting by its file key.
@@ -60,8 +105,18 @@ func (n *Node) warning() string {
 
 // ready is nil, or why the node should get no traffic.
 func (n *Node) ready() error {
+	if !n.opened.Load() {
+		if s := n.clusterStatus(); s.Waits != "" {
+			return errors.New(s.Waits)
+		}
+		return errors.New("the node is starting")
+	}
 	for _, g := range n.groups {
-		if !g.Leader() {
+		if n.member != nil {
+			if id, _ := n.member.leader(g.Status().ID); id == 0 {
+				return fmt.Errorf("shard %d has no leader", g.Status().ID)
+			}
+		} else if !g.Leader() {
 			return errors.New("a shard has no leader here")
 		}
 	}
@@ -70,9 +125,5 @@ func (n *Node) ready() error {
 
 // frontRuns lists the servers.
 func (n *Node) frontRuns() []func(context.Context) error {
-	runs := []func(context.Context) error{n.nsq.Run}
-	if n.admin != nil {
-		runs = append(runs, n.admin.Run)
-	}
-	return runs
+	return []func(context.Context) error{n.nsq.Run}
 }

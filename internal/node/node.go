@@ -12,6 +12,7 @@ import (
 	"path"
 	"path/filepath"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -47,6 +48,9 @@ type Node struct {
 	log    *slog.Logger
 	dir    *dataDir
 	fronts listeners
+	member *member // nil: the node is alone
+	level  *slog.LevelVar
+	start  time.Time
 
 	wal      *wal.WAL
 	store    *seglog.Store
@@ -58,37 +62,59 @@ type Node struct {
 	broker   *broker.Broker
 	nsq      *nsq.Front
 	admin    *admin.Front
+	metrics  *lateHandler
+	opened   atomic.Bool // the engine is there
 }
 
 // listeners are the sockets, bound before anything is opened, so that a busy
 // port is known at once.
-type listeners struct{ tcp, http, admin net.Listener }
+type listeners struct{ tcp, http, admin, cluster net.Listener }
 
 func (l listeners) close() {
-	for _, x := range []net.Listener{l.tcp, l.http, l.admin} {
+	for _, x := range []net.Listener{l.tcp, l.http, l.admin, l.cluster} {
 		if x != nil {
 			x.Close()
 		}
 	}
 }
 
-// New binds the sockets, takes the data folder and recovers what is in it. The
-// node serves when Run does.
+// New binds the sockets and takes the data folder. A node that is alone also
+// recovers what is in the folder; a node of a cluster does that in Run, once it
+// belongs to one. The node serves when Run does.
 func New(o Options) (*Node, error) {
-	started := time.Now()
-	n := &Node{cfg: o.Config, fs: o.FS, log: o.Logger}
+	n := &Node{cfg: o.Config, fs: o.FS, log: o.Logger, level: o.LogLevel, start: time.Now()}
 	if err := n.listen(); err != nil {
 		return nil, err
 	}
-	if err := n.open(); err != nil {
-		n.fronts.close()
-		return nil, err
-	}
-	if err := n.buildFronts(o.LogLevel, started); err != nil {
+	if err := n.build(); err != nil {
 		n.fronts.close()
 		return nil, err
 	}
 	return n, nil
+}
+
+func (n *Node) build() (err error) {
+	if n.cfg.Seeds != "" {
+		n.member, err = newMember(n)
+	} else {
+		n.dir, err = openDataDir(n.fs, filepath.ToSlash(n.cfg.DataPath), n.cfg.DataShards)
+	}
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, n.dir.lock.Close())
+		}
+	}()
+	n.buildAdmin()
+	if n.member != nil {
+		return nil
+	}
+	if err := n.open(); err != nil {
+		return err
+	}
+	return n.buildFronts()
 }
 
 func (n *Node) listen() error {
@@ -99,8 +125,9 @@ func (n *Node) listen() error {
 		{"tcp-address", n.cfg.TCPAddress, &n.fronts.tcp},
 		{"http-address", n.cfg.HTTPAddress, &n.fronts.http},
 		{"admin-address", n.cfg.AdminAddress, &n.fronts.admin},
+		{"cluster-address", n.cfg.ClusterAddress, &n.fronts.cluster},
 	} {
-		if l.addr == "" {
+		if l.addr == "" || l.to == &n.fronts.cluster && n.cfg.Seeds == "" {
 			continue
 		}
 		var err error
@@ -121,17 +148,9 @@ func (n *Node) Addrs() Addrs {
 	return a
 }
 
-// open takes the data folder and builds the engine and the domain on it.
+// open builds the engine and the domain on the data folder.
 func (n *Node) open() (err error) {
 	started := time.Now()
-	if n.dir, err = openDataDir(n.fs, filepath.ToSlash(n.cfg.DataPath), n.cfg.DataShards); err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, n.dir.lock.Close())
-		}
-	}()
 	if n.dir.DataShards != n.cfg.DataShards {
 		n.log.Warn("the data folder keeps its number of shards", "data_shards", n.dir.DataShards, "asked", n.cfg.DataShards)
 	}
@@ -142,6 +161,9 @@ func (n *Node) open() (err error) {
 	}
 	if err != nil {
 		return fmt.Errorf("open write-ahead log: %w", err)
+	}
+	if err := n.dir.begun(n.fs); err != nil {
+		return err
 	}
 	n.store, err = seglog.Open(n.fs, path.Join(n.dir.path, "topics"), seglog.Options{
 		SegmentSize: int64(n.cfg.SegmentSize), TailBytes: int64(n.cfg.TailSize), Logger: n.log,
@@ -173,11 +195,18 @@ func (n *Node) segmentSize() int64 {
 // openGroups opens the metadata group and the data shards on the WAL.
 func (n *Node) openGroups(checkpointBytes int64) error {
 	metaGroup := &late{}
-	m, err := meta.New(meta.Options{
-		Node: meta.Node{ID: n.dir.RaftID, Name: n.name()}, Wake: metaGroup.wake, Shards: n.dir.DataShards,
-	})
+	o := meta.Options{Node: n.self(), Wake: metaGroup.wake, Shards: n.dir.DataShards}
+	if n.member != nil {
+		o.Founding, o.Forward = n.dir.founding(), n.member.forward
+	}
+	m, err := meta.New(o)
 	if err != nil {
 		return fmt.Errorf("make metadata: %w", err)
+	}
+	if n.member != nil {
+		if err := n.member.open(m); err != nil {
+			return err
+		}
 	}
 	if err := n.openGroup(meta.GroupID, m, metaGroup, checkpointBytes); err != nil {
 		return err
@@ -234,11 +263,17 @@ func (n *Node) shardDir(id uint32) string {
 }
 
 func (n *Node) openGroup(id uint32, m shard.Machine, l *late, checkpointBytes int64) error {
-	g, err := shard.Open(shard.Options{
+	o := shard.Options{
 		ID: id, RaftID: n.dir.RaftID, Dir: n.shardDir(id), FS: n.fs, WAL: n.wal, Machine: m,
 		Async: !n.cfg.SyncStorage, Logger: n.log.With("shard", id),
 		CheckpointBytes: checkpointBytes, CheckpointAge: n.cfg.CheckpointAge,
-	})
+	}
+	if n.member != nil {
+		if err := n.member.groupOptions(&o); err != nil {
+			return err
+		}
+	}
+	g, err := shard.Open(o)
 	if err != nil {
 		return fmt.Errorf("open shard %d: %w", id, err)
 	}
@@ -263,6 +298,14 @@ func (n *Node) health() error {
 	return nil
 }
 
+// self is this node as others reach it.
+func (n *Node) self() meta.Node {
+	if n.member != nil {
+		return n.member.self
+	}
+	return meta.Node{ID: n.dir.RaftID, Name: n.name()}
+}
+
 func (n *Node) name() string {
 	if n.cfg.Node != "" {
 		return n.cfg.Node
@@ -274,10 +317,65 @@ func (n *Node) name() string {
 	return host
 }
 
-// Run recovers leadership, serves until ctx ends or something that can't be
-// lived without fails, and stops in order: fronts, deliveries, groups with the
-// flusher, the WAL, files. ready is called when the node serves.
+// Run serves until ctx ends or something that can't be lived without fails, and
+// stops in order: fronts, deliveries, leaderships, groups with the flusher, the
+// WAL, files, links. A node of a cluster first waits until it belongs to one.
+// ready is called when the node serves.
 func (n *Node) Run(ctx context.Context, ready func()) error {
+	always, stopAlways := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopAlways()
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	var runs errgroup.Group
+	start := func(run func(context.Context) error) {
+		runs.Go(func() error {
+			err := run(always)
+			if err != nil {
+				fail(err)
+			}
+			return err
+		})
+	}
+	if n.admin != nil {
+		start(n.admin.Run)
+	}
+	if n.member == nil {
+		err := n.run(ctx, ready)
+		stopAlways()
+		return firstCause(errors.Join(err, runs.Wait()))
+	}
+	start(n.member.transport.Run)
+	err := n.begin(ctx)
+	if err == nil {
+		err = n.run(ctx, ready)
+	} else {
+		n.fronts.close()
+		err = errors.Join(err, n.dir.lock.Close())
+		if errors.Is(err, context.Canceled) && errors.Is(context.Cause(ctx), context.Canceled) {
+			err = nil // it was stopped before it belonged to a cluster
+		}
+	}
+	stopAlways()
+	return firstCause(errors.Join(err, runs.Wait()))
+}
+
+// begin makes the node part of its cluster, and opens the engine.
+func (n *Node) begin(ctx context.Context) error {
+	if err := n.member.form(ctx); err != nil {
+		return err
+	}
+	if err := n.open(); err != nil {
+		return err
+	}
+	if err := n.buildFronts(); err != nil {
+		return errors.Join(err, n.wal.Close(), n.store.Close())
+	}
+	n.member.begin()
+	return nil
+}
+
+// run runs the engine and serves.
+func (n *Node) run(ctx context.Context, ready func()) error {
 	background := context.WithoutCancel(ctx)
 	log, stopLog := context.WithCancel(background)
 	defer stopLog()
@@ -300,7 +398,18 @@ func (n *Node) Run(ctx context.Context, ready func()) error {
 	for i, g := range n.groups {
 		start(&engineRuns, engine, fmt.Sprintf("shard %d", i), g.Run)
 	}
+	moves, stopMoves := context.WithCancel(engine)
+	defer stopMoves()
+	var moveRuns errgroup.Group
+	if n.member != nil {
+		start(&moveRuns, moves, "cluster", n.member.run)
+	}
 	err := n.serve(ctx, engine, ready)
+	stopMoves()
+	err = errors.Join(moveRuns.Wait(), err)
+	if n.member != nil && engine.Err() == nil {
+		n.member.handOver(engine)
+	}
 	stopEngine(nil)
 	err = errors.Join(engineRuns.Wait(), err)
 	n.meta.Close(fault.Exiting) // answers who still waits
@@ -308,12 +417,15 @@ func (n *Node) Run(ctx context.Context, ready func()) error {
 		m.Close(fault.Exiting)
 	}
 	stopLog()
-	return firstCause(errors.Join(logRuns.Wait(), err, n.close()))
+	return errors.Join(logRuns.Wait(), err, n.close())
 }
 
 // firstCause keeps the text of a joined error short: what broke first says it
 // all, the rest is its echo.
 func firstCause(err error) error {
+	if err == nil {
+		return nil
+	}
 	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		return firstCause(joined.Unwrap()[0])
 	}
@@ -324,12 +436,10 @@ func firstCause(err error) error {
 // stop: the fronts stop accepting, deliveries end, what consumers answered is
 // committed; then Run stops the groups, the WAL and the files.
 func (n *Node) serve(ctx, engine context.Context, ready func()) error {
-	for _, g := range n.groups {
-		if err := g.LeadReady(engine); err != nil {
-			return errors.Join(err, context.Cause(engine))
+	if err := n.recover(ctx, engine); err != nil {
+		if ctx.Err() != nil && engine.Err() == nil {
+			return nil // stopped before it served
 		}
-	}
-	if err := n.broker.Recover(engine); err != nil {
 		return errors.Join(err, context.Cause(engine))
 	}
 	fronts, stopFronts := context.WithCancel(ctx)
@@ -357,6 +467,19 @@ func (n *Node) serve(ctx, engine context.Context, ready func()) error {
 		err = errors.Join(err, n.broker.Settle(settle))
 	}
 	return err
+}
+
+// recover waits until the fronts can serve.
+func (n *Node) recover(ctx, engine context.Context) error {
+	if n.member != nil {
+		return n.member.settled(ctx)
+	}
+	for _, g := range n.groups {
+		if err := g.LeadReady(engine); err != nil {
+			return err
+		}
+	}
+	return n.broker.Recover(engine)
 }
 
 // settleTimeout bounds how long a stop waits for the last answers to commit.

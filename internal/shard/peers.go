@@ -147,3 +147,13 @@ func (g *Group) reportSessions(s *Status) {
 		s.Sessions = append(s.Sessions, o.progress())
 	}
 }
+
+// Unreachable says that messages to another replica were lost: it is probed
+// before more is sent. Any goroutine.
+func (g *Group) Unreachable(id uint64) {
+	g.call(func() {
+		if g.node != nil {
+			g.node.ReportUnreachable(id)
+		}
+	})
+}

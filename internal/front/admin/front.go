@@ -4,6 +4,7 @@ package admin
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -11,6 +12,9 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"time"
+
+	"github.com/tidings-io/tidings/internal/cluster"
+	"github.com/tidings-io/tidings/internal/fault"
 )
 
 // Options of a Front.
@@ -20,6 +24,11 @@ type Options struct {
 	// Ready is nil, or why the node should get no traffic.
 	Ready  func() error
 	Logger *slog.Logger
+	// Cluster is the cluster as this node sees it.
+	Cluster func() cluster.Status
+	// Transfer gives the leadership of a shard that this node leads to a
+	// member, by name, and waits until it is given.
+	Transfer func(ctx context.Context, shard uint32, to string) error
 }
 
 // Front serves the admin address.
@@ -35,6 +44,8 @@ func New(o Options) *Front {
 	mux.Handle("GET /metrics", o.Metrics)
 	mux.HandleFunc("GET /healthz", f.healthz)
 	mux.HandleFunc("GET /readyz", f.readyz)
+	mux.HandleFunc("GET /api/cluster", f.cluster)
+	mux.HandleFunc("POST /api/cluster/transfer", f.transfer)
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
@@ -70,6 +81,51 @@ func (f *Front) readyz(w http.ResponseWriter, _ *http.Request) {
 	fmt.Fprintln(w, "ready")
 }
 
+// cluster answers the cluster as this node sees it, as JSON.
+func (f *Front) cluster(w http.ResponseWriter, _ *http.Request) {
+	answer(w, http.StatusOK, f.o.Cluster())
+}
+
+// transferRequest is the body of POST /api/cluster/transfer.
+type transferRequest struct {
+	Shard *uint32 `json:"shard"`
+	To    string  `json:"to"` // name of a member
+}
+
+// maxRequest bounds the body of a request, in bytes.
+const maxRequest = 64 << 10
+
+// transfer hands the leadership of a shard over, and answers when another node
+// leads it.
+func (f *Front) transfer(w http.ResponseWriter, r *http.Request) {
+	var req transferRequest
+	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRequest))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&req); err != nil || req.Shard == nil || req.To == "" {
+		refuse(w, fault.New(fault.InvalidRequest, `the body must be {"shard": NUMBER, "to": "NODE"}`))
+		return
+	}
+	if err := f.o.Transfer(r.Context(), *req.Shard, req.To); err != nil {
+		refuse(w, err)
+		return
+	}
+	answer(w, http.StatusOK, struct{}{})
+}
+
+// refuse answers an error: its code's name and its text.
+func refuse(w http.ResponseWriter, err error) {
+	status, code := fault.CodeOf(err).HTTP()
+	answer(w, status, map[string]string{"code": code, "message": err.Error()})
+}
+
+func answer(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	w.WriteHeader(status)
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	_ = e.Encode(v) // a client that is gone needs no answer
+}
+
 func index(w http.ResponseWriter, _ *http.Request) {
-	fmt.Fprint(w, "tidings\n\n/metrics\n/healthz\n/readyz\n/debug/pprof/\n")
+	fmt.Fprint(w, "tidings\n\n/metrics\n/healthz\n/readyz\n/api/cluster\n/debug/pprof/\n")
 }

@@ -1,0 +1,230 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tidings-io/tidings/internal/cluster"
+)
+
+// adminFlags are the flags of commands that speak to a node's admin address.
+func adminFlags(cmd *cobra.Command) *server {
+	const port = "4180"
+	addr := os.Getenv("TIDINGS_ADMIN")
+	if addr == "" {
+		addr = "127.0.0.1:" + port
+	}
+	srv := &server{flag: "admin", port: port, http: &http.Client{}}
+	cmd.Flags().StringVar(&srv.addr, "admin", addr, "admin address of a node, any of the cluster (environment TIDINGS_ADMIN)")
+	cmd.Flags().DurationVar(&srv.timeout, "timeout", 30*time.Second, "how long to wait for an answer")
+	return srv
+}
+
+// admin sends a request to the admin API and reads the answer into v.
+func (srv *server) admin(ctx context.Context, method, path string, body []byte, v any) error {
+	resp, answer, err := srv.send(ctx, method, path, nil, body)
+	if err != nil {
+		return err
+	}
+	if resp.Header.Get("X-NSQ-Content-Type") != "" || !strings.HasPrefix(resp.Header.Get("Content-Type"), "application/json") {
+		return failf(exitUnreachable, "%s answers, but not as a node does (status %d); is it the node's admin address?", resp.Request.URL.Host, resp.StatusCode)
+	}
+	if resp.StatusCode == http.StatusOK {
+		if err := json.Unmarshal(answer, v); err != nil {
+			return failf(exitFailure, "the answer of %s can't be read: %w", resp.Request.URL.Host, err)
+		}
+		return nil
+	}
+	var refusal struct{ Code, Message string }
+	if err := json.Unmarshal(answer, &refusal); err != nil || refusal.Message == "" {
+		refusal.Message = fmt.Sprintf("status %d", resp.StatusCode)
+	}
+	if resp.StatusCode < http.StatusInternalServerError {
+		return failf(exitUsage, "%s", refusal.Message)
+	}
+	return failf(exitFailure, "%s", refusal.Message)
+}
+
+func (srv *server) clusterStatus(ctx context.Context) (st cluster.Status, err error) {
+	err = srv.admin(ctx, http.MethodGet, "/api/cluster", nil, &st)
+	return st, err
+}
+
+// errUnhealthy ends `cluster status --check` of a cluster that misses something.
+var errUnhealthy = errors.New("the cluster is not healthy")
+
+func newClusterStatus(s streams) *cobra.Command {
+	var asJSON, check bool
+	var srv *server
+	cmd := &cobra.Command{
+		Use: "status", Short: "Show who leads what, what is behind and what is missing", Args: args(cobra.NoArgs),
+		Long: `Show the cluster as one node sees it: who lives, who leads which shard, how far
+each replica is, and what is missing. Shard 0 is the metadata. LAG is in entries
+of the replicated log.`,
+		Example: `  tidings cluster status
+  tidings cluster status --admin 10.0.0.2:4180 --json
+  tidings cluster status --check && echo all is well`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			st, err := srv.clusterStatus(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				err = printJSON(s.out, st)
+			} else {
+				err = printClusterStatus(s, st)
+			}
+			if err == nil && check && !st.Healthy {
+				return failf(exitFailure, "%w: %s", errUnhealthy, st.Waits)
+			}
+			return err
+		},
+	}
+	srv = adminFlags(cmd)
+	jsonFlag(cmd, &asJSON)
+	cmd.Flags().BoolVar(&check, "check", false, "exit with 1 when anything is missing")
+	return cmd
+}
+
+func printClusterStatus(s streams, st cluster.Status) error {
+	id := st.Cluster
+	if id == "" {
+		id = "none yet"
+	}
+	health := "healthy"
+	if !st.Healthy {
+		health = "NOT HEALTHY"
+	}
+	fmt.Fprintf(s.out, "cluster %s, %s, as node %s sees it\n", id, health, st.Node)
+	for _, n := range st.Notes {
+		fmt.Fprintf(s.out, "  ! %s\n", n)
+	}
+	if len(st.Nodes) == 0 {
+		return nil
+	}
+	fmt.Fprintln(s.out)
+	if err := printNodes(s, st.Nodes); err != nil {
+		return err
+	}
+	fmt.Fprintln(s.out)
+	rows := make([][]string, 0, len(st.Shards))
+	for _, sh := range st.Shards {
+		var replicas []string
+		for _, r := range sh.Replicas {
+			text := r.Node
+			switch {
+			case !r.Live:
+				text += "(down)"
+			case r.Lag > 0:
+				text += "(-" + num(int64(r.Lag)) + ")"
+			}
+			if r.Role != "voter" {
+				text += "[" + r.Role + "]"
+			}
+			replicas = append(replicas, text)
+		}
+		rows = append(rows, []string{
+			strconv.FormatUint(uint64(sh.ID), 10), orDash(sh.Leader), orDash(sh.Preferred), strconv.FormatUint(sh.Term, 10),
+			num(int64(sh.Commit)), strconv.Itoa(sh.Partitions), orDash(strings.Join(replicas, " ")),
+		})
+	}
+	return table(s.out, "SHARD LEADER PREFERRED TERM COMMIT PARTITIONS REPLICAS(LAG)", rows)
+}
+
+func printNodes(s streams, nodes []cluster.NodeStatus) error {
+	rows := make([][]string, 0, len(nodes))
+	for _, n := range nodes {
+		state := n.Lease
+		if n.State != "member" {
+			state = n.State
+		}
+		age := "-"
+		if n.RenewedMs >= 0 && n.State == "member" && !n.Self {
+			age = (time.Duration(n.RenewedMs) * time.Millisecond).Round(100 * time.Millisecond).String()
+		}
+		rows = append(rows, []string{
+			n.Name, orDash(state), age, strconv.Itoa(n.Leads), strconv.Itoa(n.Replicas), fmt.Sprintf("%.1f ms", n.SyncMs),
+			orDash(n.Addr), orDash(n.TCP), orDash(n.HTTP),
+		})
+	}
+	return table(s.out, "NODE STATE SEEN LEADS REPLICAS SYNC CLUSTER TCP HTTP", rows)
+}
+
+func orDash(text string) string {
+	if text == "" {
+		return "-"
+	}
+	return text
+}
+
+func newClusterNodes(s streams) *cobra.Command {
+	var asJSON bool
+	var srv *server
+	cmd := &cobra.Command{
+		Use: "nodes", Short: "List the nodes, where they are and whether they live", Args: args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			st, err := srv.clusterStatus(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				if st.Nodes == nil {
+					st.Nodes = []cluster.NodeStatus{}
+				}
+				return printJSON(s.out, st.Nodes)
+			}
+			if len(st.Nodes) == 0 {
+				return failf(exitFailure, "the node %s belongs to no cluster yet: %s", st.Node, st.Waits)
+			}
+			return printNodes(s, st.Nodes)
+		},
+	}
+	srv = adminFlags(cmd)
+	jsonFlag(cmd, &asJSON)
+	return cmd
+}
+
+func newClusterTransfer(s streams) *cobra.Command {
+	var asJSON bool
+	var id uint32
+	var to string
+	var srv *server
+	cmd := &cobra.Command{
+		Use: "transfer --shard N --to NODE", Short: "Hand the leadership of a shard to another node", Args: args(cobra.NoArgs),
+		Long: `Hand the leadership of a shard to another node, and wait until that node leads.
+Nothing is lost and nothing is refused meanwhile. The cluster gives a shard back
+to its preferred leader after a while.`,
+		Example: `  tidings cluster transfer --shard 3 --to n2`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if !cmd.Flags().Changed("shard") || to == "" {
+				return usagef("cluster transfer: say what to hand over with --shard, and to whom with --to")
+			}
+			body, err := json.Marshal(map[string]any{"shard": id, "to": to})
+			if err != nil {
+				return err
+			}
+			if err := srv.admin(cmd.Context(), http.MethodPost, "/api/cluster/transfer", body, new(struct{})); err != nil {
+				return err
+			}
+			if asJSON {
+				return printJSON(s.out, map[string]any{"shard": id, "leader": to})
+			}
+			fmt.Fprintf(s.err, "shard %d is led by %s\n", id, to)
+			return nil
+		},
+	}
+	cmd.Flags().Uint32Var(&id, "shard", 0, "shard; 0 is the metadata")
+	cmd.Flags().StringVar(&to, "to", "", "node that shall lead")
+	srv = adminFlags(cmd)
+	jsonFlag(cmd, &asJSON)
+	return cmd
+}

@@ -1,0 +1,489 @@
+package node
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tidings-io/tidings/internal/cluster"
+	"github.com/tidings-io/tidings/internal/fault"
+	"github.com/tidings-io/tidings/internal/meta"
+	"github.com/tidings-io/tidings/internal/shard"
+	"github.com/tidings-io/tidings/internal/transport"
+)
+
+// member is what a node of a cluster of several has beside a single one: links
+// to the others, forming and coming back, leases, the moves of members and
+// leaders, and sessions for replicas that are behind.
+type member struct {
+	n         *Node
+	self      meta.Node // as others reach it
+	seeds     []cluster.Peer
+	transport *transport.Transport
+	forming   *cluster.Forming
+	engine    engine
+	sessions  sessions
+
+	// Set while the node opens its groups.
+	agent  atomic.Pointer[cluster.Agent]
+	groups atomic.Pointer[[]*shard.Group]
+	behind []chan uint64 // by shard: the leader of a log that this replica has fallen behind
+}
+
+// newMember takes the data folder and opens the links' address; nothing runs.
+func newMember(n *Node) (_ *member, err error) {
+	c := &n.cfg
+	seeds, err := cluster.ParseSeeds(splitList(c.Seeds))
+	if err != nil {
+		return nil, fmt.Errorf("--seeds: %w", err)
+	}
+	credentials, err := transport.LoadTLS(c.ClusterCA, c.ClusterCert, c.ClusterKey)
+	if err != nil {
+		return nil, fmt.Errorf("read the certificate of this node: %w", err)
+	}
+	name := credentials.Name()
+	if c.Node != "" && c.Node != name {
+		return nil, fmt.Errorf("--cluster-cert %s is for the node %s, not for %s", c.ClusterCert, name, c.Node)
+	}
+	addr, err := clusterAddress(c.ClusterAddress, name, seeds)
+	if err != nil {
+		return nil, err
+	}
+	if n.dir, err = openClusterDir(n.fs, filepath.ToSlash(c.DataPath), name); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, n.dir.lock.Close())
+		}
+	}()
+	var raw [8]byte
+	rand.Read(raw[:])
+	mb := &member{n: n, seeds: seeds}
+	mb.engine.mb = mb
+	mb.self = meta.Node{
+		ID: n.dir.RaftID, Name: name, Addr: addr, Boot: binary.LittleEndian.Uint64(raw[:]) | 1,
+		TCP: n.reach(n.fronts.tcp), HTTP: n.reach(n.fronts.http), Broadcast: c.BroadcastAddr,
+	}
+	if err = mb.buildTransport(credentials); err != nil {
+		return nil, err
+	}
+	return mb, mb.buildForming()
+}
+
+// clusterAddress is where the others reach this node: as the seeds name it, else
+// where it listens.
+func clusterAddress(listen, name string, seeds []cluster.Peer) (string, error) {
+	for _, s := range seeds {
+		if s.Name == name {
+			return s.Addr, nil
+		}
+	}
+	host, _, err := net.SplitHostPort(listen)
+	if ip := net.ParseIP(host); err != nil || host == "" || ip != nil && ip.IsUnspecified() {
+		return "", fmt.Errorf("--cluster-address %s says not where other nodes reach this one: name it in --seeds, as %s=HOST:PORT", listen, name)
+	}
+	return listen, nil
+}
+
+// reach is an address of a front as others may use it.
+func (n *Node) reach(l net.Listener) string {
+	host, port, err := net.SplitHostPort(l.Addr().String())
+	if err != nil {
+		return ""
+	}
+	if n.cfg.BroadcastAddr != "" {
+		host = n.cfg.BroadcastAddr
+	}
+	return net.JoinHostPort(host, port)
+}
+
+func (mb *member) buildTransport(credentials *transport.Credentials) (err error) {
+	n := mb.n
+	o := transport.Options{
+		Name: mb.self.Name, RaftID: mb.self.ID, Boot: mb.self.Boot, Credentials: credentials,
+		Listener: n.fronts.cluster, Logger: n.log,
+		Receive: mb.receive, OnUnreachable: mb.unreachable, Authorize: authorize,
+		MaxFrameBytes: max(32<<20, int(n.cfg.MaxBodySize)+1<<20),
+	}
+	if n.dir.Stage == cluster.Formed.String() {
+		o.Cluster = n.dir.Cluster
+	}
+	if mb.transport, err = transport.New(o); err != nil {
+		return err
+	}
+	for m := cluster.MethodHello; m <= cluster.MethodMeta; m++ {
+		mb.transport.Handle(transport.Method(m), func(ctx context.Context, from transport.From, request []byte) ([]byte, error) {
+			return mb.serve(ctx, from, m, request)
+		})
+	}
+	mb.handleBroker()
+	mb.handleSessions()
+	mb.handleTransfer()
+	return nil
+}
+
+func (mb *member) buildForming() error {
+	n := mb.n
+	identity, err := n.dir.clusterIdentity()
+	if err != nil {
+		return err
+	}
+	former, err := cluster.NewFormer(cluster.FormerOptions{
+		Identity: identity, Self: mb.self, Seeds: mb.seeds, Shards: n.cfg.DataShards, Replicas: n.cfg.ReplicationFactor,
+	})
+	if err != nil {
+		return err
+	}
+	mb.forming = cluster.NewForming(cluster.FormingOptions{
+		Former: former, Network: mb, Logger: n.log,
+		Save: func(id cluster.Identity) error { return n.dir.saveCluster(n.fs, id) },
+	})
+	return nil
+}
+
+// authorize lets nodes make calls that are no members, and nothing else: to form
+// a cluster, and to come back. Who it is its certificate says; serve looks at
+// what it wants.
+func authorize(_ transport.From, class transport.Class) error {
+	if class != transport.Calls {
+		return errors.New("it is no member of the cluster")
+	}
+	return nil
+}
+
+// serve answers a call about the cluster.
+func (mb *member) serve(ctx context.Context, from transport.From, m cluster.Method, request []byte) ([]byte, error) {
+	switch m {
+	case cluster.MethodHello, cluster.MethodForm, cluster.MethodJoin:
+	default:
+		if !from.Known {
+			return nil, fmt.Errorf("serve %s: %s is no member of the cluster", m, from.Name)
+		}
+	}
+	if a := mb.agent.Load(); a != nil {
+		return a.Serve(ctx, from.Name, m, request)
+	}
+	return mb.forming.Serve(ctx, from.Name, m, request)
+}
+
+// Call carries a call of the cluster to another node, or answers it here where
+// the address is this node's own: a Former asks all seeds, itself included.
+func (mb *member) Call(ctx context.Context, to cluster.Peer, m cluster.Method, request []byte) ([]byte, error) {
+	own := transport.From{ID: mb.self.ID, Name: mb.self.Name, Boot: mb.self.Boot, Known: true}
+	if to.Addr == mb.self.Addr && (to.Name == "" || to.Name == mb.self.Name) {
+		return mb.serve(ctx, own, m, request)
+	}
+	p := transport.Peer{Name: to.Name, Addr: to.Addr}
+	if known, ok := mb.memberNamed(to.Name); ok {
+		p.ID = known.ID
+	}
+	answer, err := mb.transport.Call(ctx, p, transport.Method(m), request)
+	if refused, ok := errors.AsType[*transport.RefusedError](err); ok && refused.Reason == transport.ReasonSelf {
+		return mb.serve(ctx, own, m, request)
+	}
+	return answer, err
+}
+
+// memberNamed finds a member, so that a call to it goes over its links.
+func (mb *member) memberNamed(name string) (meta.Node, bool) {
+	if mb.agent.Load() == nil || name == "" {
+		return meta.Node{}, false // forming: Raft ids may change
+	}
+	return mb.n.meta.View().NodeNamed(name)
+}
+
+// form waits until the node belongs to a cluster.
+func (mb *member) form(ctx context.Context) error {
+	id, err := mb.forming.Run(ctx)
+	if err != nil {
+		return fmt.Errorf("form or join the cluster: %w", err)
+	}
+	mb.transport.SetCluster(id.Cluster)
+	return mb.setPeers(id.Members)
+}
+
+// setPeers makes the members the known peers.
+func (mb *member) setPeers(nodes []meta.Node) error {
+	peers := make([]transport.Peer, 0, len(nodes))
+	for _, n := range nodes {
+		if n.ID != mb.self.ID {
+			peers = append(peers, transport.Peer{ID: n.ID, Name: n.Name, Addr: n.Addr})
+		}
+	}
+	if err := mb.transport.SetPeers(peers); err != nil {
+		return fmt.Errorf("link the members of the cluster: %w", err)
+	}
+	return nil
+}
+
+// open readies the member for the groups, which are opened next.
+func (mb *member) open(m *meta.Machine) error {
+	identity, err := mb.n.dir.clusterIdentity()
+	if err != nil {
+		return err
+	}
+	for range mb.n.dir.DataShards + 1 {
+		mb.behind = append(mb.behind, make(chan uint64, 1))
+	}
+	agent, err := cluster.NewAgent(cluster.AgentOptions{
+		Identity: identity, Seeds: mb.seeds, Meta: m, Engine: &mb.engine, Network: mb, Logger: mb.n.log,
+	})
+	if err != nil {
+		return err
+	}
+	mb.agent.Store(agent)
+	return nil
+}
+
+// begin lets the groups, which are all open, hear of the others.
+func (mb *member) begin() {
+	groups := mb.n.groups
+	mb.groups.Store(&groups)
+	mb.n.meta.Watch(func(old, now *meta.View) {
+		if !now.Formed() || sameNodes(old.Nodes, now.Nodes) {
+			return
+		}
+		if err := mb.setPeers(now.Nodes); err != nil {
+			mb.n.log.Warn("the links were not changed", "error", err)
+		}
+	})
+}
+
+func sameNodes(a, b []meta.Node) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if a[i].ID != b[i].ID || a[i].Name != b[i].Name || a[i].Addr != b[i].Addr {
+			return false
+		}
+	}
+	return true
+}
+
+// groupOptions adds to a group's options what one with others needs.
+func (mb *member) groupOptions(o *shard.Options) error {
+	identity, err := mb.n.dir.clusterIdentity()
+	if err != nil {
+		return err
+	}
+	id := o.ID
+	o.Send, o.Behind = func(m *raftMessage) { mb.transport.Send(id, m) }, func(leader uint64) { mb.fellBehind(id, leader) }
+	o.KeepBytes = int64(mb.n.cfg.ReplicaLogSize)
+	if o.KeepBytes == 0 {
+		o.KeepBytes = -1
+	}
+	if int(id) < len(identity.Voters) && slices.Contains(identity.Voters[id], mb.self.ID) {
+		o.Voters = identity.Voters[id]
+	} else {
+		o.Join = true
+	}
+	return nil
+}
+
+// run does the member's work until ctx ends, which is no error.
+func (mb *member) run(ctx context.Context) error {
+	eg, ctx := errgroup.WithContext(ctx)
+	eg.Go(func() error { return mb.agent.Load().Run(ctx) })
+	for id := range mb.behind {
+		eg.Go(func() error { mb.catchUp(ctx, uint32(id)); return nil })
+	}
+	eg.Go(func() error { mb.reportLatencies(ctx); return nil })
+	return eg.Wait()
+}
+
+// reportLatencies tells the groups that this node leads how the disks of the
+// others are doing.
+func (mb *member) reportLatencies(ctx context.Context) {
+	ticker := time.NewTicker(cluster.LeaseInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		var leases []cluster.Lease
+		for _, g := range mb.n.groups {
+			if !g.Leader() {
+				continue
+			}
+			if leases == nil {
+				leases = mb.agent.Load().Leases()
+			}
+			for _, l := range leases {
+				if l.State == cluster.LeaseLive && l.RaftID != mb.self.ID {
+					g.ReportLatency(l.RaftID, l.Sync)
+				}
+			}
+		}
+	}
+}
+
+// settled waits until this node knows the cluster's metadata: the fronts can
+// answer then.
+func (mb *member) settled(ctx context.Context) error {
+	if mb.n.meta.View().Formed() {
+		return nil
+	}
+	formed := make(chan struct{})
+	told := false
+	mb.n.meta.Watch(func(_, now *meta.View) {
+		if now.Formed() && !told {
+			told = true
+			close(formed)
+		}
+	})
+	mb.n.log.Info("waiting for the metadata of the cluster")
+	select {
+	case <-formed:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// handOverTimeout bounds how long a stopping node tries to give its leaderships
+// away.
+const handOverTimeout = 3 * time.Second
+
+// handOver gives the leaderships of this node to others that can lead at once.
+func (mb *member) handOver(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, handOverTimeout)
+	defer cancel()
+	var eg errgroup.Group
+	for i, g := range mb.n.groups {
+		s := g.Status()
+		if !s.Leader {
+			continue
+		}
+		// Spread over the others, so that no node gets all of them.
+		var fit []uint64
+		for _, m := range s.Members {
+			if m.ID != mb.self.ID && !m.Learner && m.Active && m.State == "replicate" {
+				fit = append(fit, m.ID)
+			}
+		}
+		if len(fit) == 0 {
+			continue
+		}
+		to := fit[i%len(fit)]
+		eg.Go(func() error {
+			if err := g.TransferLeader(ctx, to); err != nil {
+				mb.n.log.Info("a leadership was not handed over", "shard", s.ID, "error", err)
+			}
+			return nil
+		})
+	}
+	_ = eg.Wait()
+}
+
+// status is the cluster as this node sees it.
+func (mb *member) status() cluster.Status {
+	if a := mb.agent.Load(); a != nil && mb.groups.Load() != nil {
+		return a.Status()
+	}
+	return mb.forming.Status()
+}
+
+// leader is the Raft id of a group's leader, 0 when none is known, and whether
+// it is this node, which then serves. A node that carries no replica of the
+// group knows it from the leases.
+func (mb *member) leader(id uint32) (leader uint64, self bool) {
+	g := mb.group(id)
+	if g == nil {
+		return 0, false
+	}
+	if g.Leader() {
+		return mb.self.ID, true
+	}
+	s := g.Status()
+	if s.LeaderID != 0 || len(s.Members) > 0 {
+		if s.LeaderID == mb.self.ID {
+			return 0, false // elected, and does not serve yet
+		}
+		return s.LeaderID, false
+	}
+	term := uint64(0)
+	for _, l := range mb.agent.Load().Leases() {
+		for _, p := range l.Positions {
+			if l.State == cluster.LeaseLive && p.Shard == id && p.Leads && p.Term >= term {
+				leader, term = l.RaftID, p.Term
+			}
+		}
+	}
+	return leader, false
+}
+
+// forward carries a request for metadata to its leader.
+func (mb *member) forward(request []byte, done func(answer []byte, err error)) {
+	mb.agent.Load().Forward(request, done)
+}
+
+// transfer gives the leadership of a group that this node leads to a member.
+func (mb *member) transfer(ctx context.Context, id uint32, name string) error {
+	g := mb.group(id)
+	if g == nil {
+		return fault.New(fault.InvalidRequest, "hand over shard %d: there is no such shard", id)
+	}
+	to, ok := mb.n.meta.View().NodeNamed(name)
+	if !ok {
+		return fault.New(fault.InvalidRequest, "hand over shard %d: the cluster has no node %s", id, name)
+	}
+	leader, self := mb.leader(id)
+	switch {
+	case leader == to.ID:
+		return nil
+	case leader == 0:
+		return fault.New(fault.NotLeader, "hand over shard %d: it has no leader", id)
+	case !self:
+		request := append(binary.LittleEndian.AppendUint32(nil, id), name...)
+		_, err := mb.transport.Call(ctx, transport.Peer{ID: leader}, methodTransfer, request)
+		return err
+	}
+	return g.TransferLeader(ctx, to.ID)
+}
+
+// handleTransfer gives leaderships away that other nodes were asked to.
+func (mb *member) handleTransfer() {
+	mb.transport.Handle(methodTransfer, func(ctx context.Context, from transport.From, request []byte) ([]byte, error) {
+		if !from.Known || len(request) < 4 {
+			return nil, fault.New(fault.Forbidden, "hand over a shard: %s is no member, or asks wrongly", from.Name)
+		}
+		id := binary.LittleEndian.Uint32(request)
+		if _, self := mb.leader(id); !self {
+			return nil, fault.New(fault.NotLeader, "hand over shard %d: its leader has changed", id)
+		}
+		return nil, mb.transfer(ctx, id, string(request[4:]))
+	})
+}
+
+// aloneStatus is the status of a node that is a cluster of its own.
+func aloneStatus(n *Node) cluster.Status {
+	self := n.meta.Node()
+	e := engine{mb: &member{n: n, self: self}}
+	e.mb.groups.Store(&n.groups)
+	leases := []cluster.Lease{{RaftID: self.ID, Boot: self.Boot, State: cluster.LeaseLive, Since: time.Since(n.start), Sync: e.Sync()}}
+	return cluster.Build(self, n.meta.View(), leases, e.Groups(), nil)
+}
+
+// splitList is a list that is separated by commas, empty entries left out.
+func splitList(text string) (list []string) {
+	for s := range strings.SplitSeq(text, ",") {
+		if s = strings.TrimSpace(s); s != "" {
+			list = append(list, s)
+		}
+	}
+	return list
+}
