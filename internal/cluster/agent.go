@@ -58,7 +58,9 @@ type Agent struct {
 	known    []Lease // as the last answer to a renewal had them
 	knownAt  int64
 	waits    []string
-	moved    int64 // time of the last transfer; far back at first
+	moved    int64  // time of the last transfer; far back at first
+	hint     uint64 // Raft id of the leader of metadata as another member told; 0: none did
+	asked    int    // members, for the hint
 	closed   bool
 	forwards sync.WaitGroup
 }
@@ -169,24 +171,54 @@ func (a *Agent) renew(ctx context.Context, groups []Group) {
 	if a.take(r) {
 		return
 	}
-	to, ok := a.leader(groups)
-	if !ok {
-		return
-	}
 	limited, cancel := context.WithTimeout(ctx, a.o.Interval)
 	defer cancel()
-	body, err := a.o.Network.Call(limited, to, MethodLease, r.encode())
-	if err != nil {
-		a.o.Logger.Debug("the lease was not renewed", "leader", to.Name, "error", err)
-		return
+	for range 2 { // the second time, whom the first one has named
+		to, ok := a.leader(groups)
+		if !ok {
+			to, ok = a.anyone()
+		}
+		if !ok || a.offer(limited, to, r) {
+			return
+		}
 	}
-	answer, err := decodeRenewalAnswer(body)
-	if err != nil || len(answer.Leases) == 0 {
-		return
+}
+
+// offer renews the lease at a node, and reports whether that was the leader, or
+// has named none.
+func (a *Agent) offer(ctx context.Context, to Peer, r Renewal) (done bool) {
+	body, err := a.o.Network.Call(ctx, to, MethodLease, r.encode())
+	var answer RenewalAnswer
+	if err == nil {
+		answer, err = decodeRenewalAnswer(body)
 	}
 	a.mu.Lock()
-	a.known, a.knownAt = answer.Leases, a.o.Clock()
-	a.mu.Unlock()
+	defer a.mu.Unlock()
+	if err != nil {
+		a.o.Logger.Debug("the lease was not renewed", "at", to.Name, "error", err)
+		a.hint = 0
+		return true
+	}
+	if len(answer.Leases) > 0 {
+		a.known, a.knownAt = answer.Leases, a.o.Clock()
+		return true
+	}
+	named := answer.Leader != 0 && answer.Leader != a.hint
+	a.hint = answer.Leader
+	return !named
+}
+
+// anyone is one of the other members after the other: a node that is in no group
+// yet hears from no leader, and asks who leads.
+func (a *Agent) anyone() (Peer, bool) {
+	members := a.o.Identity.Members
+	for range members {
+		a.asked++
+		if n := members[a.asked%len(members)]; n.Name != a.o.Identity.Name {
+			return Peer{Name: n.Name, Addr: n.Addr}, true
+		}
+	}
+	return Peer{}, false
 }
 
 // take takes a renewal if this node leads metadata: false when it does not. A
@@ -213,7 +245,13 @@ func (a *Agent) leader(groups []Group) (Peer, bool) {
 			return a.peer(g.Leader)
 		}
 	}
-	return Peer{}, false
+	a.mu.Lock()
+	hint := a.hint
+	a.mu.Unlock()
+	if hint == 0 || hint == a.o.Identity.RaftID {
+		return Peer{}, false
+	}
+	return a.peer(hint)
 }
 
 // peer is where a Raft id is reached: metadata says so, or the disk while there

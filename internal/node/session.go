@@ -113,12 +113,8 @@ func (mb *member) catchUp(ctx context.Context, id uint32) {
 			return
 		case leader := <-mb.behind[id]:
 			g := mb.n.groups[id]
-			began := time.Now()
-			err := g.CatchUp(ctx, leader, mb)
-			if err != nil && ctx.Err() == nil {
+			if err := g.CatchUp(ctx, leader, mb); err != nil && ctx.Err() == nil {
 				mb.n.log.Info("a replica did not catch up, and tries again", "shard", id, "from", fmt.Sprintf("%016x", leader), "error", err)
-			} else if err == nil {
-				mb.n.log.Info("a replica has caught up", "shard", id, "took", time.Since(began).Round(time.Millisecond))
 			}
 		}
 	}
