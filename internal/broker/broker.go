@@ -190,7 +190,8 @@ func (b *Broker) Exit() {
 // Settle waits until every answer (FIN, REQ) given so far is durable.
 func (b *Broker) Settle(ctx context.Context) error {
 	for _, m := range b.o.Machines {
-		if err := awaitCall(ctx, func(done func(error)) { m.Settle(done) }); err != nil {
+		err := awaitCall(ctx, func(done func(error)) { m.Settle(done) })
+		if err != nil && fault.CodeOf(err) != fault.NotLeader { // its deliveries have ended with the leadership
 			return fmt.Errorf("settle deliveries: %w", err)
 		}
 	}

@@ -431,8 +431,28 @@ func (mb *member) forward(request []byte, done func(answer []byte, err error)) {
 	mb.agent.Load().Forward(request, done)
 }
 
-// transfer gives the leadership of a group that this node leads to a member.
+// transferTimeout bounds how long a hand-over is tried while the group has no
+// leader, or another than was thought.
+const transferTimeout = 5 * time.Second
+
+// transfer gives the leadership of a group to a member, whoever leads it.
 func (mb *member) transfer(ctx context.Context, id uint32, name string) error {
+	ctx, cancel := context.WithTimeout(ctx, transferTimeout)
+	defer cancel()
+	for {
+		err := mb.tryTransfer(ctx, id, name)
+		if fault.CodeOf(err) != fault.NotLeader {
+			return err
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
+func (mb *member) tryTransfer(ctx context.Context, id uint32, name string) error {
 	g := mb.group(id)
 	if g == nil {
 		return fault.New(fault.InvalidRequest, "hand over shard %d: there is no such shard", id)
@@ -465,7 +485,7 @@ func (mb *member) handleTransfer() {
 		if _, self := mb.leader(id); !self {
 			return nil, fault.New(fault.NotLeader, "hand over shard %d: its leader has changed", id)
 		}
-		return nil, mb.transfer(ctx, id, string(request[4:]))
+		return nil, mb.tryTransfer(ctx, id, string(request[4:]))
 	})
 }
 

@@ -215,7 +215,7 @@ func (n *Node) openGroups(checkpointBytes int64) error {
 	for id := uint32(1); id <= uint32(n.dir.DataShards); id++ {
 		g := &late{}
 		pm := partition.New(partition.Options{
-			Shard: id, Store: n.store, FS: n.fs, Dir: path.Join(n.shardDir(id), "parked"),
+			Shard: id, Store: n.store, FS: n.fs, Dir: path.Join(n.shardDir(id), "parked"), Follower: n.member != nil,
 			Wake: g.wake, Drive: g.drive, WakeFlusher: n.wakeFlusher, Reserve: n.reserve.Reached, InboxBytes: int64(n.cfg.MaxInboxSize), TailBytes: int64(n.cfg.TailSize),
 		})
 		if err := n.openGroup(id, pm, g, checkpointBytes); err != nil {

@@ -1,0 +1,243 @@
+package node_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tidings-io/tidings/internal/cluster"
+	"github.com/tidings-io/tidings/internal/config"
+	"github.com/tidings-io/tidings/internal/node"
+	"github.com/tidings-io/tidings/internal/transport"
+	"github.com/tidings-io/tidings/internal/vfs"
+)
+
+// trio is a cluster in this process, on loopback addresses that nobody else
+// uses, so that a node comes back to its port.
+type trio struct {
+	t     *testing.T
+	dir   string
+	names []string
+	addrs []string
+	nodes []*clusterNode
+	tune  func(*config.Config)
+}
+
+type clusterNode struct {
+	*node.Node
+	cancel  context.CancelFunc
+	ended   chan error
+	serving chan struct{}
+}
+
+func newTrio(t *testing.T, names ...string) *trio {
+	t.Helper()
+	c := &trio{t: t, dir: t.TempDir(), names: names, nodes: make([]*clusterNode, len(names))}
+	authority, err := transport.NewAuthority(time.Now(), time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ca, _, err := authority.PEM()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.write("ca", ca)
+	host := fmt.Sprintf("127.%d.%d.%d", 1+rand.IntN(250), rand.IntN(250), 1+rand.IntN(250))
+	for _, name := range names {
+		cert, key, err := authority.Issue(name, nil, time.Now(), time.Hour)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.write(name+".crt", cert)
+		c.write(name+".key", key)
+		l, err := net.Listen("tcp", host+":0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close() // only now: or two get the same
+		c.addrs = append(c.addrs, l.Addr().String())
+	}
+	t.Cleanup(c.stopAll)
+	return c
+}
+
+func (c *trio) write(name string, text []byte) {
+	if err := os.WriteFile(filepath.Join(c.dir, name), text, 0o600); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// start starts a node; it does not wait until it serves.
+func (c *trio) start(i int) *clusterNode {
+	c.t.Helper()
+	cfg := config.Default()
+	name := c.names[i]
+	var seeds []string
+	for k, n := range c.names {
+		seeds = append(seeds, n+"="+c.addrs[k])
+	}
+	cfg.DataPath, cfg.Node, cfg.Seeds, cfg.ClusterAddress = filepath.Join(c.dir, "data-"+name), name, strings.Join(seeds, ","), c.addrs[i]
+	cfg.ClusterCA, cfg.ClusterCert, cfg.ClusterKey = filepath.Join(c.dir, "ca"), filepath.Join(c.dir, name+".crt"), filepath.Join(c.dir, name+".key")
+	cfg.TCPAddress, cfg.HTTPAddress, cfg.AdminAddress = "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"
+	cfg.WALSegmentSize, cfg.DataShards, cfg.DrainTimeout = 1<<20, 3, 10*time.Millisecond
+	if c.tune != nil {
+		c.tune(&cfg)
+	}
+	n, err := node.New(node.Options{Config: cfg, FS: vfs.Default(), Logger: slog.New(slog.DiscardHandler), LogLevel: new(slog.LevelVar)})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	r := &clusterNode{Node: n, cancel: cancel, ended: make(chan error, 1), serving: make(chan struct{})}
+	go func() { r.ended <- n.Run(ctx, func() { close(r.serving) }) }()
+	c.nodes[i] = r
+	return r
+}
+
+func (c *trio) startAll() {
+	c.t.Helper()
+	for i := range c.names {
+		c.start(i)
+	}
+	for _, n := range c.nodes {
+		c.serves(n)
+	}
+}
+
+func (c *trio) serves(n *clusterNode) {
+	c.t.Helper()
+	select {
+	case <-n.serving:
+	case err := <-n.ended:
+		c.t.Fatalf("node ended before it served: %v", err)
+	case <-time.After(time.Minute):
+		c.t.Fatal("node does not serve")
+	}
+}
+
+// stop stops a node as SIGTERM does.
+func (c *trio) stop(i int) {
+	c.t.Helper()
+	n := c.nodes[i]
+	c.nodes[i] = nil
+	n.cancel()
+	if err := <-n.ended; err != nil {
+		c.t.Errorf("node %s: %v", c.names[i], err)
+	}
+}
+
+func (c *trio) stopAll() {
+	for i, n := range c.nodes {
+		if n != nil {
+			c.stop(i)
+		}
+	}
+}
+
+// until waits for the status of a node to be as wanted.
+func (c *trio) until(i int, what string, wanted func(cluster.Status) bool) cluster.Status {
+	c.t.Helper()
+	var s cluster.Status
+	for end := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+		s = c.status(i)
+		if wanted(s) {
+			return s
+		}
+		if time.Now().After(end) {
+			text, _ := json.MarshalIndent(s, "", " ")
+			c.t.Fatalf("node %s: waited in vain until %s:\n%s", c.names[i], what, text)
+		}
+	}
+}
+
+func (c *trio) status(i int) (s cluster.Status) {
+	c.t.Helper()
+	resp, err := http.Get("http://" + c.nodes[i].Addrs().Admin + "/api/cluster")
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if err := json.NewDecoder(resp.Body).Decode(&s); err != nil {
+		c.t.Fatal(err)
+	}
+	return s
+}
+
+func healthy(s cluster.Status) bool { return s.Healthy }
+
+func TestClusterFormsAndComesBack(t *testing.T) {
+	t.Parallel()
+	c := newTrio(t, "a", "b", "c")
+	c.start(0)
+	c.until(0, "it waits for the others", func(s cluster.Status) bool {
+		return s.Stage == "empty" && len(s.Notes) == 2 && !s.Healthy
+	})
+	b, last := c.start(1), c.start(2)
+	for _, n := range []*clusterNode{c.nodes[0], b, last} {
+		c.serves(n)
+	}
+	id := c.until(0, "all is well", healthy).Cluster
+	for i := range c.names {
+		s := c.until(i, "all is well", healthy)
+		if s.Cluster != id || len(s.Nodes) != 3 || len(s.Shards) != 4 {
+			t.Errorf("%s: cluster %s, %d nodes, %d shards", c.names[i], s.Cluster, len(s.Nodes), len(s.Shards))
+		}
+	}
+	c.stop(1)
+	c.until(0, "b is missed", func(s cluster.Status) bool { return strings.Contains(s.Waits, "node b") })
+	c.serves(c.start(1))
+	c.until(0, "b is back", healthy)
+}
+
+// A member whose disk is gone comes back under a new Raft id, and carries all it
+// had to carry.
+func TestWipedMemberComesBack(t *testing.T) {
+	t.Parallel()
+	c := newTrio(t, "a", "b", "c")
+	c.startAll()
+	c.until(0, "all is well", healthy)
+	c.stop(2)
+	if err := os.RemoveAll(filepath.Join(c.dir, "data-c")); err != nil {
+		t.Fatal(err)
+	}
+	c.start(2)
+	c.serves(c.nodes[2])
+	s := c.until(0, "c is back", func(s cluster.Status) bool { return s.Healthy && len(s.Nodes) == 4 })
+	for _, sh := range s.Shards {
+		for _, r := range sh.Replicas {
+			if r.Node == "c" && (!r.Live || r.Role != "voter") {
+				t.Errorf("shard %d: %+v", sh.ID, r)
+			}
+		}
+	}
+}
+
+func TestLeadershipMoves(t *testing.T) {
+	t.Parallel()
+	c := newTrio(t, "a", "b", "c")
+	c.startAll()
+	c.until(0, "all is well", healthy)
+	s := c.until(0, "shard 1 has a leader", func(s cluster.Status) bool { return s.Shards[1].Leader != "" })
+	to := c.names[(strings.Index("abc", s.Shards[1].Leader)+1)%3]
+	for i := range c.names { // whoever is asked
+		resp, err := http.Post("http://"+c.nodes[i].Addrs().Admin+"/api/cluster/transfer", "application/json",
+			strings.NewReader(`{"shard": 1, "to": "`+to+`"}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			t.Errorf("%s answers %d", c.names[i], resp.StatusCode)
+		}
+	}
+	c.until(0, "it leads", func(s cluster.Status) bool { return s.Shards[1].Leader == to })
+}
