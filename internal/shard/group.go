@@ -301,16 +301,20 @@ func (g *Group) tick(now int64) (did bool, next int64, err error) {
 		return true, Never, nil
 	}
 	if g.nextTick == 0 {
-		g.nextTick = now + tickInterval
+		g.nextTick = tickAfter(now)
 	}
 	if now < g.nextTick {
 		return false, g.nextTick, nil
 	}
 	g.node.Tick()
-	g.nextTick = now + tickInterval
+	g.nextTick = tickAfter(now)
 	g.ticked(now)
 	return true, g.nextTick, nil
 }
+
+// tickAfter is the next tick. All groups of a node tick at the same moments, so
+// that their heartbeats to a peer leave in one write.
+func tickAfter(now int64) int64 { return now - now%tickInterval + tickInterval }
 
 // propose makes one entry of what waits in the machine.
 func (g *Group) propose(now int64) bool {
