@@ -52,6 +52,11 @@ func (c *change) apply(cmd *command, index uint64, now int64) result {
 		next.Paused = cmd.On
 		c.put(&next)
 		return result{topic: &next}
+	case kindSetAck:
+		next := *t
+		next.Ack = Ack(cmd.Count)
+		c.put(&next)
+		return result{topic: &next}
 	}
 	return c.applyToChannel(t, cmd)
 }

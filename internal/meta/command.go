@@ -26,6 +26,7 @@ const (
 	kindUpdateNode
 	kindDropBoot
 	kindRequest
+	kindSetAck
 )
 
 const (
@@ -47,7 +48,7 @@ type command struct {
 	Topic   uint64 // id
 	Channel uint64 // id
 	Seed    uint64 // CreateTopic
-	Count   uint64 // CreateTopic: partitions; Form: data shards
+	Count   uint64 // CreateTopic: partitions; Form: data shards; SetAck: an Ack
 	Boot    uint64 // CreateTopic, ExpireBoot, DropBoot: process id; 0 none
 	On      bool   // PauseTopic, PauseChannel
 	Feature uint64 // Form, Found
@@ -122,6 +123,8 @@ func (c *command) payload(p []byte) []byte {
 	case kindPauseTopic:
 		p = binary.AppendUvarint(p, c.Topic)
 		p = appendBool(p, c.On)
+	case kindSetAck:
+		p = appendUints(p, c.Topic, c.Count)
 	case kindDeleteChannel, kindRemoveChannel:
 		p = binary.AppendUvarint(p, c.Topic)
 		p = binary.AppendUvarint(p, c.Channel)
@@ -202,6 +205,9 @@ func (r *reader) payload(c *command) bool {
 		c.Topic = r.uint()
 	case kindPauseTopic:
 		c.Topic, c.On = r.uint(), r.bool()
+	case kindSetAck:
+		c.Topic, c.Count = r.uint(), r.uint()
+		r.bad = r.bad || c.Count >= uint64(acks)
 	case kindDeleteChannel, kindRemoveChannel:
 		c.Topic, c.Channel = r.uint(), r.uint()
 	case kindPauseChannel:

@@ -531,3 +531,29 @@ func FuzzDecodeAnswer(f *testing.F) {
 		}
 	})
 }
+
+func TestAckOfATopic(t *testing.T) {
+	l := newCluster(t, three(), 2, nil)
+	topic := l.create("orders")
+	for _, want := range []Ack{AckLeader, AckQuorum, AckDefault} {
+		if err := l.wait(func(d func(error)) { l.m.SetAck(topic.ID, want, d) }); err != nil {
+			t.Fatal(err)
+		}
+		now, _ := l.m.View().Topic("orders")
+		back, err := decodeView(l.m.View().encode())
+		if err != nil {
+			t.Fatal(err)
+		}
+		saved, _ := back.Topic("orders")
+		if again, ok := ParseAck(want.String()); now.Ack != want || saved.Ack != want || again != want || !ok {
+			t.Errorf("%q shows as %q, and %q when read back", want, now.Ack, saved.Ack)
+		}
+	}
+	if err := l.wait(func(d func(error)) { l.m.SetAck(topic.ID+1, AckLeader, d) }); fault.CodeOf(err) != fault.TopicNotFound {
+		t.Errorf("of no topic: %v", err)
+	}
+	alone := newLoop(t, Options{})
+	if err := alone.wait(func(d func(error)) { alone.m.SetAck(alone.create("x").ID, AckLeader, d) }); fault.CodeOf(err) != fault.Unsupported {
+		t.Errorf("alone: %v", err)
+	}
+}

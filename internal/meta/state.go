@@ -39,7 +39,14 @@ var ErrState = errors.New("malformed metadata state")
 const (
 	flagPaused = 1 << iota
 	flagDeleting
+	flagAckQuorum // of a topic
+	flagAckLeader // of a topic
+
+	channelFlags = flagPaused | flagDeleting
 )
+
+// ackFlags are the flags of a topic's Ack.
+var ackFlags = [acks]uint64{AckQuorum: flagAckQuorum, AckLeader: flagAckLeader}
 
 func flags(paused, deleting bool) uint64 {
 	var f uint64
@@ -115,7 +122,7 @@ func (v *View) encodeNodes2(b []byte) []byte {
 func (t *Topic) encode(b []byte) []byte {
 	b = appendString(binary.AppendUvarint(b, t.ID), t.Name)
 	b = appendUints(b, t.Seed, t.Created, uint64(t.CreatedNs), t.Boot,
-		flags(t.Paused, t.Deleting), uint64(len(t.Partitions)))
+		flags(t.Paused, t.Deleting)|ackFlags[t.Ack], uint64(len(t.Partitions)))
 	for _, shard := range t.Partitions {
 		b = binary.AppendUvarint(b, uint64(shard))
 	}
@@ -236,7 +243,12 @@ func (r *reader) topic() *Topic {
 		ID: r.uint(), Name: r.string(),
 		Seed: r.uint(), Created: r.uint(), CreatedNs: int64(r.uint()), Boot: r.uint(),
 	}
-	t.Paused, t.Deleting = r.flags()
+	f := r.uint()
+	t.Paused, t.Deleting = f&flagPaused != 0, f&flagDeleting != 0
+	for t.Ack < acks-1 && ackFlags[t.Ack] != f&^channelFlags {
+		t.Ack++
+	}
+	r.bad = r.bad || ackFlags[t.Ack] != f&^channelFlags
 	for range r.count() {
 		t.Partitions = append(t.Partitions, uint32(r.uint()))
 	}
@@ -256,6 +268,6 @@ func (r *reader) topic() *Topic {
 
 func (r *reader) flags() (paused, deleting bool) {
 	f := r.uint()
-	r.bad = r.bad || f > flagPaused|flagDeleting
+	r.bad = r.bad || f > channelFlags
 	return f&flagPaused != 0, f&flagDeleting != 0
 }

@@ -27,6 +27,7 @@ type Topic struct {
 	// topic, which no shard carries.
 	Partitions []uint32
 	Paused     bool
+	Ack        Ack
 	Deleting   bool // marked; gone once every shard has closed it
 	// Boot is the process that an ephemeral topic lives and dies with; 0 for a
 	// durable one.
