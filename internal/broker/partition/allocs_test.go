@@ -13,12 +13,14 @@ func TestPublishAllocates(t *testing.T) {
 	for name, c := range map[string]struct {
 		publishes, messages int
 		edit                func(*Message)
+		sequenced           bool
 	}{
-		"one message":      {1, 1, func(*Message) {}},
-		"256 publishes":    {256, 1, func(*Message) {}},
-		"batches":          {8, 100, func(*Message) {}},
-		"with key and id":  {256, 1, func(m *Message) { m.Key, m.ID = []byte("key"), []byte("id") }},
-		"due now, as DPUB": {256, 1, func(m *Message) { m.DueNs = 1 }},
+		"one message":      {1, 1, func(*Message) {}, false},
+		"256 publishes":    {256, 1, func(*Message) {}, false},
+		"batches":          {8, 100, func(*Message) {}, false},
+		"sequenced":        {256, 1, func(*Message) {}, true},
+		"with key and id":  {256, 1, func(m *Message) { m.Key, m.ID = []byte("key"), []byte("id") }, false},
+		"due now, as DPUB": {256, 1, func(m *Message) { m.DueNs = 1 }, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
@@ -38,9 +40,15 @@ func TestPublishAllocates(t *testing.T) {
 			}
 			const runs = 50
 			var entries [runs + 11][]byte // the library's copies, made before
-			round := 0
+			round, seq := 0, uint64(0)
 			run := func() {
 				for i := range ps {
+					if c.sequenced {
+						if i%4 == 0 {
+							seq++
+						}
+						ps[i].Link = Link{Producer: uint64(1 + i%4), Epoch: 1, Seq: seq}
+					}
 					if err := r.m.Publish(&ps[i]); err != nil {
 						t.Fatal(err)
 					}

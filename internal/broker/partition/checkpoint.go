@@ -17,9 +17,10 @@ import (
 
 // A checkpoint's state:
 //
-//	format version  u8      = 1
+//	format version  u8      = 2
 //	time            varint  of the last entry
 //	closed          count, and for each: topic, partition
+//	producers       count, and for each, by id: id, epoch, seq, index; from version 2
 //	partitions      count, and for each, by key:
 //	  state         its length, and what partition.append writes
 //	  log           its length, and what seglog.Log.Checkpoint returns
@@ -28,7 +29,7 @@ import (
 //	dropped         count, and for each parked set of a channel that is gone but
 //	                whose files may still be needed: topic, partition, channel,
 //	                and the set as above
-const stateVersion = 1
+const stateVersion = 2
 
 const (
 	// checkpointsKept is how many checkpoints recovery may use.
@@ -155,7 +156,7 @@ func (m *Machine) appendHead(buf []byte) []byte {
 	for _, k := range m.closed {
 		buf = appendKey(buf, k)
 	}
-	return buf
+	return m.producers.append(buf)
 }
 
 // Write flushes the logs and returns the state. After an error the next
@@ -328,12 +329,16 @@ type restoreLog func(seglog.LogID, []byte) (*seglog.Log, error)
 // restore reads the state.
 func (m *Machine) restore(state []byte, restoreLog restoreLog) error {
 	r := reader{b: state}
-	if v := r.byte(); v != stateVersion {
+	v := r.byte()
+	if v < 1 || v > stateVersion {
 		return fault.New(fault.Unsupported, "state has format version %d", v)
 	}
 	m.time = r.varint()
 	for range r.count(2) {
 		m.closed = append(m.closed, r.key())
+	}
+	if v >= 2 {
+		m.producers = r.producers()
 	}
 	for range r.count(2) {
 		if err := m.restorePartition(&r, restoreLog); err != nil {

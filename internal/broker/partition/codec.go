@@ -21,7 +21,9 @@ import (
 //	  length        u32  of the payload
 //	  payload
 //
-// Every payload begins with topic incarnation and partition as uvarints.
+// Every payload begins with topic incarnation and partition as uvarints, but for
+// links, which stand before all other commands: producer, epoch, the number
+// before its first publish in the entry and that of its last, as uvarints.
 const (
 	entryVersion   = 1
 	entryHeader    = 1 + 8 + 8 + 4
@@ -45,6 +47,7 @@ const (
 	kindPauseTopic     kind = 9
 	kindClearEphemeral kind = 10
 	kindAdvanceStart   kind = 11
+	kindLink           kind = 12 // the numbers of a producer's publishes in the entry
 )
 
 // errMalformed says that the bytes are not what this package writes.
@@ -105,7 +108,7 @@ func decodeCommand(b []byte) (k kind, payload, rest []byte, err error) {
 		return 0, nil, nil, fmt.Errorf("decode command: %w", errMalformed)
 	}
 	k = kind(b[0])
-	if k < kindOpen || k > kindAdvanceStart || b[1] != commandVersion {
+	if k < kindOpen || k > kindLink || b[1] != commandVersion {
 		return 0, nil, nil, fmt.Errorf("decode command: kind %d version %d is not known", b[0], b[1])
 	}
 	n := binary.BigEndian.Uint32(b[2:])

@@ -62,20 +62,32 @@ func golden() []byte {
 	return w.publish(b, one, true, first, 1_700_000_000_123_456_789)
 }
 
+// linked is an entry with sequenced publishes.
+func linked() []byte {
+	b := appendHeader(nil, header{time: 1_700_000_000_123_456_789, term: 42, count: 3})
+	for _, r := range []run{{300, 1, 0, 2}, {math.MaxUint64, 7, 1 << 40, 1<<40 + 1}} {
+		b = appendRun(b, &r)
+	}
+	var w writer
+	return w.publish(b, one, false, &Publish{Messages: []Message{{Body: []byte("hello")}}}, 1_700_000_000_123_456_789)
+}
+
 // TestGolden: entries stand in the WAL, so their bytes never change.
 func TestGolden(t *testing.T) {
 	var text strings.Builder
-	_, rest, err := decodeHeader(golden())
-	if err != nil {
-		t.Fatal(err)
-	}
-	text.WriteString(hex.EncodeToString(golden()[:entryHeader]) + "\n")
-	for len(rest) > 0 {
-		cmd := rest
-		if _, _, rest, err = decodeCommand(rest); err != nil {
+	for _, entry := range [][]byte{golden(), linked()} {
+		_, rest, err := decodeHeader(entry)
+		if err != nil {
 			t.Fatal(err)
 		}
-		text.WriteString(hex.EncodeToString(cmd[:len(cmd)-len(rest)]) + "\n")
+		text.WriteString(hex.EncodeToString(entry[:entryHeader]) + "\n")
+		for len(rest) > 0 {
+			cmd := rest
+			if _, _, rest, err = decodeCommand(rest); err != nil {
+				t.Fatal(err)
+			}
+			text.WriteString(hex.EncodeToString(cmd[:len(cmd)-len(rest)]) + "\n")
+		}
 	}
 	const name = "testdata/commands.golden"
 	if *update {
@@ -132,6 +144,7 @@ func TestCommandsComeBack(t *testing.T) {
 // and what is decoded has exactly one encoding.
 func FuzzEntry(f *testing.F) {
 	f.Add(golden())
+	f.Add(linked())
 	for _, c := range commands {
 		f.Add(appendCommand(appendHeader(nil, header{count: 1}), c))
 	}
@@ -154,6 +167,10 @@ func FuzzEntry(f *testing.F) {
 			again := cmd
 			switch k {
 			case kindPublish:
+			case kindLink:
+				if l, err := decodeRun(payload); err == nil {
+					again = appendRun(nil, &l)
+				}
 			case kindDelta:
 				var d Delta
 				if target, err := decodeDelta(payload, &d); err == nil {
@@ -174,6 +191,7 @@ func FuzzEntry(f *testing.F) {
 // FuzzApply: no bytes in an entry make a machine panic.
 func FuzzApply(f *testing.F) {
 	f.Add(golden()[entryHeader:])
+	f.Add(linked()[entryHeader:])
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r := newRig(t)
 		for _, c := range []Command{Open{Key: one}, CreateChannel{Key: one, Channel: 300}} {

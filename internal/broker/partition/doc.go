@@ -15,11 +15,25 @@
 //
 // Replicated, changed only by Apply: the partitions with start, end, hand-over
 // cursor and pause; the channels with epoch, floor, finished ranges, attempts
-// and parked offsets. Apply reads neither a clock nor a setting.
+// and parked offsets; the producers with the last number of each. Apply reads
+// neither a clock nor a setting.
 //
 // Local to the leader: the lanes, which deliver. A lane reports what happened
 // as a Delta, which goes into the next entry, or into one of its own within
 // ten milliseconds.
+//
+// # Sequenced publishes
+//
+// A node that publishes through another one is a producer: it numbers its
+// publishes to the shard (Link), and sends again what was not answered. An entry
+// with sequenced publishes begins with a link command for each producer: the
+// number before the first and that of the last. The leader plans a publish that
+// is the next of its producer, behind all entries on their way; answers one that
+// came before by what is fact, at its turn; and refuses any other. Apply checks
+// the links against the table of producers once more, and does none of the
+// entry's publishes when one does not fit: an entry before it was lost, while
+// this leader went on. The leader then waits until nothing is on its way, and
+// begins anew from the table.
 //
 // # Hand-over
 //

@@ -30,6 +30,9 @@ type planned struct {
 // publishes to one partition in one batch. The bytes are valid until the next
 // call.
 func (m *Machine) Drain(term uint64, now int64, maxBytes int) (data []byte, token any) {
+	if m.settleLinks(); m.links.broken {
+		return nil, nil
+	}
 	m.gather(now)
 	m.built = max(m.built, m.time, now)
 	m.drains++
@@ -123,13 +126,35 @@ func (m *Machine) plan(maxBytes int) {
 	}
 }
 
-// planPublish adds a publish to its partition's batch; false: no room.
+// planPublish adds a publish to its partition's batch, or answers it; false: no
+// room.
 func (m *Machine) planPublish(p *Publish, maxBytes int) bool {
+	if p.Link.Producer == 0 {
+		return m.join(p, p.size, maxBytes)
+	}
+	switch m.judge(p.Link) {
+	case isRepeat:
+		m.planRepeat(p)
+		return true
+	case isWrong:
+		m.planWrong(p)
+		return true
+	}
+	size, ok := m.runRoom(p.Link)
+	if !ok || !m.join(p, p.size+size, maxBytes) {
+		return false
+	}
+	m.planLink(p.Link)
+	return true
+}
+
+// join adds a publish that needs so many bytes to its partition's batch; false:
+// no room.
+func (m *Machine) join(p *Publish, need, maxBytes int) bool {
 	pl := &m.planned
 	k := Key{p.Topic, p.Partition}
 	s := m.slots[k]
 	joins := s != nil && s.drain == m.drains
-	need := p.size
 	if !joins {
 		need += publishOverhead
 	}
@@ -241,10 +266,15 @@ func (m *Machine) cancelAttach(err error, which func(*attachment) bool) {
 
 // encode writes the planned steps behind buf.
 func (m *Machine) encode(buf []byte) []byte {
-	steps := m.planned.flight.steps
+	f := m.planned.flight
+	for i := range f.runs {
+		buf = appendRun(buf, &f.runs[i])
+	}
+	steps := f.steps
 	for i := range steps {
 		s := &steps[i]
 		switch {
+		case s.local():
 		case s.first != nil:
 			buf = m.writer.publish(buf, s.key, s.hasDue, s.first, m.built)
 		case s.command != nil:

@@ -9,6 +9,7 @@ type flight struct {
 	steps  []step
 	done   int     // steps that were taken
 	deltas []byte  // the encoded delta commands
+	runs   []run   // the sequenced publishes, by producer
 	next   *flight // free list
 }
 
@@ -20,6 +21,8 @@ type step struct {
 	first  *Publish
 	last   *Publish
 	hasDue bool
+	// repeat: first is a publish that came again; local.
+	repeat bool
 
 	command Command
 	done    func(error) // may be nil
@@ -32,13 +35,16 @@ type step struct {
 }
 
 // local reports whether the step has no command in the entry.
-func (s *step) local() bool { return s.attach != nil || s.settled != nil }
+func (s *step) local() bool { return s.attach != nil || s.settled != nil || s.repeat }
 
 // take does a local step whose turn has come.
 func (m *Machine) take(s *step) {
-	if s.attach != nil {
+	switch {
+	case s.attach != nil:
 		m.attach(s.attach)
-	} else {
+	case s.repeat:
+		m.answerRepeat(s.first)
+	default:
 		s.settled(nil)
 	}
 }
@@ -56,7 +62,7 @@ func (m *Machine) newFlight() *flight {
 // recycle puts a flight back.
 func (m *Machine) recycle(f *flight) {
 	clear(f.steps)
-	f.steps, f.done, f.deltas = f.steps[:0], 0, f.deltas[:0]
+	f.steps, f.done, f.deltas, f.runs = f.steps[:0], 0, f.deltas[:0], f.runs[:0]
 	f.next, m.free = m.free, f
 }
 
@@ -111,6 +117,7 @@ func (s *step) answer(base int64, err error) {
 func (m *Machine) Drop(token any, err error) {
 	f := token.(*flight)
 	m.land(f)
+	m.links.broken = m.links.broken || len(f.runs) > 0
 	for i := f.done; i < len(f.steps); i++ {
 		s := &f.steps[i]
 		switch {

@@ -330,6 +330,7 @@ func (i *importer) Discard() error {
 func (m *Machine) Replace(_ uint64, state []byte) error {
 	old := m.sorted
 	m.partitions, m.sorted, m.closed, m.time = make(map[Key]*partition), nil, nil, 0
+	m.producers = nil
 	m.ghosts, m.spilling, m.parkedLen, m.spillAt = nil, nil, 0, m.o.ParkedMax
 	m.compactFrom, m.failed = Key{}, nil
 	clear(m.slots)

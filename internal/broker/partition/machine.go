@@ -88,6 +88,7 @@ type Machine struct {
 	time       int64 // of the last entry, unix ns; never goes back
 	partitions map[Key]*partition
 	closed     []Key // the last ones closed, oldest first; never opened again
+	producers  producers
 
 	// Local.
 	sorted  []*partition // partitions, by key
@@ -102,6 +103,7 @@ type Machine struct {
 	slots   map[Key]*slot
 	drains  uint64
 	planned planned
+	links   links
 	writer  writer
 	entry   []byte // scratch for the entry being built
 	delta   Delta  // scratch for encoding and decoding

@@ -45,6 +45,7 @@ func TestMachineAgainstModel(t *testing.T) {
 		t.Repeat(map[string]func(*rapid.T){
 			"publish":    w.publish,
 			"publish 2":  w.publish,
+			"sequenced":  w.sequenced,
 			"command":    func(t *rapid.T) { r.m.Do(drawCommand(t, r, key.Draw(t, "key"), channel), func(error) {}) },
 			"attach":     w.attach,
 			"lane":       func(t *rapid.T) { drawLane(t, r, func(l *testLane) { w.lane(t, l) }) },
@@ -81,6 +82,30 @@ func (w *walk) publish(t *rapid.T) {
 		}
 	}
 	w.acked = append(w.acked, acked{k, ms, w.send(k, ms...)})
+}
+
+// sequenced publishes under some link: the next one, an old one, one too far.
+func (w *walk) sequenced(t *rapid.T) {
+	k := w.key.Draw(t, "key")
+	a := &answer{}
+	l := Link{
+		Producer: rapid.Uint64Range(1, 3).Draw(t, "producer"),
+		Epoch:    rapid.Uint64Range(1, 3).Draw(t, "epoch"),
+		Oldest:   rapid.IntRange(0, 5).Draw(t, "oldest") == 0,
+	}
+	at := w.m.producers.get(l.Producer)
+	if p, ok := w.m.links.planned[l.Producer]; ok {
+		at = p
+	}
+	if l.Epoch = max(l.Epoch, at.epoch-min(at.epoch, 1)); l.Epoch == at.epoch {
+		l.Seq = at.seq
+	}
+	l.Seq += rapid.SampledFrom([]uint64{1, 1, 1, 1, 0, 2}).Draw(t, "step")
+	ms := bodies(rapid.IntRange(1, 12).Draw(t, "n"))
+	if err := w.m.Publish(&Publish{Topic: k.Topic, Partition: k.Partition, Messages: ms, Done: a, Link: l}); err != nil {
+		t.Fatalf("publish: %v", err)
+	}
+	w.acked = append(w.acked, acked{k, ms, a})
 }
 
 func (w *walk) attach(t *rapid.T) {

@@ -20,6 +20,8 @@ type model struct {
 	time  int64
 	parts map[Key]*modelPart
 	gone  map[Key]bool
+	sent  map[uint64][2]uint64 // epoch and number, by producer
+	late  bool                 // the publishes of this entry do nothing
 }
 
 type modelPart struct {
@@ -40,7 +42,7 @@ type modelChannel struct {
 // replay is the state after the entries.
 func replay(t fataler, entries []shard.Entry) *model {
 	t.Helper()
-	m := &model{parts: map[Key]*modelPart{}, gone: map[Key]bool{}}
+	m := &model{parts: map[Key]*modelPart{}, gone: map[Key]bool{}, sent: map[uint64][2]uint64{}}
 	for _, e := range entries {
 		h, rest, err := decodeHeader(e.Data)
 		if err != nil {
@@ -50,6 +52,7 @@ func replay(t fataler, entries []shard.Entry) *model {
 			continue
 		}
 		m.time = max(m.time, h.time)
+		m.links(t, h.count, rest)
 		for range h.count {
 			var k kind
 			var payload []byte
@@ -62,10 +65,44 @@ func replay(t fataler, entries []shard.Entry) *model {
 	return m
 }
 
+// links takes the numbers of an entry's publishes, if all continue what is
+// there.
+func (m *model) links(t fataler, count uint32, b []byte) {
+	m.late = false
+	sent := map[uint64][2]uint64{}
+	for range count {
+		k, payload, rest, err := decodeCommand(b)
+		if err != nil {
+			t.Fatalf("command: %v", err)
+		}
+		b = rest
+		if k != kindLink {
+			continue
+		}
+		r, err := decodeRun(payload)
+		if err != nil {
+			t.Fatalf("link: %v", err)
+		}
+		was := m.sent[r.producer]
+		if r.epoch > was[0] {
+			was = [2]uint64{r.epoch, 0}
+		}
+		m.late = m.late || was != [2]uint64{r.epoch, r.after}
+		sent[r.producer] = [2]uint64{r.epoch, r.last}
+	}
+	if !m.late {
+		maps.Copy(m.sent, sent)
+	}
+}
+
 func (m *model) command(t fataler, k kind, payload []byte) {
 	switch k {
+	case kindLink:
+		return
 	case kindPublish:
-		m.publish(payload)
+		if !m.late {
+			m.publish(payload)
+		}
 		return
 	case kindDelta:
 		var d Delta
@@ -208,6 +245,14 @@ func (r *rig) check() {
 	want := replay(r.t, r.log)
 	if len(want.parts) != len(r.m.partitions) {
 		r.t.Fatalf("%d partitions, want %d", len(r.m.partitions), len(want.parts))
+	}
+	for _, p := range r.m.producers {
+		if got := [2]uint64{p.epoch, p.seq}; got != want.sent[p.id] {
+			r.t.Fatalf("producer %d has come to %v, want %v", p.id, got, want.sent[p.id])
+		}
+	}
+	if len(r.m.producers) != min(len(want.sent), producersMax) {
+		r.t.Fatalf("%d producers, want %d", len(r.m.producers), len(want.sent))
 	}
 	for k, wp := range want.parts {
 		p := r.m.partitions[k]

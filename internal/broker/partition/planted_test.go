@@ -24,3 +24,21 @@ func TestPlantedApplyTerm(t *testing.T) {
 	}
 	plant.Set()
 }
+
+// TestPlantedForwardDoubled: without the check of what came again, a publish is
+// there twice, and the random test sees it.
+func TestPlantedForwardDoubled(t *testing.T) {
+	defer plant.Set()
+	for _, planted := range []string{"", "forward-doubled"} {
+		plant.Set(planted)
+		found := 0
+		for seed := range uint64(20) {
+			if _, err := processes(t, seed); err != nil {
+				found++
+			}
+		}
+		if got := found > 0; got != (planted != "") {
+			t.Errorf("planted %q: found in %d of 20 seeds", planted, found)
+		}
+	}
+}

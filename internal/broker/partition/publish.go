@@ -28,18 +28,26 @@ type Publish struct {
 }
 
 // Link is the place of a publish in what one process has sent to the shard. A
-// publish that is sent again under the same link happens once.
+// publish that is sent again under the same link happens once. A publish that is
+// refused with fault.TopicNotFound has used its number, one that is refused by
+// Machine.Publish or with fault.OutOfOrder has not; whether any other error has
+// is not known, and it is to be sent again under the same link.
 type Link struct {
 	Producer uint64 // boot id of the process; 0: not sequenced
 	Epoch    uint64 // from 1; rises when the producer gives up publishes whose outcome it doesn't know
 	Seq      uint64 // from 1 in each epoch, one for each publish, without holes
+	// Oldest: all numbers before it in this epoch are answered. The shard lets it
+	// begin behind a hole then: what is missing was acknowledged by a leader alone
+	// and lost with it.
+	Oldest bool
 }
 
 // Completion is told the outcome of a Publish.
 type Completion interface {
 	// Published is called once, on the shard's loop, and must not block. base
-	// is the offset of the first message. With an error nothing is known about
-	// what was published, unless the error is fault.TopicNotFound,
+	// is the offset of the first message, -1 when that is not known: the publish
+	// came again under its link. With an error nothing is known about what was
+	// published, unless the error is fault.TopicNotFound, fault.OutOfOrder,
 	// fault.Overloaded or fault.DiskReserve: then nothing was.
 	Published(base int64, err error)
 }

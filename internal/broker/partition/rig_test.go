@@ -129,7 +129,7 @@ func (r *rig) commit() bool {
 func (r *rig) settle() {
 	r.t.Helper()
 	rest := 0
-	for range 100 {
+	for range 2000 {
 		r.now += collectDelayNs
 		r.m.Tick(r.now)
 		did := r.propose()

@@ -40,6 +40,16 @@ type ChannelView struct {
 // View reads the state on the shard's loop; it is valid during the Query only.
 type View struct{ m *Machine }
 
+// Sent is the last publish of a producer that is fact; zero but for the producer
+// when none is.
+func (v *View) Sent(producer uint64) Link {
+	p := v.m.producers.get(producer)
+	return Link{Producer: producer, Epoch: p.epoch, Seq: p.seq}
+}
+
+// Producers is how many producers the shard remembers.
+func (v *View) Producers() int { return len(v.m.producers) }
+
 // Leading reports whether this node leads the shard.
 func (v *View) Leading() bool { return v.m.leading }
 
