@@ -1,7 +1,5 @@
 package meta
 
-import "github.com/tidings-io/tidings/internal/fault"
-
 // Ack says when a publish is acknowledged. The numbers stand in the log.
 type Ack uint8
 
@@ -39,11 +37,6 @@ func ParseAck(text string) (Ack, bool) {
 }
 
 // SetAck says when publishes to the topic are acknowledged: fault.TopicNotFound.
-// fault.Unsupported for a node that is alone, where both mean the same.
 func (m *Machine) SetAck(topic uint64, a Ack, done func(error)) {
-	if v := m.View(); v.Formed() && v.Feature < 2 {
-		done(fault.New(fault.Unsupported, "set ack: a node that is alone acknowledges what its own disk holds"))
-		return
-	}
 	m.askError(command{Kind: kindSetAck, Topic: topic, Count: uint64(a)}, done)
 }

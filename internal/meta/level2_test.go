@@ -552,8 +552,4 @@ func TestAckOfATopic(t *testing.T) {
 	if err := l.wait(func(d func(error)) { l.m.SetAck(topic.ID+1, AckLeader, d) }); fault.CodeOf(err) != fault.TopicNotFound {
 		t.Errorf("of no topic: %v", err)
 	}
-	alone := newLoop(t, Options{})
-	if err := alone.wait(func(d func(error)) { alone.m.SetAck(alone.create("x").ID, AckLeader, d) }); fault.CodeOf(err) != fault.Unsupported {
-		t.Errorf("alone: %v", err)
-	}
 }
