@@ -1,5 +1,7 @@
 package meta
 
+import "github.com/tidings-io/tidings/internal/fault"
+
 // Ack says when a publish is acknowledged. The numbers stand in the log.
 type Ack uint8
 
@@ -36,7 +38,12 @@ func ParseAck(text string) (Ack, bool) {
 	return 0, false
 }
 
-// SetAck says when publishes to the topic are acknowledged: fault.TopicNotFound.
+// SetAck says when publishes to the topic are acknowledged: fault.TopicNotFound;
+// fault.Unsupported for metadata of level 1.
 func (m *Machine) SetAck(topic uint64, a Ack, done func(error)) {
+	if v := m.View(); v.Formed() && v.Feature < 2 {
+		done(fault.New(fault.Unsupported, "set ack: the metadata has feature level %d, this needs 2", v.Feature))
+		return
+	}
 	m.askError(command{Kind: kindSetAck, Topic: topic, Count: uint64(a)}, done)
 }
