@@ -181,6 +181,8 @@ func TestClusterFormsAndComesBack(t *testing.T) {
 	c.until(0, "it waits for the others", func(s cluster.Status) bool {
 		return s.Stage == "empty" && len(s.Notes) == 2 && !s.Healthy
 	})
+	c.stop(0)
+	c.start(0)
 	b, last := c.start(1), c.start(2)
 	for _, n := range []*clusterNode{c.nodes[0], b, last} {
 		c.serves(n)

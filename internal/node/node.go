@@ -349,7 +349,7 @@ func (n *Node) Run(ctx context.Context, ready func()) error {
 	if err == nil {
 		err = n.run(ctx, ready)
 	} else {
-		n.fronts.close()
+		listeners{tcp: n.fronts.tcp, http: n.fronts.http}.close()
 		err = errors.Join(err, n.dir.lock.Close())
 		if errors.Is(err, context.Canceled) && errors.Is(context.Cause(ctx), context.Canceled) {
 			err = nil // it was stopped before it belonged to a cluster
