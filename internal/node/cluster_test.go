@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -30,6 +31,19 @@ type trio struct {
 	addrs []string
 	nodes []*clusterNode
 	tune  func(*config.Config)
+	log   testLog
+}
+
+// testLog is what the nodes log, shown when the test has failed.
+type testLog struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *testLog) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
 }
 
 type clusterNode struct {
@@ -66,7 +80,12 @@ func newTrio(t *testing.T, names ...string) *trio {
 		defer l.Close() // only now: or two get the same
 		c.addrs = append(c.addrs, l.Addr().String())
 	}
-	t.Cleanup(c.stopAll)
+	t.Cleanup(func() {
+		c.stopAll()
+		if t.Failed() {
+			t.Log(c.log.text.String())
+		}
+	})
 	return c
 }
 
@@ -92,7 +111,8 @@ func (c *trio) start(i int) *clusterNode {
 	if c.tune != nil {
 		c.tune(&cfg)
 	}
-	n, err := node.New(node.Options{Config: cfg, FS: vfs.Default(), Logger: slog.New(slog.DiscardHandler), LogLevel: new(slog.LevelVar)})
+	logger := slog.New(slog.NewTextHandler(&c.log, nil)).With("node", name)
+	n, err := node.New(node.Options{Config: cfg, FS: vfs.Default(), Logger: logger, LogLevel: new(slog.LevelVar)})
 	if err != nil {
 		c.t.Fatal(err)
 	}

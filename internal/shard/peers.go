@@ -29,7 +29,8 @@ type peers struct {
 	change   *change
 
 	removed bool
-	members []Member // replaced, never changed
+	members []Member         // replaced, never changed
+	heard   map[uint64]int64 // by replica: when the library last knew it as active, unix ns
 }
 
 // Member is a replica of a group, as Status shows it.
@@ -76,6 +77,9 @@ func includes(conf *pb.ConfState, id uint64) bool {
 // look takes a picture of the members for Status.
 func (g *Group) look() {
 	conf := g.log.conf
+	if !g.leader {
+		clear(g.p.heard)
+	}
 	list := make([]Member, 0, len(conf.GetVoters())+len(conf.GetLearners()))
 	for _, id := range conf.GetVoters() {
 		list = append(list, Member{ID: id})
@@ -90,12 +94,25 @@ func (g *Group) look() {
 				return
 			}
 			m := &list[i]
-			m.Match, m.Active = p.Match, p.RecentActive || id == g.o.RaftID
+			m.Match, m.Active = p.Match, g.active(id, p.RecentActive)
 			m.State = states[p.State]
 			m.Latency = g.p.handover.latencyOf(id)
 		})
 	}
 	g.p.members = list
+}
+
+// active reports whether a replica was heard of within an election timeout. The
+// library forgets at the end of each, and who looks just then would see nobody.
+func (g *Group) active(id uint64, now bool) bool {
+	if g.p.heard == nil {
+		g.p.heard = make(map[uint64]int64)
+	}
+	if now || id == g.o.RaftID {
+		g.p.heard[id] = g.p.now
+	}
+	at, ok := g.p.heard[id]
+	return ok && g.p.now-at <= electionTicks*tickInterval
 }
 
 // states are the names that Member shows.
