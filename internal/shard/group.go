@@ -45,9 +45,10 @@ type Group struct {
 
 	node     *raft.RawNode
 	log      storage
-	failed   error // sticky
-	alone    bool  // this replica is the only member
-	hupped   bool  // campaigned, as the only member does once at start
+	syncer   Syncer // the machine, if it wants to know
+	failed   error  // sticky
+	alone    bool   // this replica is the only member
+	hupped   bool   // campaigned, as the only member does once at start
 	replayTo uint64
 	nextTick int64
 
@@ -81,8 +82,9 @@ type Group struct {
 // proposal is an entry on its way from Drain to Apply. index is 0 until the
 // library has put it into the log.
 type proposal struct {
-	index uint64
-	token any
+	index  uint64
+	token  any
+	synced bool // the machine was told
 }
 
 // appendWait is an append that the WAL has not made durable yet, and what the
@@ -244,6 +246,7 @@ func (g *Group) receive(now int64) (did bool, err error) {
 	did = len(in.calls) > 0 || len(in.messages) > 0 || in.published != nil
 	for len(g.appends) > 0 && g.appends[0].sequence <= in.durable {
 		did = true
+		g.synced(g.appends[0].entries)
 		if err := g.deliver(g.freeAppend()); err != nil {
 			return did, err
 		}
@@ -345,6 +348,25 @@ func (g *Group) place(entries []*pb.Entry) {
 		if g.leader && e.GetTerm() == g.term && e.GetType() == pb.EntryNormal && len(e.Data) > 0 {
 			g.proposals[g.placed].index = e.GetIndex()
 			g.placed++
+		}
+	}
+}
+
+// synced tells the machine which of its entries are durable here. What is
+// written in a term stands on all that was written before.
+func (g *Group) synced(entries []wal.Entry) {
+	if g.syncer == nil || !g.leader || len(entries) == 0 {
+		return
+	}
+	last := &entries[len(entries)-1]
+	if last.Term != g.term {
+		return
+	}
+	for i := range g.proposals[:g.placed] {
+		p := &g.proposals[i]
+		if p.index <= last.Index && !p.synced {
+			p.synced = true
+			g.syncer.Synced(p.token)
 		}
 	}
 }

@@ -41,6 +41,17 @@ type Machine interface {
 	Restore(index uint64, state []byte) error
 }
 
+// Syncer is a Machine that wants to know when an entry of its own is durable on
+// this node, which may be long before a majority has it.
+type Syncer interface {
+	Machine
+	// Synced says that the entry that went out under the token is durable in this
+	// node's log, while it is in flight: before its Apply or Drop, at most once,
+	// and not at all for one that is applied first. It may still be lost with this
+	// node. The group's loop calls it.
+	Synced(token any)
+}
+
 // Checkpoint is a state on its way to disk. The flusher's goroutine calls it.
 type Checkpoint interface {
 	// Write flushes and syncs every file that the state names, and returns the

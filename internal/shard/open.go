@@ -30,6 +30,7 @@ func Open(o Options) (*Group, error) {
 		ended:  make(chan struct{}),
 		lead:   make(chan struct{}),
 	}
+	g.syncer, _ = o.Machine.(Syncer)
 	if err := o.FS.RemoveAll(path.Join(o.Dir, stagingDir)); err != nil {
 		return nil, fmt.Errorf("open shard %d: remove unfinished transfer: %w", o.ID, err)
 	}

@@ -131,6 +131,8 @@ func (m *Machine) applyPublish(e *shard.Entry, payload []byte, s *step) (base in
 	p.touch()
 	p.touchLog()
 	if s != nil {
+		p.messages += s.early.messages
+		p.bytes += s.early.bytes
 		for q := s.first; q != nil; q = q.next {
 			p.messages += int64(len(q.Messages))
 			p.bytes += q.bytes

@@ -163,6 +163,7 @@ func (m *Machine) join(p *Publish, need, maxBytes int) bool {
 	}
 	pl.size += need
 	pl.bytes += int64(p.size)
+	pl.flight.eager = pl.flight.eager || p.AckLeader
 	if joins {
 		st := &pl.flight.steps[s.step]
 		st.last.next, st.last = p, p

@@ -1,6 +1,10 @@
 package partition
 
-import "bytes"
+import (
+	"bytes"
+
+	"github.com/tidings-io/tidings/internal/shard"
+)
 
 // flight is one entry on its way through the log: the token of Drain. Its
 // steps are the entry's commands in order, and between them what happens on
@@ -10,6 +14,7 @@ type flight struct {
 	done   int     // steps that were taken
 	deltas []byte  // the encoded delta commands
 	runs   []run   // the sequenced publishes, by producer
+	eager  bool    // some are answered when the entry is durable here
 	next   *flight // free list
 }
 
@@ -20,6 +25,7 @@ type step struct {
 	key    Key
 	first  *Publish
 	last   *Publish
+	early  early // those that are not in the list any more
 	hasDue bool
 	// repeat: first is a publish that came again; local.
 	repeat bool
@@ -62,7 +68,7 @@ func (m *Machine) newFlight() *flight {
 // recycle puts a flight back.
 func (m *Machine) recycle(f *flight) {
 	clear(f.steps)
-	f.steps, f.done, f.deltas, f.runs = f.steps[:0], 0, f.deltas[:0], f.runs[:0]
+	f.steps, f.done, f.deltas, f.runs, f.eager = f.steps[:0], 0, f.deltas[:0], f.runs[:0], false
 	f.next, m.free = m.free, f
 }
 
@@ -102,6 +108,9 @@ func (s *step) answer(base int64, err error) {
 	for p := s.first; p != nil; {
 		next := p.next // the answer gives p away
 		n := int64(len(p.Messages))
+		if err == nil {
+			base += p.before
+		}
 		p.answer(base, err)
 		if err == nil {
 			base += n
@@ -110,6 +119,53 @@ func (s *step) answer(base int64, err error) {
 	}
 	if s.done != nil {
 		s.done(err)
+	}
+}
+
+// early is what was published with publishes that were answered before their
+// entry is fact.
+type early struct{ messages, bytes int64 }
+
+var _ shard.Syncer = (*Machine)(nil)
+
+// Synced answers the publishes that asked for no more than this node's log.
+func (m *Machine) Synced(token any) {
+	f, _ := token.(*flight)
+	if f == nil || !f.eager || m.links.broken && len(f.runs) > 0 {
+		return
+	}
+	for i := f.done; i < len(f.steps); i++ {
+		s := &f.steps[i]
+		// What will be refused is not answered now.
+		if s.first != nil && !s.repeat && m.partitions[s.key] != nil {
+			s.answerEarly()
+		}
+	}
+}
+
+// answerEarly answers those of a batch that ask for it, and takes them out of
+// the list: whoever is answered may use the publish again.
+func (s *step) answerEarly() {
+	next, before := s.first, int64(0)
+	s.first, s.last = nil, nil
+	for next != nil {
+		p := next
+		next, p.next = p.next, nil
+		n := int64(len(p.Messages))
+		if p.AckLeader {
+			before += p.before + n
+			s.early.messages += n
+			s.early.bytes += p.bytes
+			p.answer(-1, nil)
+			continue
+		}
+		p.before, before = p.before+before, 0
+		if s.first == nil {
+			s.first = p
+		} else {
+			s.last.next = p
+		}
+		s.last = p
 	}
 }
 

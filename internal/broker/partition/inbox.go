@@ -81,7 +81,7 @@ func (m *Machine) Drive() { m.o.Drive() }
 
 // measure computes what the loop would otherwise have to.
 func (p *Publish) measure() {
-	p.size, p.bytes, p.hasDue, p.next = 0, 0, false, nil
+	p.size, p.bytes, p.hasDue, p.next, p.before = 0, 0, false, nil, 0
 	for i := range p.Messages {
 		msg := &p.Messages[i]
 		p.size += recordSize(msg)

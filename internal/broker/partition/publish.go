@@ -20,11 +20,17 @@ type Publish struct {
 	Messages  []Message
 	Done      Completion // may be nil
 	Link      Link       // zero: the publish is not sequenced
+	// AckLeader: it is answered, without a base, when it is durable on this node,
+	// though it may still be lost with it.
+	AckLeader bool
 
 	size   int      // upper bound of the records' bytes
 	bytes  int64    // of the bodies
 	hasDue bool     // any message has DueNs
 	next   *Publish // the next one of the same batch
+	// before is how many messages of the batch stand between this publish and the
+	// one before in the list: their publishes were answered and given away.
+	before int64
 }
 
 // Link is the place of a publish in what one process has sent to the shard. A
@@ -38,7 +44,7 @@ type Link struct {
 	Seq      uint64 // from 1 in each epoch, one for each publish, without holes
 	// Oldest: all numbers before it in this epoch are answered. The shard lets it
 	// begin behind a hole then: what is missing was acknowledged by a leader alone
-	// and lost with it.
+	// (AckLeader), and lost with it.
 	Oldest bool
 }
 
@@ -46,7 +52,7 @@ type Link struct {
 type Completion interface {
 	// Published is called once, on the shard's loop, and must not block. base
 	// is the offset of the first message, -1 when that is not known: the publish
-	// came again under its link. With an error nothing is known about what was
+	// came again under its link, or is durable on the leader alone (AckLeader). With an error nothing is known about what was
 	// published, unless the error is fault.TopicNotFound, fault.OutOfOrder,
 	// fault.Overloaded or fault.DiskReserve: then nothing was.
 	Published(base int64, err error)
