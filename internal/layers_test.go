@@ -22,7 +22,7 @@ var layers = [][]string{
 	{"internal/shard", "internal/transport"},
 	{"internal/meta", "internal/broker/offsets", "internal/broker/parked"},
 	{"internal/broker/partition", "internal/cluster"},
-	{"internal/broker/delivery"},
+	{"internal/broker/delivery", "internal/broker/origin"},
 	{"internal/broker"},
 	{"internal/telemetry"},
 	{"internal/front/"},
@@ -39,7 +39,7 @@ var (
 	// domain has no sockets, and touches files only through vfs.
 	domain = []string{
 		"internal/record", "internal/wal", "internal/seglog", "internal/shard", "internal/meta", "internal/broker",
-		"internal/broker/offsets", "internal/broker/parked", "internal/broker/partition", "internal/broker/delivery",
+		"internal/broker/offsets", "internal/broker/parked", "internal/broker/partition", "internal/broker/delivery", "internal/broker/origin",
 	}
 	forbidden = []string{"net", "net/http", "os", "io/ioutil", "path/filepath"}
 	// knowConfig are the edges, which may know how the process is configured.

@@ -93,7 +93,7 @@ func (b *Broker) closeTopic(t *Topic, done func(error)) {
 	})
 	for i := range t.parts {
 		p := &t.parts[i]
-		p.machine.Do(partition.Close{Key: p.key}, left.done)
+		t.give(p, partition.Close{Key: p.key}, left.done)
 	}
 }
 
@@ -155,7 +155,7 @@ func (t *Topic) closeChannel(m *meta.Channel, done func(error)) {
 	for i := range t.parts {
 		p := &t.parts[i]
 		t.open(p)
-		p.machine.Do(partition.DropChannel{Key: p.key, Channel: m.ID}, left.done)
+		t.give(p, partition.DropChannel{Key: p.key, Channel: m.ID}, left.done)
 	}
 }
 
@@ -219,7 +219,7 @@ func (t *Topic) each(ctx context.Context, command func(*part) partition.Command)
 		for i := range t.parts {
 			p := &t.parts[i]
 			t.open(p)
-			p.machine.Do(command(p), left.done)
+			t.give(p, command(p), left.done)
 		}
 	})
 }

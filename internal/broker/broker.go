@@ -33,6 +33,12 @@ type Options struct {
 	Meta     *meta.Machine
 	Machines []*partition.Machine // data shards 1, 2, …, in order
 
+	// Peers reach the leaders of shards on other nodes; nil: this node leads all.
+	Peers Peers
+	// Boot is this process among those that publish to a shard, with Peers: its
+	// boot id, not 0.
+	Boot uint64
+
 	MaxConsumers     int           // per channel; 0: no limit
 	MemQueueSize     int           // waiting messages of an ephemeral topic or channel; 10,000
 	WaitOnDisconnect bool          // nsqd's way: a lost consumer's messages wait for their timeout
@@ -76,6 +82,10 @@ type Broker struct {
 
 	createBytes int64 // of the publishes in creating
 
+	upstreams []*upstream // by shard; none without Peers
+	began     time.Time
+	tasks     tasks
+
 	lastLocal atomic.Uint64 // last id given to something that lives in memory only
 	exiting   atomic.Bool
 }
@@ -83,7 +93,13 @@ type Broker struct {
 // New makes a broker; Recover makes it ready.
 func New(o Options) *Broker {
 	o.fill()
-	return &Broker{o: o, topics: make(map[string]*Topic), creating: make(map[string]*creation)}
+	b := &Broker{o: o, topics: make(map[string]*Topic), creating: make(map[string]*creation), began: time.Now()}
+	if o.Peers != nil {
+		for i, m := range o.Machines {
+			b.upstreams = append(b.upstreams, b.newUpstream(uint32(i+1), m))
+		}
+	}
+	return b
 }
 
 // localID is an id for a topic or channel that lives in memory only. Its top
@@ -161,11 +177,23 @@ func wait(ctx context.Context, got <-chan error) error {
 	}
 }
 
-// do proposes a command on the partition's shard and waits until it is fact.
-func (p *part) do(ctx context.Context, c partition.Command) error {
+// do has a command done on the partition and waits until it is fact.
+func (t *Topic) do(ctx context.Context, p *part, c partition.Command) error {
+	if p.up != nil {
+		return p.up.order(ctx, t.name, c)
+	}
 	got := make(chan error, 1)
 	p.machine.Do(c, func(err error) { got <- err })
 	return wait(ctx, got)
+}
+
+// give has a command done on the partition; done is told when it is fact.
+func (t *Topic) give(p *part, c partition.Command, done func(error)) {
+	if p.up == nil {
+		p.machine.Do(c, done)
+		return
+	}
+	t.b.tasks.spawn(func(ctx context.Context) { done(p.up.order(ctx, t.name, c)) })
 }
 
 // awaitCall runs a call that answers through a callback, and waits for it.
@@ -187,11 +215,12 @@ func (b *Broker) Exit() {
 	}
 }
 
-// Settle waits until every answer (FIN, REQ) given so far is durable.
+// Settle waits until every answer (FIN, REQ) given so far is durable. With Peers it
+// passes over shards that another node leads.
 func (b *Broker) Settle(ctx context.Context) error {
 	for _, m := range b.o.Machines {
 		err := awaitCall(ctx, func(done func(error)) { m.Settle(done) })
-		if err != nil && fault.CodeOf(err) != fault.NotLeader { // its deliveries have ended with the leadership
+		if err != nil && (b.o.Peers == nil || fault.CodeOf(err) != fault.NotLeader) {
 			return fmt.Errorf("settle deliveries: %w", err)
 		}
 	}

@@ -1,6 +1,8 @@
 package broker
 
 import (
+	"slices"
+
 	"github.com/tidings-io/tidings/internal/broker/delivery"
 	"github.com/tidings-io/tidings/internal/broker/partition"
 	"github.com/tidings-io/tidings/internal/fault"
@@ -66,7 +68,13 @@ func (m *memoryTopic) stats(s *TopicStats) {
 
 // emptyMemory drops all that a channel which lives in memory has been given.
 func (t *Topic) emptyMemory(c *channelInUse) {
-	for i, lane := range c.lanes {
+	c.laneMu.Lock()
+	lanes := slices.Clone(c.lanes)
+	c.laneMu.Unlock()
+	for i, lane := range lanes {
+		if lane == nil {
+			continue
+		}
 		if t.mem != nil {
 			t.mem.log.EmptyLane(lane)
 			continue

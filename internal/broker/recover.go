@@ -20,6 +20,9 @@ type task func(done func(error))
 // Recover makes what metadata says true on the shards, after a start: a crash
 // may have come between the two. The groups must lead.
 func (b *Broker) Recover(ctx context.Context) error {
+	if b.o.Peers != nil {
+		return nil // done by Run, for each shard when this node begins to lead it
+	}
 	known := make(map[partition.Key]shardPartition)
 	for _, m := range b.o.Machines {
 		p := part{machine: m}
@@ -68,22 +71,24 @@ func (b *Broker) reconcile(m *meta.Topic, known map[partition.Key]shardPartition
 	}
 	for i := range t.parts {
 		p := &t.parts[i]
-		todo = append(todo, p.reconcile(t, m, known[p.key])...)
+		todo = append(todo, p.reconcile(t, m, b.o.Meta.View(), known[p.key])...)
 	}
 	return todo
 }
 
-func (p *part) reconcile(t *Topic, m *meta.Topic, sp shardPartition) (todo []task) {
+// reconcile lists what is left to do for one partition, on this node. Channels that
+// the view is too old to know are left alone.
+func (p *part) reconcile(t *Topic, m *meta.Topic, view *meta.View, sp shardPartition) (todo []task) {
 	later := func(c partition.Command) {
 		todo = append(todo, func(done func(error)) {
-			t.open(p)
+			t.openHere(p)
 			p.machine.Do(c, done)
 		})
 	}
 	has := make(map[uint64]bool, len(sp.view.Channels))
 	for _, c := range sp.view.Channels {
 		has[c.ID] = true
-		if _, ok := m.ChannelID(c.ID); !ok && !c.Ephemeral {
+		if mc, ok := m.ChannelID(c.ID); !c.Ephemeral && (ok && mc.Deleting || !ok && view.Knew(c.ID)) {
 			later(partition.DropChannel{Key: p.key, Channel: c.ID})
 		}
 	}

@@ -54,11 +54,15 @@ func (t *Topic) makeEphemeral(ctx context.Context, c *channelInUse) error {
 	cfg.Idle = func() { t.idle(c) }
 	c.ch = delivery.NewChannel(cfg)
 	mem := t.newMemory()
+	if t.b.o.Peers != nil {
+		c.mem, c.fresh = mem, true // lanes come when the channel is ready
+		return nil
+	}
 	for i := range t.parts {
 		p := &t.parts[i]
 		t.open(p)
 		create := partition.CreateChannel{Key: p.key, Channel: c.id, Ephemeral: true}
-		if err := p.do(ctx, create); err != nil {
+		if err := t.do(ctx, p, create); err != nil {
 			return err
 		}
 		log, err := p.log(ctx)
@@ -83,6 +87,10 @@ func (t *Topic) idle(c *channelInUse) {
 func (t *Topic) detach(c *channelInUse) {
 	if t.mem != nil {
 		t.mem.detach(c)
+		return
+	}
+	if t.b.o.Peers != nil {
+		t.detachLed(c)
 		return
 	}
 	for i, lane := range c.lanes {

@@ -40,6 +40,7 @@ type madeOn struct {
 type part struct {
 	key     partition.Key
 	machine *partition.Machine
+	up      *upstream // nil without Peers
 	opened  sync.Once
 	// undriven: something was enqueued that no Drive has set out for.
 	undriven atomic.Bool
@@ -52,10 +53,17 @@ type channelInUse struct {
 	ready chan struct{} // closed when the rest is set
 	err   error         // why it could not be made
 	ch    *delivery.Channel
-	lanes []*delivery.Lane
+	lanes []*delivery.Lane // by partition; with Peers nil where this node never led
 	// before is how many messages the channel was given since the process
 	// started, before it came into use here.
 	before int64
+
+	// With Peers: lanes come and go with this node's leadership.
+	laneMu   sync.Mutex       // guards lanes and the rest; held for calls that do not wait
+	attached []uint64         // by partition: the leadership that its lane is of
+	ended    bool             // no lane any more
+	fresh    bool             // made by this process: what waits counts as given
+	mem      *delivery.Memory // the shard of its lanes, for an ephemeral one
 }
 
 func (b *Broker) newTopic(m *meta.Topic) *Topic {
@@ -68,13 +76,18 @@ func (b *Broker) newTopic(m *meta.Topic) *Topic {
 	for i, shard := range m.Partitions {
 		t.parts[i].key = partition.Key{Topic: m.ID, Partition: int32(i)}
 		t.parts[i].machine = b.machine(shard)
+		t.parts[i].up = b.upstream(shard)
 	}
 	return t
 }
 
 // open makes the partition known to its shard before its first use since the
-// process started; what follows on the same machine comes after it.
+// process started; what follows on the same machine comes after it. With Peers
+// whoever leads the shard does it.
 func (t *Topic) open(p *part) {
+	if p.up != nil {
+		return
+	}
 	p.opened.Do(func() {
 		p.machine.Do(partition.Open{Key: p.key, Name: t.name}, func(error) {})
 	})
@@ -85,6 +98,13 @@ func (t *Topic) publish(msgs []Message, done partition.Completion) error {
 		return t.mem.publish(msgs, done)
 	}
 	p := t.choose(msgs)
+	if p.up != nil {
+		self, err := p.up.publish(&partition.Publish{Topic: p.key.Topic, Partition: p.key.Partition, Messages: msgs, Done: done}, t.name)
+		if self && err == nil {
+			p.machine.Wake()
+		}
+		return err
+	}
 	t.open(p)
 	return p.machine.Publish(&partition.Publish{Topic: p.key.Topic, Partition: p.key.Partition, Messages: msgs, Done: done})
 }
@@ -98,10 +118,17 @@ func (t *Topic) enqueue(msgs []Message, done partition.Completion) error {
 		return t.mem.publish(msgs, done)
 	}
 	p := t.choose(msgs)
-	t.open(p)
-	err := p.machine.Enqueue(&partition.Publish{Topic: p.key.Topic, Partition: p.key.Partition, Messages: msgs, Done: done})
-	if err != nil {
-		return err
+	if p.up != nil {
+		self, err := p.up.publish(&partition.Publish{Topic: p.key.Topic, Partition: p.key.Partition, Messages: msgs, Done: done}, t.name)
+		if err != nil || !self {
+			return err
+		}
+	} else {
+		t.open(p)
+		err := p.machine.Enqueue(&partition.Publish{Topic: p.key.Topic, Partition: p.key.Partition, Messages: msgs, Done: done})
+		if err != nil {
+			return err
+		}
 	}
 	p.undriven.Store(true)
 	t.mu.Lock()
@@ -236,16 +263,17 @@ func (t *Topic) start(ctx context.Context, m *meta.Channel) (st started, err err
 		p := &t.parts[i]
 		t.open(p)
 		known, given, err := p.channelBefore(ctx, m.ID)
-		if err != nil {
+		switch {
+		case err != nil:
 			return st, err
-		}
-		if known {
+		case p.up != nil && p.up.leadership.Load() == 0: // what it was given is counted where it is led
+		case known:
 			st.given += max(given-t.missedOn(p.key.Partition, m.ID), 0)
-		} else {
+		default:
 			st.fresh = true
 			t.miss(p.key.Partition, m.ID, given) // before anybody can find it known
 		}
-		if err := p.do(ctx, partition.CreateChannel{Key: p.key, Channel: m.ID}); err != nil {
+		if err := t.do(ctx, p, partition.CreateChannel{Key: p.key, Channel: m.ID}); err != nil {
 			return st, err
 		}
 	}
@@ -295,18 +323,26 @@ func (t *Topic) makeChannel(ctx context.Context, c *channelInUse) {
 	default:
 		err = t.makeDurable(ctx, c)
 	}
+	if t.ready(c, err) && t.b.o.Peers != nil && t.mem == nil {
+		t.attachLed(ctx, c)
+	}
+}
+
+// ready ends the making of a channel, and reports whether it succeeded.
+func (t *Topic) ready(c *channelInUse, err error) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	defer close(c.ready)
 	if err == nil && t.gone != nil {
 		err = t.gone
 	}
 	if err != nil {
 		c.err = fmt.Errorf("create channel %s of topic %s: %w", c.name, t.name, err)
 		delete(t.channels, c.name)
-	} else {
-		t.followPause(c)
+		return false
 	}
-	close(c.ready)
+	t.followPause(c)
+	return true
 }
 
 // followPause pauses or resumes a channel as its metadata says by now: a pause
@@ -336,6 +372,10 @@ func (t *Topic) makeDurable(ctx context.Context, c *channelInUse) error {
 	cfg := t.channelConfig(c.name)
 	cfg.Fresh = st.fresh
 	c.ch = delivery.NewChannel(cfg)
+	if t.b.o.Peers != nil {
+		c.fresh = st.fresh
+		return t.stillThere(ctx, m) // lanes come when the channel is ready
+	}
 	for i := range t.parts {
 		p := &t.parts[i]
 		log, err := p.log(ctx)
@@ -365,7 +405,7 @@ func (t *Topic) stillThere(ctx context.Context, m *meta.Channel) error {
 	gone := fault.New(fault.ChannelNotFound, "channel %s is deleted", m.Name)
 	for i := range t.parts {
 		p := &t.parts[i]
-		if err := p.do(ctx, partition.DropChannel{Key: p.key, Channel: m.ID}); err != nil && fault.CodeOf(err) != fault.TopicNotFound {
+		if err := t.do(ctx, p, partition.DropChannel{Key: p.key, Channel: m.ID}); err != nil && fault.CodeOf(err) != fault.TopicNotFound {
 			return err
 		}
 	}

@@ -129,6 +129,10 @@ type View struct {
 // Formed reports whether the cluster has an id and shards: topics can be made.
 func (v *View) Formed() bool { return v.Cluster != "" }
 
+// Knew reports whether a topic or channel id has been given out as of this view:
+// one that it does not have then was deleted, and one above is not known here yet.
+func (v *View) Knew(id uint64) bool { return id <= v.lastID }
+
 // Len is the number of topics, those being deleted included.
 func (v *View) Len() int { return v.count }
 

@@ -300,6 +300,7 @@ func (mb *member) run(ctx context.Context) error {
 		eg.Go(func() error { mb.catchUp(ctx, uint32(id)); return nil })
 	}
 	eg.Go(func() error { mb.reportLatencies(ctx); return nil })
+	eg.Go(func() error { return mb.n.broker.Run(ctx) })
 	return eg.Wait()
 }
 

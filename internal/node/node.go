@@ -203,6 +203,7 @@ func (n *Node) openGroups(checkpointBytes int64) error {
 	if err != nil {
 		return fmt.Errorf("make metadata: %w", err)
 	}
+	n.meta = m
 	if n.member != nil {
 		if err := n.member.open(m); err != nil {
 			return err
@@ -211,12 +212,11 @@ func (n *Node) openGroups(checkpointBytes int64) error {
 	if err := n.openGroup(meta.GroupID, m, metaGroup, checkpointBytes); err != nil {
 		return err
 	}
-	n.meta = m
 	for id := uint32(1); id <= uint32(n.dir.DataShards); id++ {
 		g := &late{}
 		pm := partition.New(partition.Options{
 			Shard: id, Store: n.store, FS: n.fs, Dir: path.Join(n.shardDir(id), "parked"), Follower: n.member != nil,
-			Wake: g.wake, Drive: g.drive, WakeFlusher: n.wakeFlusher, Reserve: n.reserve.Reached, InboxBytes: int64(n.cfg.MaxInboxSize), TailBytes: int64(n.cfg.TailSize),
+			Leads: func(leads bool) { n.leads(id, leads) }, Wake: g.wake, Drive: g.drive, WakeFlusher: n.wakeFlusher, Reserve: n.reserve.Reached, InboxBytes: int64(n.cfg.MaxInboxSize), TailBytes: int64(n.cfg.TailSize),
 		})
 		if err := n.openGroup(id, pm, g, checkpointBytes); err != nil {
 			return err
@@ -229,12 +229,23 @@ func (n *Node) openGroups(checkpointBytes int64) error {
 		// the store knows every log that a shard has restored or opened
 		Sweep: func() error { return n.store.Sweep(func(seglog.LogID) bool { return false }) },
 	})
-	n.broker = broker.New(broker.Options{
+	bo := broker.Options{
 		Meta: m, Machines: n.machines, MaxConsumers: n.cfg.MaxChannelConsumers, MemQueueSize: n.cfg.MemQueueSize,
 		WaitOnDisconnect: !n.cfg.RequeueOnDisconnect, MaxRequeueDelay: n.cfg.MaxReqTimeout,
 		Health: n.health, Logger: n.log,
-	})
+	}
+	if n.member != nil {
+		bo.Peers, bo.Boot = peers{n.member}, n.member.self.Boot
+	}
+	n.broker = broker.New(bo)
 	return nil
+}
+
+// leads tells the broker that this node begins to lead a shard, or ends.
+func (n *Node) leads(id uint32, leads bool) {
+	if n.member != nil {
+		n.broker.Leads(id, leads)
+	}
 }
 
 // late is a group that a machine can wake before the group is there.

@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -166,6 +167,29 @@ func (c *Channel) AddLane(part int32, log Log, shard Shard) *Lane {
 	defer c.mu.Unlock()
 	l := &Lane{ch: c, log: log, shard: shard, part: part, index: int32(len(c.lanes)), fresh: c.cfg.Fresh, table: newTable(c.limits)}
 	c.lanes = append(c.lanes, l)
+	return l
+}
+
+// SetLane puts a new lane in the place of the partition's, or adds it where there
+// is none: this node begins to lead the partition, perhaps not for the first time,
+// and its log may be another one. What the old lane has in flight is forgotten,
+// and its further calls have no effect. fresh as in Config, for this lane.
+func (c *Channel) SetLane(part int32, log Log, shard Shard, fresh bool) *Lane {
+	c.mu.Lock()
+	defer c.unlock()
+	l := &Lane{ch: c, log: log, shard: shard, part: part, index: int32(len(c.lanes)), fresh: fresh, table: newTable(c.limits)}
+	old := c.lane(part)
+	if old == nil {
+		c.lanes = append(c.lanes, l)
+		return l
+	}
+	old.reset(partition.Start{Floor: old.cursor, Limit: old.cursor})
+	old.live, old.dead = false, true
+	l.index = old.index
+	lanes := slices.Clone(c.lanes) // Stats looks at the old ones without the lock
+	lanes[l.index] = l
+	c.lanes = lanes
+	c.ring()
 	return l
 }
 

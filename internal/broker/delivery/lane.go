@@ -49,6 +49,7 @@ type Lane struct {
 
 	// Guarded by Channel.mu.
 	live   bool // between Begin and Stop
+	dead   bool // another lane has its place
 	calls  uint8
 	table  table
 	gather gather
@@ -104,6 +105,9 @@ func (l *Lane) Begin(st partition.Start) {
 	c := l.ch
 	l.restart(func() {
 		l.reset(st)
+		if l.dead {
+			return
+		}
 		l.heldDue = heldMark(c.now())
 		l.live = true
 		if l.fresh {
@@ -134,7 +138,9 @@ func (l *Lane) restart(fn func()) {
 // answers to it fail.
 func (l *Lane) Reset(st partition.Start) {
 	l.restart(func() {
-		l.ch.messages += uint64(max(st.Limit-l.limit, 0))
+		if !l.dead {
+			l.ch.messages += uint64(max(st.Limit-l.limit, 0))
+		}
 		l.reset(st)
 	})
 }

@@ -1,0 +1,128 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tidings-io/tidings/internal/fault"
+)
+
+// Peers is how the broker reaches the leaders of shards on other nodes.
+type Peers interface {
+	// Leader is the Raft id of the shard's leader as this node knows it, 0 when
+	// there is none; self: it is this node, and it serves. Shard 0 is metadata.
+	// It must not block.
+	Leader(shard uint32) (id uint64, self bool)
+	// Call asks the node with that Raft id: its Serve. It must not block; done is
+	// called once, on any goroutine, and must not block. request is not changed
+	// any more. Calls of one goroutine to one node arrive in order while the link
+	// holds. An error that is ErrNotSent says that the request never left.
+	Call(ctx context.Context, node uint64, m Method, request []byte, done func(reply []byte, err error))
+}
+
+// ErrNotSent is in the chain of the error of a Peers.Call whose request never left
+// this node.
+var ErrNotSent = errors.New("the request was not sent")
+
+// Method says what a request between nodes is about.
+type Method uint8
+
+// The methods. The numbers are known to other nodes.
+const (
+	MethodPublish Method = 1 // sequenced publishes, to the leader of their shard
+	MethodCommand Method = 2 // a partition.Command, to the leader of its shard
+)
+
+// Serve answers a request of another node. It does not block; respond is called
+// once, on any goroutine, and must not block. The request's bytes are the broker's
+// from now on. The requests of one node are to come in the order in which it sent
+// them.
+func (b *Broker) Serve(_ context.Context, m Method, request []byte, respond func(reply []byte, err error)) {
+	switch {
+	case b.o.Peers == nil:
+		respond(nil, fault.New(fault.Unsupported, "this node serves no others"))
+	case m == MethodPublish:
+		b.servePublish(request, respond)
+	case m == MethodCommand:
+		b.serveCommand(request, respond)
+	default:
+		respond(nil, fault.New(fault.Unsupported, "method %d is not known to this program", m))
+	}
+}
+
+// Leads is told by the partition machine of a shard that it begins to lead, or
+// ends: partition.Options.Leads. It does not block.
+func (b *Broker) Leads(shard uint32, leads bool) {
+	if u := b.upstream(shard); u != nil {
+		u.leadsNow(leads)
+	}
+}
+
+// Run lives as long as the node serves: it sends what is published here to the
+// shards' leaders, brings shards in line with metadata when this node begins to
+// lead them, and follows what other nodes do to topics and channels. Without Peers
+// it has nothing to do. What waits when ctx ends is answered with fault.Exiting.
+func (b *Broker) Run(ctx context.Context) error {
+	if b.o.Peers == nil {
+		<-ctx.Done()
+		return nil
+	}
+	var all errgroup.Group
+	for _, u := range b.upstreams {
+		all.Go(func() error { u.pump(ctx); return nil })
+		all.Go(func() error { u.follow(ctx); return nil })
+	}
+	b.tasks.run(ctx)
+	err := all.Wait()
+	for _, u := range b.upstreams {
+		u.giveUp(fault.Exiting)
+	}
+	return err
+}
+
+// tasks are the goroutines for what has to ask other nodes and wait for them.
+type tasks struct {
+	mu    sync.Mutex
+	ctx   context.Context // nil before Run; then it may have ended
+	early []func(context.Context)
+	wg    sync.WaitGroup
+}
+
+// spawn runs f on a goroutine of Run; before Run, when that begins. f ends soon
+// when its context does.
+func (t *tasks) spawn(f func(ctx context.Context)) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.ctx == nil {
+		t.early = append(t.early, f)
+		return
+	}
+	t.start(f)
+}
+
+func (t *tasks) start(f func(ctx context.Context)) {
+	ctx := t.ctx
+	if ctx.Err() != nil {
+		go f(ctx) // it tells whoever waits that the node exits
+		return
+	}
+	t.wg.Go(func() { f(ctx) })
+}
+
+// run lets tasks begin until ctx ends, and waits for them.
+func (t *tasks) run(ctx context.Context) {
+	t.mu.Lock()
+	t.ctx = ctx
+	for _, f := range t.early {
+		t.start(f)
+	}
+	t.early = nil
+	t.mu.Unlock()
+	<-ctx.Done()
+	t.mu.Lock()   // from here on nothing is added
+	t.mu.Unlock() //nolint:staticcheck // see above
+	t.wg.Wait()
+}

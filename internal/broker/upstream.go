@@ -1,0 +1,347 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/tidings-io/tidings/internal/broker/origin"
+	"github.com/tidings-io/tidings/internal/broker/partition"
+	"github.com/tidings-io/tidings/internal/fault"
+)
+
+// How often an upstream looks who leads: while something waits for an answer, and
+// otherwise.
+const (
+	lookBusy = 10 * time.Millisecond
+	lookIdle = 500 * time.Millisecond
+)
+
+// upstream is this node's way to the leader of one shard, itself perhaps, and this
+// node's own leadership of it.
+type upstream struct {
+	b       *Broker
+	shard   uint32
+	machine *partition.Machine
+	wake    chan struct{} // rings pump
+	led     chan struct{} // rings follow
+
+	// leadership counts the beginnings of this node's leadership; 0: it does not
+	// lead. serving is the one in which lanes may be attached.
+	leadership, serving atomic.Uint64
+
+	// mu guards the rest. It is held while the machine takes a publish, so that
+	// numbers and inbox have one order, and never across a wait, nor while anybody
+	// is told anything.
+	mu     sync.Mutex
+	origin *origin.Origin
+	began  uint64                     // leaderships that have begun
+	opened map[partition.Key]struct{} // in this leadership
+	run    runContext
+}
+
+// runContext ends the calls of an origin's run that is over.
+type runContext struct {
+	of     uint64
+	ctx    context.Context
+	cancel context.CancelFunc
+}
+
+func (b *Broker) newUpstream(shard uint32, m *partition.Machine) *upstream {
+	u := &upstream{
+		b: b, shard: shard, machine: m,
+		wake: make(chan struct{}, 1), led: make(chan struct{}, 1),
+	}
+	u.origin = origin.New(origin.Options{Shard: shard, Producer: b.o.Boot}, u, u.now())
+	return u
+}
+
+// upstream is the way to a shard; nil without Peers, or when there is no such shard.
+func (b *Broker) upstream(shard uint32) *upstream {
+	if shard == 0 || int(shard) > len(b.upstreams) {
+		return nil
+	}
+	return b.upstreams[shard-1]
+}
+
+// now is a time that only runs forward, in ns, above 0.
+func (u *upstream) now() int64 { return int64(time.Since(u.b.began)) + 1 }
+
+func ring(bell chan struct{}) {
+	select {
+	case bell <- struct{}{}:
+	default:
+	}
+}
+
+// leadsNow is told by the machine's loop.
+func (u *upstream) leadsNow(leads bool) {
+	u.mu.Lock()
+	u.serving.Store(0)
+	u.opened = nil
+	if leads {
+		u.began++
+		u.leadership.Store(u.began)
+		u.opened = make(map[partition.Key]struct{})
+	} else {
+		u.leadership.Store(0)
+	}
+	u.mu.Unlock()
+	ring(u.led)
+	ring(u.wake)
+}
+
+// publish takes a publish into the queue, and on to this node's machine if that
+// leads: then self, and the machine is not woken. The error means that nothing was
+// taken.
+func (u *upstream) publish(p *partition.Publish, topic string) (self bool, err error) {
+	now := u.now()
+	var few [4]origin.Outcome
+	u.mu.Lock()
+	if u.origin.Idle() || u.origin.Leader() == 0 {
+		u.look(now)
+	}
+	if err = u.origin.Add(p, topic, now); err == nil {
+		err = u.pass(now, true)
+	}
+	self = u.origin.Self()
+	out := u.origin.Outcomes(few[:0])
+	u.mu.Unlock()
+	tell(out)
+	if !self && err == nil {
+		ring(u.wake)
+	}
+	return self, err
+}
+
+// leader is who leads. A node that has been elected and does not serve yet is none.
+func (u *upstream) leader() (id uint64, self bool) {
+	id, self = u.b.o.Peers.Leader(u.shard)
+	if !self && id == u.b.o.Meta.Node().ID {
+		return 0, false
+	}
+	return id, self
+}
+
+// look asks who leads. u.mu is held.
+func (u *upstream) look(now int64) {
+	id, self := u.leader()
+	u.origin.Lead(id, self, now)
+}
+
+// pass gives this node's machine what is next, while it leads. The error is that of
+// a publish that was just added and is not taken. u.mu is held.
+func (u *upstream) pass(now int64, adding bool) error {
+	for l := u.origin.NextLocal(now); l != nil; l = u.origin.NextLocal(now) {
+		u.open(partition.Key{Topic: l.Topic, Partition: l.Partition}, l.Name())
+		if err := u.machine.Enqueue(&l.Publish); err != nil && u.origin.RefuseLocal(l, err, adding, now) {
+			return err
+		}
+	}
+	return nil
+}
+
+// open makes a partition known to the shard before its first use in this
+// leadership; what the same goroutine does on the machine comes after it. Topics
+// that metadata knows to be gone are left alone. u.mu is held.
+func (u *upstream) open(k partition.Key, name string) {
+	if _, ok := u.opened[k]; ok || u.opened == nil || u.b.knownGone(k.Topic) {
+		return
+	}
+	u.opened[k] = struct{}{}
+	u.machine.Do(partition.Open{Key: k, Name: name}, nil)
+}
+
+// openHere makes the partition known to the shard, which this node leads.
+func (t *Topic) openHere(p *part) {
+	if p.up == nil {
+		t.open(p)
+		return
+	}
+	p.up.mu.Lock()
+	defer p.up.mu.Unlock()
+	p.up.open(p.key, t.name)
+}
+
+// LocalDone takes the machine's answer, on its loop.
+func (u *upstream) LocalDone(l *origin.Local, base int64, err error) {
+	var few [4]origin.Outcome
+	u.mu.Lock()
+	u.origin.AnswerLocal(l, base, err, u.now())
+	out := u.origin.Outcomes(few[:0])
+	u.mu.Unlock()
+	tell(out)
+	if err != nil {
+		ring(u.wake)
+	}
+}
+
+func tell(out []origin.Outcome) {
+	for i := range out {
+		if o := &out[i]; o.Completion != nil {
+			o.Completion.Published(o.Base, o.Err)
+		}
+	}
+}
+
+// pump sends to other nodes what waits, and begins again what was interrupted.
+func (u *upstream) pump(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		timer.Reset(u.step(ctx))
+		select {
+		case <-u.wake:
+		case <-timer.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// outgoing is a call that is ready to be sent.
+type outgoing struct {
+	call    *origin.Call
+	request []byte
+}
+
+// step does what there is to do, and returns after what time to look again.
+func (u *upstream) step(ctx context.Context) time.Duration {
+	u.mu.Lock()
+	now := u.now()
+	u.look(now)
+	next := u.origin.Tick(now)
+	_ = u.pass(now, false) // nothing is being added
+	var calls []outgoing
+	for c := u.origin.Next(now); c != nil; c = u.origin.Next(now) {
+		calls = append(calls, outgoing{c, c.Encode()})
+	}
+	over := u.newRun(ctx)
+	run := u.run.ctx
+	idle, self := u.origin.Idle(), u.origin.Self()
+	out := u.origin.Outcomes(nil)
+	u.mu.Unlock()
+	over()
+	tell(out)
+	if self && !idle {
+		u.machine.Wake()
+	}
+	for _, c := range calls {
+		u.send(run, c)
+	}
+	if idle {
+		return lookIdle
+	}
+	return max(min(time.Duration(next-now), lookBusy), time.Millisecond)
+}
+
+// newRun gives the calls of a new run a context of their own, and returns what ends
+// that of the run before. u.mu is held.
+func (u *upstream) newRun(ctx context.Context) (over func()) {
+	over = func() {}
+	if of := u.origin.Run(); u.run.ctx == nil || u.run.of != of {
+		if u.run.cancel != nil {
+			over = u.run.cancel
+		}
+		u.run.of = of
+		u.run.ctx, u.run.cancel = context.WithCancel(ctx)
+	}
+	return over
+}
+
+func (u *upstream) send(run context.Context, c outgoing) {
+	ctx, cancel := context.WithTimeout(run, patience)
+	u.b.o.Peers.Call(ctx, c.call.Leader, MethodPublish, c.request, func(reply []byte, err error) {
+		cancel()
+		var answers []origin.Answer
+		if err == nil {
+			answers, err = origin.DecodeAnswers(reply, c.call.Count())
+		}
+		u.mu.Lock()
+		u.origin.Answer(c.call, answers, err, errors.Is(err, ErrNotSent), u.now())
+		out := u.origin.Outcomes(nil)
+		u.mu.Unlock()
+		tell(out)
+		ring(u.wake)
+	})
+}
+
+// giveUp answers everything that waits.
+func (u *upstream) giveUp(why error) {
+	u.mu.Lock()
+	u.origin.GiveUp(why)
+	out := u.origin.Outcomes(nil)
+	cancel := u.run.cancel
+	u.mu.Unlock()
+	if cancel != nil {
+		cancel()
+	}
+	tell(out)
+}
+
+// servePublish is the leader's side of a call: what it holds goes to the machine in
+// its order.
+func (b *Broker) servePublish(request []byte, respond func([]byte, error)) {
+	q, err := origin.DecodeRequest(request)
+	if err != nil {
+		respond(nil, err)
+		return
+	}
+	u := b.upstream(q.Shard)
+	if u == nil {
+		respond(nil, fault.New(fault.InvalidRequest, "publish to shard %d: there is none", q.Shard))
+		return
+	}
+	s := &servedCall{respond: respond, answers: make([]origin.Answer, len(q.Publishes))}
+	s.left.Store(int64(len(q.Publishes)))
+	served := make([]servedPublish, len(q.Publishes))
+	refused := 0
+	u.mu.Lock()
+	for i := range q.Publishes {
+		p := &q.Publishes[i]
+		served[i] = servedPublish{s, i}
+		p.Done = &served[i]
+		err := error(fault.OutOfOrder) // behind one that was refused
+		if refused == 0 {
+			u.open(partition.Key{Topic: p.Topic, Partition: p.Partition}, q.Names[p.Topic])
+			err = u.machine.Enqueue(p)
+		}
+		if err != nil {
+			s.answers[i] = origin.Answer{Fate: origin.NotUsed, Err: err}
+			refused++
+		}
+	}
+	u.mu.Unlock()
+	if refused < len(q.Publishes) {
+		u.machine.Wake()
+	}
+	s.answered(int64(refused))
+}
+
+// servedCall gathers the answers to a call.
+type servedCall struct {
+	respond func([]byte, error)
+	answers []origin.Answer
+	left    atomic.Int64
+}
+
+// answered counts n more; with the last one the reply goes out.
+func (s *servedCall) answered(n int64) {
+	if n > 0 && s.left.Add(-n) == 0 {
+		s.respond(origin.EncodeAnswers(s.answers), nil)
+	}
+}
+
+// servedPublish is one publish of a call.
+type servedPublish struct {
+	*servedCall
+	at int
+}
+
+// Published takes the machine's answer.
+func (p *servedPublish) Published(base int64, err error) {
+	p.answers[p.at] = origin.Answer{Fate: origin.FateOf(err), Base: base, Err: err}
+	p.answered(1)
+}
