@@ -55,10 +55,12 @@ type Agent struct {
 	former   *Former // answers Hello and Form from the disk
 	table    *Leases // while this node leads metadata
 	term     uint64  // of that leadership
+	seen     int64   // when the table was last looked at
 	known    []Lease // as the last answer to a renewal had them
 	knownAt  int64
 	waits    []string
 	moved    int64  // time of the last transfer; far back at first
+	tries    tries  // transfers that have not come to anything yet
 	hint     uint64 // Raft id of the leader of metadata as another member told; 0: none did
 	asked    int    // members, for the hint
 	closed   bool
@@ -125,8 +127,7 @@ func (a *Agent) round(ctx context.Context) error {
 	a.lead(groups)
 	a.renew(ctx, groups)
 	for _, boot := range a.lapsed(view.Nodes) {
-		a.o.Logger.Warn("a node's lease has lapsed", "boot", fmt.Sprintf("%016x", boot))
-		a.o.Meta.DropBoot(boot, nil)
+		a.drop(boot)
 	}
 	a.move(view, groups)
 	return nil
@@ -147,17 +148,52 @@ func (a *Agent) lead(groups []Group) {
 	case !leads:
 		a.table = nil
 	case a.table == nil || a.term != term:
-		a.table, a.term = NewLeases(a.o.Clock()), term
+		now := a.o.Clock()
+		a.table, a.term, a.seen = NewLeases(now), term, now
 	}
+}
+
+// leases is the table as of now, nil while this node does not lead metadata; mu
+// is held. A process that has stood still (a stopped machine, a debugger) has
+// taken no renewals meanwhile: it cannot know who lives, and begins anew. A
+// round looks here at least every interval.
+func (a *Agent) leases(now int64) *Leases {
+	if a.table == nil {
+		return nil
+	}
+	if now-a.seen > int64(LeaseTerm/2) {
+		a.table = NewLeases(now)
+	}
+	a.seen = now
+	return a.table
 }
 
 func (a *Agent) lapsed(members []meta.Node) []uint64 {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.table == nil {
+	now := a.o.Clock()
+	table := a.leases(now)
+	if table == nil {
 		return nil
 	}
-	return a.table.Lapsed(a.o.Clock(), members)
+	return table.Lapsed(now, members)
+}
+
+// drop ends what lived with a process that is gone. When metadata does not take
+// it, the next round tries again, unless the process has come back.
+func (a *Agent) drop(boot uint64) {
+	a.o.Logger.Warn("a node's lease has lapsed", "boot", fmt.Sprintf("%016x", boot))
+	a.o.Meta.DropBoot(boot, func(err error) {
+		if err == nil {
+			return
+		}
+		a.o.Logger.Info("what lived with a process was not ended, and is tried again", "boot", fmt.Sprintf("%016x", boot), "error", err)
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if a.table != nil {
+			a.table.Again(boot)
+		}
+	})
 }
 
 // renew renews this node's lease at the leader of metadata.
@@ -225,11 +261,13 @@ func (a *Agent) anyone() (Peer, bool) {
 // member that has changed its process or addresses is announced.
 func (a *Agent) take(r Renewal) bool {
 	a.mu.Lock()
-	if a.table == nil {
+	now := a.o.Clock()
+	table := a.leases(now)
+	if table == nil {
 		a.mu.Unlock()
 		return false
 	}
-	fresh := a.table.Renew(a.o.Clock(), r)
+	fresh := table.Renew(now, r)
 	a.mu.Unlock()
 	view := a.o.Meta.View()
 	if n, ok := view.Node(r.Node.ID); fresh && ok && n.State == meta.NodeMember && !view.Announced(r.Node) {
@@ -279,8 +317,8 @@ func (a *Agent) Leases() []Lease {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	now := a.o.Clock()
-	if a.table != nil {
-		return a.table.List(now, ids)
+	if table := a.leases(now); table != nil {
+		return table.List(now, ids)
 	}
 	list := slices.Clone(a.known)
 	for i, l := range list {
@@ -310,9 +348,11 @@ func (a *Agent) move(view *meta.View, groups []Group) {
 	now := a.o.Clock()
 	a.mu.Lock()
 	a.waits = waits
-	t, ok := NextTransfer(view, leases, groups, time.Duration(now-a.moved))
+	a.tries.settle(groups)
+	t, ok := NextTransfer(view, leases, groups, time.Duration(now-a.moved), func(t Transfer) bool { return a.tries.barred(now, t) })
 	if ok {
 		a.moved = now
+		a.tries.begin(now, t)
 	}
 	a.mu.Unlock()
 	if !ok {

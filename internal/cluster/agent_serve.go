@@ -52,6 +52,9 @@ func (a *Agent) lease(from string, request []byte) ([]byte, error) {
 	if r.Cluster != a.o.Identity.Cluster || r.Node.Name != from {
 		return nil, fmt.Errorf("serve lease: %s of cluster %s asks as %s of cluster %s", from, a.o.Identity.Cluster, r.Node.Name, r.Cluster)
 	}
+	if err := checkAddresses(&r.Node); err != nil {
+		return nil, fmt.Errorf("serve lease: %w", err)
+	}
 	if v := a.o.Meta.View(); v.Formed() {
 		if n, ok := v.Node(r.Node.ID); !ok || n.State != meta.NodeMember {
 			return nil, fmt.Errorf("serve lease: the Raft id %016x of %s is no member's", r.Node.ID, from)
@@ -79,8 +82,8 @@ func (a *Agent) join(ctx context.Context, from string, j Join, request []byte) (
 	if _, ok := a.o.Meta.View().NodeNamed(from); !ok && from != j.Node.Name {
 		return nil, fmt.Errorf("serve join: %s asks in the name of %s, and is no member", from, j.Node.Name)
 	}
-	if !isAddress(j.Node.Addr) {
-		return refuseJoin("%q is no address where %s can be reached", j.Node.Addr, j.Node.Name), nil
+	if err := checkAddresses(&j.Node); err != nil {
+		return refuseJoin("%v", err), nil
 	}
 	a.mu.Lock()
 	leads := a.table != nil
@@ -113,8 +116,9 @@ func (a *Agent) replace(ctx context.Context, j Join) ([]byte, error) {
 	}
 	a.mu.Lock()
 	state := LeaseUnknown
-	if a.table != nil {
-		state = a.table.State(a.o.Clock(), old.ID)
+	now := a.o.Clock()
+	if table := a.leases(now); table != nil {
+		state = table.State(now, old.ID)
 	}
 	a.mu.Unlock()
 	switch state {

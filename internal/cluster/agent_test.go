@@ -415,3 +415,81 @@ func TestStrangerCannotJoinInAnothersName(t *testing.T) {
 		}
 	})
 }
+
+// A leader of metadata that stood still, and still leads, knows of nobody
+// whether he lives: it drops no process, and lets nobody be replaced.
+func TestLeaderThatStoodStill(t *testing.T) {
+	within(t, func(r *rig) {
+		later(3 * time.Second)
+		r.metas[2].CreateTopic("home-c#ephemeral", nil)
+		later(time.Second)
+		a := r.agents[0]
+		late := r.agents[0].o.Clock() + int64(LeaseTerm) + second
+		a.mu.Lock()
+		if state := a.leases(late).State(late, 13); state != LeaseUnknown {
+			t.Errorf("after it stood still, node c is %s", state)
+		}
+		a.mu.Unlock()
+		for _, boot := range a.table.Lapsed(late, r.metas[0].View().Nodes) {
+			t.Errorf("the process %d is to be dropped", boot)
+		}
+	})
+}
+
+// A process whose end metadata did not take is ended at the next round.
+func TestLapsedProcessIsDroppedAgain(t *testing.T) {
+	within(t, func(r *rig) {
+		later(3 * time.Second)
+		r.metas[2].CreateTopic("home-c#ephemeral", nil)
+		later(time.Second)
+		r.stop(2)
+		r.stop(0) // rounds are made by hand
+		round := func() {
+			time.Sleep(time.Second)
+			if err := r.agents[0].round(context.Background()); err != nil {
+				t.Error(err)
+			}
+			synctest.Wait()
+		}
+		r.metas[0].Follow() // takes no request, and the agent forwards none
+		for range 7 {
+			round()
+		}
+		r.agents[0].mu.Lock()
+		if state := r.agents[0].table.State(r.agents[0].o.Clock(), 13); state != LeaseLapsed || r.metas[0].View().Len() != 1 {
+			t.Errorf("node c is %s, %d topics", state, r.metas[0].View().Len())
+		}
+		r.agents[0].mu.Unlock()
+		r.metas[0].Lead(r.term)
+		round()
+		if n := r.metas[0].View().Len(); n != 0 {
+			t.Errorf("%d topics are left", n)
+		}
+	})
+}
+
+// Addresses that nobody could use do not get into metadata.
+func TestLeaseWithBadAddresses(t *testing.T) {
+	within(t, func(r *rig) {
+		later(time.Second)
+		for what, change := range map[string]func(*meta.Node){
+			"no cluster address": func(n *meta.Node) { n.Addr = "" },
+			"cluster address":    func(n *meta.Node) { n.Addr = "10.0.0.3" },
+			"tcp address":        func(n *meta.Node) { n.TCP = "x:0" },
+			"http address":       func(n *meta.Node) { n.HTTP = "x:70000" },
+			"broadcast":          func(n *meta.Node) { n.Broadcast = "a b" },
+			"control characters": func(n *meta.Node) { n.TCP = "a\x1b[31m:4150" },
+		} {
+			n := r.nodes[2]
+			n.Boot = 500
+			change(&n)
+			if _, err := r.agents[0].Serve(context.Background(), "c", MethodLease, Renewal{Cluster: testCluster, Node: n}.encode()); err == nil {
+				t.Errorf("%s: %+v was taken", what, n)
+			}
+		}
+		later(time.Second)
+		if n, _ := r.metas[0].View().NodeNamed("c"); n.Boot == 500 {
+			t.Errorf("metadata has %+v", n)
+		}
+	})
+}

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/tidings-io/tidings/internal/meta"
 )
@@ -62,7 +64,7 @@ func ParseSeeds(list []string) ([]Peer, error) {
 // isAddress reports whether text is HOST:PORT.
 func isAddress(text string) bool {
 	i := strings.LastIndexByte(text, ':')
-	if i <= 0 || len(text) > meta.MaxAddress || strings.ContainsAny(text, " \t\n,") {
+	if i <= 0 || len(text) > meta.MaxAddress || !isPlain(text) {
 		return false
 	}
 	port, err := strconv.ParseUint(text[i+1:], 10, 16)
@@ -75,6 +77,31 @@ func isAddress(text string) bool {
 		return err == nil
 	}
 	return !strings.Contains(host, ":")
+}
+
+// isPlain reports whether text can stand in a list, a log line and an address:
+// it has no blanks, commas and control characters.
+func isPlain(text string) bool {
+	return utf8.ValidString(text) && !strings.ContainsFunc(text, func(r rune) bool {
+		return r == ',' || unicode.IsSpace(r) || unicode.IsControl(r)
+	})
+}
+
+// checkAddresses reports what is wrong with the addresses that a node says it
+// has; nil when nothing is. They go into metadata, and from there to everyone.
+func checkAddresses(n *meta.Node) error {
+	if !isAddress(n.Addr) {
+		return fmt.Errorf("%q is no address where %s can be reached", n.Addr, n.Name)
+	}
+	for _, addr := range []string{n.TCP, n.HTTP} {
+		if addr != "" && !isAddress(addr) {
+			return fmt.Errorf("%q is no address where clients can reach %s", addr, n.Name)
+		}
+	}
+	if len(n.Broadcast) > meta.MaxAddress || !isPlain(n.Broadcast) {
+		return fmt.Errorf("%q is no host where clients can reach %s", n.Broadcast, n.Name)
+	}
+	return nil
 }
 
 // addresses lists where the seeds are, sorted: lists that differ only in order

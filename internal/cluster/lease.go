@@ -143,6 +143,16 @@ func (l *Leases) Lapsed(now int64, members []meta.Node) (boots []uint64) {
 	return boots
 }
 
+// Again has Lapsed list a process once more, unless it lives again: what was to
+// be done about it has failed.
+func (l *Leases) Again(boot uint64) {
+	for _, h := range l.nodes {
+		if h.boot == boot {
+			h.lapsed = false
+		}
+	}
+}
+
 // List is the table for the nodes named, by Raft id.
 func (l *Leases) List(now int64, nodes []uint64) []Lease {
 	list := make([]Lease, 0, len(nodes))

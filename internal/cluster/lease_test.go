@@ -79,3 +79,22 @@ func TestMemberThatNeverRenewedLapses(t *testing.T) {
 		t.Error("it did not come back")
 	}
 }
+
+// What was to be done about a process is done again, as long as it is gone.
+func TestLapsedAgain(t *testing.T) {
+	l := NewLeases(0)
+	l.Renew(0, Renewal{Node: meta.Node{ID: 1, Boot: 11}})
+	for range 2 {
+		if got := l.Lapsed(5*second, nil); !slices.Equal(got, []uint64{11}) {
+			t.Fatalf("lapsed %v", got)
+		}
+		if got := l.Lapsed(6*second, nil); len(got) != 0 {
+			t.Fatalf("lapsed again: %v", got)
+		}
+		l.Again(11)
+	}
+	l.Renew(7*second, Renewal{Node: meta.Node{ID: 1, Boot: 11}})
+	if got := l.Lapsed(8*second, nil); len(got) != 0 {
+		t.Errorf("it is back, and lapsed: %v", got)
+	}
+}

@@ -18,8 +18,6 @@ const (
 	settled = 3 * time.Second
 	// calmAfter is how long a node must not have stalled before it is.
 	calmAfter = time.Minute
-	// transferPause is the least time between two transfers of one node.
-	transferPause = time.Second
 )
 
 // Progress is what the leader of a group knows of another member.
@@ -167,45 +165,6 @@ func nodeName(v *meta.View, id uint64) string {
 		return n.Name + " (replaced)"
 	}
 	return n.Name
-}
-
-// Transfer hands the leadership of a group to another voter.
-type Transfer struct {
-	Shard uint32
-	To    uint64 // Raft id
-}
-
-// NextTransfer is the next leadership that this node gives away, so that each
-// group is led by the voter that metadata prefers: one that has been live for
-// a while, is caught up and has not stalled lately. since is the time since the
-// last one; at most one a second is begun.
-func NextTransfer(v *meta.View, leases []Lease, groups []Group, since time.Duration) (Transfer, bool) {
-	if since < transferPause {
-		return Transfer{}, false
-	}
-	for _, g := range groups {
-		if g.Transferring { // one at a time
-			return Transfer{}, false
-		}
-	}
-	for _, g := range groups {
-		want, ok := v.Shard(g.Shard)
-		if !ok || !g.Leads || g.Changing {
-			continue
-		}
-		if to := want.Preferred(); to != g.Leader && g.canLead(leases, to) {
-			return Transfer{Shard: g.Shard, To: to}, true
-		}
-		if wanted(want, g.Leader) {
-			continue
-		}
-		for _, to := range want.Voters { // this node leaves the group: anyone will do
-			if to != g.Leader && g.canLead(leases, to) {
-				return Transfer{Shard: g.Shard, To: to}, true
-			}
-		}
-	}
-	return Transfer{}, false
 }
 
 // canLead reports whether a member is fit to be made leader.

@@ -169,7 +169,7 @@ func TestLeadersSpread(t *testing.T) {
 	m := newMetadata(t, testNodes(), 0, 3) // shard 1 is for 11, 2 for 12, 3 for 13, metadata for 11
 	groups := func() []Group { return []Group{lead(0), lead(1), lead(2), lead(3)} }
 	next := func(leases []Lease, list []Group, since time.Duration) Transfer {
-		got, _ := NextTransfer(m.View(), leases, list, since)
+		got, _ := NextTransfer(m.View(), leases, list, since, nil)
 		return got
 	}
 	if got := next(live(11, 12, 13), groups(), time.Second); got != (Transfer{Shard: 2, To: 12}) {
