@@ -551,5 +551,31 @@ func TestAckOfATopic(t *testing.T) {
 	}
 	if err := l.wait(func(d func(error)) { l.m.SetAck(topic.ID+1, AckLeader, d) }); fault.CodeOf(err) != fault.TopicNotFound {
 		t.Errorf("of no topic: %v", err)
+
+// A process whose lease has lapsed may only be cut off: what it asked for and
+// got no answer to, it asks again when it is back, and that is done once all the
+// same. The process after it on the same disk ends what is remembered.
+func TestRequestsOfAProcessThatWasCutOff(t *testing.T) {
+	l := newCluster(t, three(), 3, nil)
+	n := three()[1]
+	n.Boot = 7
+	l.m.UpdateNode(n, nil)
+	a := l.submit(encoded(7, 1, 1, command{Kind: kindCreateTopic, Name: "orders", Count: 1, Seed: 5}))
+	pause := encoded(7, 2, 1, command{Kind: kindPauseTopic, Topic: a.topic, On: true})
+	l.submit(pause)
+	l.m.PauseTopic(a.topic, false, nil)
+	l.m.DropBoot(7, nil)
+	l.run()
+	if r := l.submit(pause); r.err != nil {
+		t.Error(r.err)
+	}
+	if topic, _ := l.m.View().TopicID(a.topic); topic.Paused {
+		t.Error("a pause that came again undid the resume after it")
+	}
+	n.Boot = 8
+	l.m.UpdateNode(n, nil)
+	l.run()
+	if i, ok := findOrigin(l.m.View().origins, 7); ok {
+		t.Errorf("remembered: %+v", l.m.View().origins[i])
 	}
 }

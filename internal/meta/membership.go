@@ -100,8 +100,9 @@ func (c *change) updateNode(cmd *command) result {
 	case old.Boot != cmd.Was:
 		return result{err: fault.New(fault.InvalidRequest, "update node %s: another change came before", old.Name)}
 	}
-	if old.Boot != node.Boot {
+	if old.Boot != node.Boot { // on the same disk: the process before has ended
 		c.dropBoot(old.Boot)
+		c.forget(old.Boot)
 	}
 	node.Name, node.State = old.Name, NodeMember
 	c.setNode(node, c.view.Gone)
@@ -117,8 +118,9 @@ func (c *change) setNode(node Node, gone []Node) {
 	c.view.setNodes(members, gone)
 }
 
-// dropBoot ends what lives and dies with a process: its ephemeral topics, and
-// what is remembered of its requests.
+// dropBoot ends what lives and dies with a process: its ephemeral topics. What
+// is remembered of its requests stays: it may only be cut off, and send them
+// again when it is back.
 func (c *change) dropBoot(boot uint64) {
 	if boot == 0 {
 		return
@@ -126,7 +128,6 @@ func (c *change) dropBoot(boot uint64) {
 	for _, t := range c.view.topicsOf(boot) {
 		c.remove(t)
 	}
-	c.forget(boot)
 }
 
 // booted reports whether a member runs as that process, as far as metadata
