@@ -33,6 +33,7 @@ const (
 	Deleting                     // the topic or channel is being deleted
 	Exiting                      // the node shuts down
 	NotLeader                    // no leader here, or leadership was lost before the answer
+	Unreachable                  // another node that is needed cannot be reached
 	OutOfOrder                   // not next in its producer's sequence; nothing was done
 	Overloaded                   // a bounded queue is full
 	DiskReserve                  // the disk is full down to the reserve
@@ -82,6 +83,7 @@ var table = [codes]row{
 	Deleting:         {name: "DELETING", text: "being deleted", status: http.StatusServiceUnavailable},
 	Exiting:          {name: "EXITING", text: "exiting", status: http.StatusServiceUnavailable},
 	NotLeader:        {name: "NO_LEADER", text: "no leader", status: http.StatusServiceUnavailable},
+	Unreachable:      {name: "UNREACHABLE", text: "node cannot be reached", status: http.StatusServiceUnavailable},
 	OutOfOrder:       {name: "OUT_OF_ORDER", text: "not next in its sequence", status: http.StatusServiceUnavailable},
 	Overloaded:       {name: "OVERLOADED", text: "overloaded", status: http.StatusServiceUnavailable},
 	DiskReserve:      {name: "DISK_RESERVE", text: "disk reserve reached", status: http.StatusServiceUnavailable},

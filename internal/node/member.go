@@ -442,7 +442,7 @@ func (mb *member) transfer(ctx context.Context, id uint32, name string) error {
 	defer cancel()
 	for {
 		err := mb.tryTransfer(ctx, id, name)
-		if fault.CodeOf(err) != fault.NotLeader {
+		if code := fault.CodeOf(err); code != fault.NotLeader && code != fault.Unreachable {
 			return err
 		}
 		select {

@@ -218,7 +218,7 @@ func TestCallOutcomes(t *testing.T) {
 		}
 		// Nobody answers the dial; then the back-off refuses at once.
 		_, err = a.Call(context.Background(), Peer{ID: b.o.RaftID}, methodWait, nil)
-		if !errors.Is(err, ErrNotSent) || errors.Is(err, ErrUnknownOutcome) || fault.CodeOf(err) != codeUnreachable {
+		if !errors.Is(err, ErrNotSent) || errors.Is(err, ErrUnknownOutcome) || fault.CodeOf(err) != fault.Unreachable {
 			t.Errorf("unreachable: %v", err)
 		}
 		began = time.Now()

@@ -94,7 +94,7 @@ func (t *Transport) Call(ctx context.Context, to Peer, method Method, request []
 func (t *Transport) Go(ctx context.Context, to Peer, method Method, request []byte, done func(reply []byte, err error)) error {
 	p, err := t.find(to)
 	if err != nil {
-		return notSent(to.String(), codeUnreachable, err)
+		return notSent(to.String(), fault.Unreachable, err)
 	}
 	return p.links[Calls].calls.begin(ctx, kindCall, method, request, &call{done: done})
 }
@@ -118,7 +118,7 @@ func (c *caller) begin(ctx context.Context, k kind, method Method, request []byt
 	if errors.Is(err, errFull) {
 		return notSent(c.l.peer.String(), fault.Overloaded, err)
 	}
-	return notSent(c.l.peer.String(), codeUnreachable, err)
+	return notSent(c.l.peer.String(), fault.Unreachable, err)
 }
 
 // written hears what became of a request's frame.
@@ -193,7 +193,7 @@ func (c *call) end(reply []byte, err error) {
 // lost ends a call whose connection is gone.
 func (c *call) lost(peer string, why error) {
 	if c.recall() {
-		c.end(nil, notSent(peer, codeUnreachable, why))
+		c.end(nil, notSent(peer, fault.Unreachable, why))
 		return
 	}
 	c.end(nil, unknownOutcome(peer, why))

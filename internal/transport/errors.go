@@ -56,10 +56,6 @@ func refusef(r Reason, format string, args ...any) *RefusedError {
 	return &RefusedError{Reason: r, Text: fmt.Sprintf(format, args...)}
 }
 
-// codeUnreachable is the code of a call whose peer can't be reached: what the
-// caller wanted of it can't be had here and now.
-const codeUnreachable = fault.NotLeader
-
 // outcome is an error of a call: the sentinel says what is known of the request,
 // the cause why.
 type outcome struct {

@@ -70,7 +70,7 @@ func (r *rig) impostor(t *testing.T, name string, id uint64, to *node, class Cla
 	if err := o.fill(); err != nil {
 		t.Fatal(err)
 	}
-	c, err := to.o.Dial(context.Background(), to.Addr().String())
+	c, err := to.Transport.o.Dial(context.Background(), to.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -173,4 +173,71 @@ func TestConnected(t *testing.T) {
 			t.Error("not connected after a call", err)
 		}
 	})
+}
+
+// A peer that is removed while its connection is being greeted does not get in
+// as the stranger that it has become, and one whose Raft id has got another name
+// not at all.
+func TestPeerRemovedWhileItConnects(t *testing.T) {
+	r := newRig(t, true)
+	a := r.start("a", nil)
+	for _, class := range []Class{Control, Append, Calls, Bulk} {
+		if err := a.AddPeer(9, "x", "x"); err != nil {
+			t.Fatal(err)
+		}
+		in := &inbound{t: a.Transport}
+		h := &hello{Version: 1, VersionMin: 1, Cluster: "c1", Node: "x", RaftID: 9, Boot: 7, MaxFrame: 1 << 20, Class: class}
+		if err := in.judge(h, a.self(class, 0), "x", a.Addr()); err != nil {
+			t.Fatal(err)
+		}
+		for reason, change := range map[Reason]func(){
+			ReasonUnknown: func() { a.RemovePeer(9) },
+			ReasonName: func() {
+				if err := a.AddPeer(9, "y", "y"); err != nil {
+					t.Error(err)
+				}
+			},
+		} {
+			a.RemovePeer(9)
+			change()
+			err := a.admit(in, h, nil)
+			if refused, ok := errors.AsType[*RefusedError](err); !ok || refused.Reason != reason {
+				t.Errorf("%s: %v, want %s", class, err, reason)
+			}
+			a.RemovePeer(9)
+		}
+	}
+}
+
+// A peer that sends calls which fail, and reads none of the answers, is cut off
+// before they fill the memory.
+func TestPeerThatReadsNoReplies(t *testing.T) {
+	for name, fill := range map[string]func(*node){
+		"failing": func(n *node) {
+			n.HandleAsync(methodFail, func(_ context.Context, _ From, _ []byte, respond func([]byte, error)) {
+				respond(nil, errors.New("no"))
+			})
+		},
+		"answered": func(n *node) {
+			n.HandleAsync(methodFail, func(_ context.Context, _ From, _ []byte, respond func([]byte, error)) { respond(nil, nil) })
+		},
+		"unknown": func(*node) {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, false)
+			a := r.start("a", func(o *Options) { o.MaxCalls, o.WriteTimeout = 3, time.Hour })
+			fill(a)
+			if err := a.AddPeer(9, "x", "x"); err != nil {
+				t.Fatal(err)
+			}
+			w := r.impostor(t, "x", 9, a, Calls)
+			var err error
+			for id := uint64(1); err == nil; id++ {
+				if _, err = w.bw.Write(frameOf(header{kind: kindCall, method: methodFail, id: id}, nil)); err == nil {
+					err = w.flush()
+				}
+			}
+			eventually(t, "the log", func() bool { return strings.Contains(a.log.String(), "reads no replies") })
+		})
+	}
 }

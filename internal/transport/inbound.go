@@ -21,6 +21,8 @@ type inbound struct {
 	addr  string
 	hello *hello // nil until the peer has said it
 	peer  *peer  // nil: not a known peer; may become one, see adopt
+
+	authorized bool // judge let it in as a stranger
 }
 
 // serveInbound owns an accepted connection until it ends.
@@ -174,6 +176,7 @@ func (in *inbound) judge(h, own *hello, certified string, addr net.Addr) error {
 	if err := in.t.o.Authorize(from, h.Class); err != nil {
 		return refusef(ReasonForbidden, "node %s does not let node %s in: %v", own.Node, h.Node, err)
 	}
+	in.authorized = true
 	return nil
 }
 
@@ -182,9 +185,14 @@ func (in *inbound) judge(h, own *hello, certified string, addr net.Addr) error {
 func (t *Transport) admit(in *inbound, h *hello, w *wire) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	// The table may have changed since judge has looked: a peer that was removed
+	// gets in as little as one that was never there.
 	p := t.peers[h.RaftID]
-	if p == nil && h.Class.raft() {
+	switch {
+	case p == nil && !in.authorized:
 		return refusef(ReasonUnknown, "node %s knows no node %s any more", t.o.Name, h.Node)
+	case p != nil && p.Name != h.Node:
+		return refusef(ReasonName, "node %s now knows Raft id %d as node %s, not %s", t.o.Name, h.RaftID, p.Name, h.Node)
 	}
 	// SetCluster, since the hellos were compared, did not see this connection.
 	if t.foreign(h) {

@@ -176,12 +176,8 @@ func (s *server) release(id uint64, x *served) {
 	}
 }
 
-// reject answers a request that no handler has seen. A peer that sends more than
-// its bounds allow and reads no answer is cut off.
+// reject answers a request that no handler has seen.
 func (s *server) reject(h header, why error) error {
-	if n, _ := s.box.waiting(); n > 2*(s.in.t.o.MaxCalls+s.in.t.o.MaxStreams) {
-		return malformed("the peer sends requests and reads no replies")
-	}
 	s.answer(h, flagError|flagNotStarted, encodeError(why))
 	return nil
 }
@@ -205,8 +201,14 @@ func (s *server) reply(h header, x *served, reply []byte, err error) {
 	s.answer(h, 0, reply)
 }
 
-// answer queues the last frame of a request.
+// answer queues the last frame of a request. A peer that sends requests beyond
+// its bounds and reads no answer is cut off: an error is queued whatever else
+// waits, because the request was done with.
 func (s *server) answer(h header, flags uint8, body []byte) {
+	if n, _ := s.box.waiting(); n > 2*(s.in.t.o.MaxCalls+s.in.t.o.MaxStreams) {
+		s.in.cancel(malformed("the peer sends requests and reads no replies"))
+		return
+	}
 	k := kindReply
 	if h.kind == kindFetch {
 		k = kindEnd

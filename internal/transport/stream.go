@@ -3,6 +3,8 @@ package transport
 import (
 	"context"
 	"sync"
+
+	"github.com/tidings-io/tidings/internal/fault"
 )
 
 // Stream is the answer to Fetch: a sequence of chunks.
@@ -26,7 +28,7 @@ type Stream struct {
 func (t *Transport) Fetch(ctx context.Context, to Peer, method Method, request []byte) (*Stream, error) {
 	p, err := t.find(to)
 	if err != nil {
-		return nil, notSent(to.String(), codeUnreachable, err)
+		return nil, notSent(to.String(), fault.Unreachable, err)
 	}
 	ctx, stop := context.WithCancel(ctx)
 	s := &Stream{c: p.links[Bulk].calls, stop: stop, wake: make(chan struct{}, 1)}
