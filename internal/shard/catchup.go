@@ -62,7 +62,8 @@ func (g *Group) CatchUp(ctx context.Context, leader uint64, p Puller) (err error
 // Serve runs a session on the side that sends: request is what the other
 // replica's Pull was given, send hands a chunk over and waits until there is
 // room for more, and ended waits for the other side's Close and tells what it
-// was told. The chunk is good during the call only.
+// was told. The chunk is good during the call only. It sends no faster than
+// Options.SendLimit allows.
 func (g *Group) Serve(ctx context.Context, replica uint64, request []byte, send func([]byte) error, ended func() (installed bool)) error {
 	out, err := await(context.WithoutCancel(ctx), g, func(done func(*Outgoing, error)) { g.Export(replica, request, done) })
 	if err != nil {
@@ -78,6 +79,9 @@ func (g *Group) Serve(ctx context.Context, replica uint64, request []byte, send 
 			return nil
 		}
 		if err != nil {
+			return err
+		}
+		if err := g.o.SendLimit.Wait(ctx, len(buf)); err != nil {
 			return err
 		}
 		if err := send(buf); err != nil {

@@ -38,6 +38,9 @@ type Options struct {
 	// ChunkBytes is about how large a chunk of a session is; only a single batch
 	// that is larger makes a larger one. 256 KiB.
 	ChunkBytes int
+	// SendLimit bounds what sessions send; nil: nothing does. The groups of a
+	// node share it.
+	SendLimit *Limiter
 
 	// Join says that a group which is not here yet begins as an empty replica
 	// without a vote: membership and state come from the others.

@@ -23,7 +23,10 @@ import (
 // live is three nodes with one shard each that really run, as the node does it:
 // for the race detector, and for the loops around the steps.
 type live struct {
-	t     *testing.T
+	t     testing.TB
+	tune  func(*shard.Options)   // may be nil
+	large bool                   // files as a node has them, not small ones
+	root  func(id uint64) string // data folder; nil: data
 	mu    sync.Mutex
 	nodes map[uint64]*liveNode // those that are up, by Raft id
 
@@ -47,29 +50,37 @@ func (l *live) node(id uint64) *liveNode {
 func (l *live) start(id uint64, disk vfs.FS) *liveNode {
 	l.t.Helper()
 	n := &liveNode{id: id}
-	if err := vfs.MkdirSynced(disk, "data/shards"); err != nil {
+	data := "data"
+	if l.root != nil {
+		data = l.root(id)
+	}
+	if err := vfs.MkdirSynced(disk, path.Join(data, "shards")); err != nil {
 		l.t.Fatal(err)
 	}
-	w, err := wal.Open(disk, "data/wal", wal.Options{SegmentSize: 64 << 10, Spares: 1})
+	segment, file, tail, checkpoint := int64(64<<10), int64(32<<10), int64(64<<10), int64(32<<10)
+	if l.large {
+		segment, file, tail, checkpoint = 64<<20, 64<<20, 8<<20, 64<<20
+	}
+	w, err := wal.Open(disk, path.Join(data, "wal"), wal.Options{SegmentSize: segment, Spares: 1})
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	store, err := seglog.Open(disk, "data/topics", seglog.Options{SegmentSize: 32 << 10, TailBytes: 64 << 10})
+	store, err := seglog.Open(disk, path.Join(data, "topics"), seglog.Options{SegmentSize: file, TailBytes: tail})
 	if err != nil {
 		l.t.Fatal(err)
 	}
 	var flusher *shard.Flusher
 	n.machine = partition.New(partition.Options{
-		Shard: 1, Store: store, FS: disk, Dir: path.Join("data/shards/1", "parked"), TailBytes: 1 << 20,
+		Shard: 1, Store: store, FS: disk, Dir: path.Join(data, "shards/1/parked"), TailBytes: max(1<<20, tail),
 		Wake:        func() { n.group.Wake() },
 		WakeFlusher: func() { flusher.Wake() },
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	behind := make(chan uint64, 1)
-	n.group, err = shard.Open(shard.Options{
-		ID: 1, RaftID: id, Dir: "data/shards/1", FS: disk, WAL: w, Machine: n.machine, Async: id != 2,
-		CheckpointBytes: 32 << 10, KeepBytes: -1, ChunkBytes: 4 << 10, Voters: []uint64{1, 2, 3},
+	o := shard.Options{
+		ID: 1, RaftID: id, Dir: path.Join(data, "shards/1"), FS: disk, WAL: w, Machine: n.machine, Async: id != 2,
+		CheckpointBytes: checkpoint, KeepBytes: -1, ChunkBytes: 4 << 10, Voters: []uint64{1, 2, 3},
 		Send: func(m *pb.Message) {
 			if to := l.node(m.GetTo()); to != nil {
 				to.group.Receive(proto.Clone(m).(*pb.Message))
@@ -81,11 +92,15 @@ func (l *live) start(id uint64, disk vfs.FS) *liveNode {
 			default:
 			}
 		},
-	})
+	}
+	if l.tune != nil {
+		l.tune(&o)
+	}
+	n.group, err = shard.Open(o)
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	flusher = shard.NewFlusher(shard.FlusherOptions{Store: store, WAL: w, Groups: []*shard.Group{n.group}, CheckpointBytes: 32 << 10})
+	flusher = shard.NewFlusher(shard.FlusherOptions{Store: store, WAL: w, Groups: []*shard.Group{n.group}, CheckpointBytes: checkpoint})
 	walCtx, stopWAL := context.WithCancel(context.Background())
 	walDone := make(chan error, 1)
 	go func() { walDone <- w.Run(walCtx) }()
