@@ -200,9 +200,7 @@ func (a *Agent) drop(boot uint64) {
 func (a *Agent) renew(ctx context.Context, groups []Group) {
 	r := Renewal{Cluster: a.o.Identity.Cluster, Node: a.o.Meta.Node(), SyncNs: uint64(max(0, a.o.Engine.Sync()))}
 	for _, g := range groups {
-		r.Positions = append(r.Positions, Position{
-			Shard: g.Shard, Leads: g.Leads, Term: g.Term, Applied: g.Applied, Commit: g.Commit,
-		})
+		r.Positions = append(r.Positions, g.position())
 	}
 	if a.take(r) {
 		return

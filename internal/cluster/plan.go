@@ -45,6 +45,25 @@ type Group struct {
 	Transferring bool
 	// Progress of the other members, on the leader only.
 	Progress map[uint64]Progress
+	// CatchUp is the session in which this node gets the group's state; nil: it
+	// needs none.
+	CatchUp *CatchUp
+}
+
+// CatchUp is how far a replica has come that gets the state of its group.
+type CatchUp struct {
+	Stage string        // receive, sync, install
+	Bytes int64         // so far
+	Total int64         // about how many they will be; 0 while it is not known
+	Since time.Duration // that it has begun
+}
+
+// rate is what has come per second, in bytes, on the average.
+func (c *CatchUp) rate() uint64 {
+	if c.Since <= 0 || c.Bytes <= 0 {
+		return 0
+	}
+	return uint64(float64(c.Bytes) / c.Since.Seconds())
 }
 
 // ChangeKind is what happens to a member.

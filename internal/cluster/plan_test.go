@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -256,5 +257,46 @@ func TestStatus(t *testing.T) {
 	}
 	if s := Build(m.Node(), &meta.View{}, nil, nil, nil); s.Healthy || s.Waits == "" {
 		t.Errorf("without metadata: %+v", s)
+	}
+}
+
+// How far a replica has come with the state of its group is seen on every node:
+// where it is from the group itself, elsewhere from its last renewal.
+func TestCatchUpInStatus(t *testing.T) {
+	m := newMetadata(t, testNodes(), 0, 3)
+	here := lead(1)
+	here.Leads, here.CatchUp = false, &CatchUp{Stage: "receive", Bytes: 300e6, Total: 1e9, Since: 5 * time.Second}
+	leases := live(11, 12, 13)
+	leases[2].Positions = []Position{{Shard: 2, Session: Session{Stage: "install", Bytes: 10, Total: 9, Rate: 2}}}
+	s := Build(m.Node(), m.View(), leases, []Group{lead(0), here, lead(2), lead(3)}, nil)
+	got := map[string]*CatchUpStatus{}
+	for _, sh := range s.Shards {
+		for _, r := range sh.Replicas {
+			if r.CatchUp != nil {
+				got[fmt.Sprint(sh.ID, r.Node)] = r.CatchUp
+			}
+		}
+	}
+	want := map[string]*CatchUpStatus{
+		"1a": {Stage: "receive", Bytes: 300e6, Total: 1e9, Rate: 60e6},
+		"2c": {Stage: "install", Bytes: 10, Total: 9, Rate: 2},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	notes := []string{"shard 1: a catches up, 300 of 1000 MB at 60.0 MB/s", "shard 2: c catches up, install"}
+	for _, n := range notes {
+		if !slices.Contains(s.Notes, n) {
+			t.Errorf("notes %q lack %q", s.Notes, n)
+		}
+	}
+	leases[2].State = LeaseLapsed // what it last said means nothing any more
+	s = Build(m.Node(), m.View(), leases, []Group{lead(0), lead(1), lead(2), lead(3)}, nil)
+	for _, sh := range s.Shards {
+		for _, r := range sh.Replicas {
+			if r.CatchUp != nil {
+				t.Errorf("shard %d: %+v", sh.ID, r)
+			}
+		}
 	}
 }

@@ -62,6 +62,17 @@ type ReplicaStatus struct {
 	// Lag is how many entries it is behind the group's commit index.
 	Lag  uint64 `json:"lag"`
 	Live bool   `json:"live"`
+	// CatchUp is how far it has come with the state of its group, while it gets
+	// that from another replica.
+	CatchUp *CatchUpStatus `json:"catch_up,omitempty"`
+}
+
+// CatchUpStatus is a session in which a replica gets the state of its group.
+type CatchUpStatus struct {
+	Stage string `json:"stage"`       // receive, sync, install
+	Bytes uint64 `json:"bytes"`       // so far
+	Total uint64 `json:"total_bytes"` // about how many they will be; 0 while it is not known
+	Rate  uint64 `json:"bytes_per_second"`
 }
 
 // Build makes the status of a formed cluster from metadata, the leases as this
@@ -114,7 +125,7 @@ func (b *builder) position(node uint64, shard uint32) (Position, bool) {
 	if node == b.self {
 		for _, g := range b.groups {
 			if g.Shard == shard {
-				return Position{Shard: shard, Leads: g.Leads, Term: g.Term, Applied: g.Applied, Commit: g.Commit}, true
+				return g.position(), true
 			}
 		}
 	}
@@ -124,6 +135,15 @@ func (b *builder) position(node uint64, shard uint32) (Position, bool) {
 		}
 	}
 	return Position{}, false
+}
+
+// position is how far this node is in the group.
+func (g *Group) position() Position {
+	p := Position{Shard: g.Shard, Leads: g.Leads, Term: g.Term, Applied: g.Applied, Commit: g.Commit}
+	if c := g.CatchUp; c != nil {
+		p.Session = Session{Stage: c.Stage, Bytes: uint64(max(c.Bytes, 0)), Total: uint64(max(c.Total, 0)), Rate: c.rate()}
+	}
+	return p
 }
 
 func (b *builder) live(node uint64) bool {
@@ -151,12 +171,25 @@ func (b *builder) shard(s meta.Shard) ShardStatus {
 		} else {
 			r.Lag = st.Commit
 		}
+		if x := p.Session; x.Stage != "" && r.Live {
+			r.CatchUp = (*CatchUpStatus)(&x)
+			b.notes = append(b.notes, fmt.Sprintf("shard %d: %s catches up, %s", s.ID, r.Node, r.CatchUp.text()))
+		}
 		st.Replicas = append(st.Replicas, r)
 	}
 	if st.Leader == "" {
 		b.notes = append(b.notes, fmt.Sprintf("shard %d has no leader", s.ID))
 	}
 	return st
+}
+
+// text is the session in a few words.
+func (c *CatchUpStatus) text() string {
+	const mb = 1e6
+	if c.Stage != "receive" {
+		return c.Stage
+	}
+	return fmt.Sprintf("%.0f of %.0f MB at %.1f MB/s", float64(c.Bytes)/mb, float64(max(c.Total, c.Bytes))/mb, float64(c.Rate)/mb)
 }
 
 func (b *builder) node(n meta.Node, shards []ShardStatus) NodeStatus {

@@ -48,6 +48,7 @@ const (
 	maxText      = 1000    // bytes of a reason
 	maxGroups    = 1<<16 + 1
 	maxPositions = 1024
+	maxStage     = 16 // bytes of the name of a session's stage
 )
 
 // ErrMessage says that a message cannot be read.
@@ -112,6 +113,16 @@ type Position struct {
 	Term    uint64
 	Applied uint64
 	Commit  uint64
+	// Session is the one in which it gets the group's state; its zero value: none.
+	Session Session
+}
+
+// Session is how far a replica has come that gets the state of its group.
+type Session struct {
+	Stage string // receive, sync, install; empty: there is no session
+	Bytes uint64 // so far
+	Total uint64 // about how many they will be; 0 while it is not known
+	Rate  uint64 // bytes per second, on the average
 }
 
 // Renewal renews a node's lease.
@@ -359,15 +370,23 @@ func appendPositions(b []byte, list []Position) []byte {
 	for _, p := range list {
 		b = appendBool(appendUints(b, uint64(p.Shard)), p.Leads)
 		b = appendUints(b, p.Term, p.Applied, p.Commit)
+		b = appendStrings(b, p.Session.Stage[:min(len(p.Session.Stage), maxStage)])
+		if p.Session.Stage != "" {
+			b = appendUints(b, p.Session.Bytes, p.Session.Total, p.Session.Rate)
+		}
 	}
 	return b
 }
 
 func (d *decoder) positions() (list []Position) {
 	for range d.count(maxPositions) {
-		list = append(list, Position{
+		p := Position{
 			Shard: uint32(d.below(1 << 32)), Leads: d.bool(), Term: d.uint(), Applied: d.uint(), Commit: d.uint(),
-		})
+		}
+		if p.Session.Stage = d.string(maxStage); p.Session.Stage != "" {
+			p.Session.Bytes, p.Session.Total, p.Session.Rate = d.below(1<<62), d.below(1<<62), d.below(1<<62)
+		}
+		list = append(list, p)
 	}
 	return list
 }

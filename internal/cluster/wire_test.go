@@ -21,7 +21,10 @@ func testNodes() []meta.Node {
 }
 
 func testPositions() []Position {
-	return []Position{{Shard: 0, Leads: true, Term: 3, Applied: 90, Commit: 91}, {Shard: 8, Applied: 1}}
+	return []Position{
+		{Shard: 0, Leads: true, Term: 3, Applied: 90, Commit: 91},
+		{Shard: 8, Applied: 1, Session: Session{Stage: "receive", Bytes: 5, Total: 1 << 40, Rate: 7e7}},
+	}
 }
 
 // roundTrip decodes what was encoded, and no prefix of it.

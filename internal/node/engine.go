@@ -66,6 +66,11 @@ func (e *engine) Groups() []cluster.Group {
 			Changing: e.changing[s.ID], Transferring: e.transferring[s.ID],
 		})
 		c := &list[len(list)-1]
+		if p := s.CatchUp; p != nil {
+			c.CatchUp = &cluster.CatchUp{
+				Stage: p.Stage, Bytes: p.Bytes, Total: p.Total, Since: time.Since(time.Unix(0, p.Started)),
+			}
+		}
 		for _, m := range s.Members {
 			if m.Learner {
 				c.Learners = append(c.Learners, m.ID)
