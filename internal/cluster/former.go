@@ -53,6 +53,7 @@ type Former struct {
 	then  func(now int64) Output
 
 	status []string
+	first  int // seed at which meet begins: behind the one that last refused to let this node join
 }
 
 // phase is what the outstanding calls are for.
@@ -229,6 +230,7 @@ func (f *Former) Answered(now int64, id uint64, answer []byte, err error) Output
 	case phaseForm:
 		return f.agreed(now)
 	}
+	f.first++
 	return f.rest(now, fmt.Sprintf("waiting for the cluster to let this node join: %v", r.err))
 }
 
@@ -236,6 +238,9 @@ func (f *Former) Answered(now int64, id uint64, answer []byte, err error) Output
 func (f *Former) asked(now int64) Output {
 	if out, done := f.meet(now); done {
 		return out
+	}
+	if f.id.Stage == Rejoining {
+		return f.rest(now, fmt.Sprintf("waiting for a member of the cluster %s to come back to: this node's log was damaged", f.id.Cluster))
 	}
 	if waits := f.waits(); len(waits) > 0 {
 		return f.rest(now, waits...)
@@ -251,8 +256,10 @@ func (f *Former) asked(now int64) Output {
 // meet looks for a formed cluster among the answers: this node becomes or joins
 // it, or must not go on.
 func (f *Former) meet(now int64) (Output, bool) {
-	for i, r := range f.round {
-		if r.err != nil || r.Stage != Formed {
+	for k := range f.round {
+		i := (f.first + k) % len(f.round)
+		r := f.round[i]
+		if r.err != nil || r.Stage != Formed || r.Node.ID == f.id.RaftID {
 			continue
 		}
 		switch {
@@ -261,7 +268,7 @@ func (f *Former) meet(now int64) (Output, bool) {
 		case r.Cluster != f.id.Cluster:
 			return f.rest(now, fmt.Sprintf("seed %s belongs to the cluster %s, this node has accepted %s: "+
 				"empty the data folder of the one that is wrong", f.seed(i), r.Cluster, f.id.Cluster)), true
-		case r.Attempt == f.id.Attempt:
+		case r.Attempt == f.id.Attempt && f.id.Stage == Accepted:
 			next := f.id
 			next.Stage = Formed
 			return f.save(next, f.done), true
@@ -439,6 +446,7 @@ func (f *Former) joined(now int64, answer []byte) Output {
 		err = errors.New("the answer does not name this node as a member")
 	}
 	if err != nil {
+		f.first++
 		return f.rest(now, fmt.Sprintf("waiting for the cluster %s to let this node join: %v", cluster, err))
 	}
 	next := f.id

@@ -42,6 +42,8 @@ type world struct {
 	// spite makes the faults that hurt more likely: the disk of the first seed
 	// is lost, and what decides arrives late.
 	spite bool
+	// damage makes disks of members lose what they had promised.
+	damage bool
 
 	// voters is the membership of the metadata group since a node was formed by
 	// the attempt: Raft ids by seed. What joining asks for needs a majority.
@@ -199,7 +201,7 @@ func (w *world) members() []meta.Node {
 // holds reports whether a voter's disk is there, and belongs to the group or
 // will once it hears that the cluster is formed.
 func (w *world) holds(i int) bool {
-	return w.disks[i].RaftID == w.voters[i] && w.disks[i].Stage != Empty
+	return w.disks[i].RaftID == w.voters[i] && w.disks[i].Stage != Empty && w.disks[i].Stage != Rejoining
 }
 
 // quorum reports whether a majority of the voters is there: of those that run,
@@ -241,10 +243,25 @@ func (w *world) fault(what string) bool {
 	return true
 }
 
+// spoil has a member find its log damaged.
+func (w *world) spoil(i int) {
+	w.ids++
+	next, err := w.disks[i].Rejoin(w.ids)
+	if err != nil {
+		panic(err)
+	}
+	w.procs[i], w.disks[i] = nil, next
+	w.count["damaged"]++
+}
+
 // step does one thing that can happen.
 func (w *world) step() {
 	w.now += int64(w.choose(4))
 	i := w.choose(len(w.seeds))
+	if w.damage && w.disks[i].Stage == Formed && w.choose(200) == 0 {
+		w.spoil(i)
+		return
+	}
 	if w.spite && w.choose(400) == 0 && (w.disks[0].Stage != Empty || w.choose(4) == 0) {
 		i *= w.choose(2)
 		w.wipe(i)
@@ -373,7 +390,7 @@ func (w *world) settle() error {
 // hopeless reports whether a majority of the disks of the cluster that some
 // belong to was lost before the faults ended: nothing can be promised then.
 func (w *world) hopeless(lost bool, before []Identity) bool {
-	if !slices.ContainsFunc(w.disks, func(d Identity) bool { return d.Stage == Formed }) {
+	if !slices.ContainsFunc(w.disks, func(d Identity) bool { return d.Stage >= Formed }) {
 		return false // none has heard of it: they can still form one
 	}
 	kept := 0
@@ -391,7 +408,11 @@ func (w *world) formedAll() bool {
 
 // play runs a world through faults and then lets it settle.
 func play(nodes, steps int, c chooser, count map[string]int) error {
-	w := newWorld(nodes, c)
+	return playOn(newWorld(nodes, c), steps, count)
+}
+
+func playOn(w *world, steps int, count map[string]int) error {
+	c := w.chooser
 	w.rate = []int{1, 3, 8, 20, 60}[c.choose(5)]
 	w.spite = c.choose(2) == 0
 	if count != nil {
@@ -428,6 +449,38 @@ func formingSeeds(from, to uint64, count map[string]int) error {
 		}
 	}
 	return nil
+}
+
+// Whatever is lost, a disk that was in a cluster never becomes part of another,
+// and comes back once a majority of the others is there.
+func TestDamagedMembersComeBack(t *testing.T) {
+	seeds := uint64(300)
+	if testing.Short() {
+		seeds = 100
+	}
+	count := make(map[string]int)
+	for seed := range seeds {
+		r := rand.New(rand.NewPCG(seed, 2))
+		w := newWorld(3+2*int(seed%2), seeded{r})
+		w.damage = true
+		if err := playOn(w, 500+r.IntN(2500), count); err != nil {
+			t.Fatalf("seed %d: %v", seed, err)
+		}
+		for i, d := range w.disks {
+			if d.Stage == Formed && w.voters != nil && d.RaftID != w.voters[i] {
+				t.Fatalf("seed %d: %s is a member under the Raft id %d, metadata has %d", seed, d.Name, d.RaftID, w.voters[i])
+			}
+			if d.Stage == Formed {
+				count["members at the end"]++
+			}
+		}
+	}
+	for _, what := range []string{"damaged", "joins", "wipe", "crash", "members at the end"} {
+		if count[what] == 0 {
+			t.Errorf("nothing was seen of: %s", what)
+		}
+	}
+	t.Log(count)
 }
 
 func TestFormingSurvivesFaults(t *testing.T) {

@@ -123,6 +123,11 @@ const (
 	Empty    Stage = iota // belongs to no cluster
 	Accepted              // has agreed to an attempt to form one
 	Formed                // belongs to a cluster: its groups may begin
+	// Rejoining: it was formed, and cannot be trusted to know what it has promised
+	// any more. Under a new Raft id it asks for the place of the member of its
+	// name. To others it is a disk of a formed cluster, so that none is formed
+	// beside that.
+	Rejoining
 )
 
 // String is the stage in lower case.
@@ -134,6 +139,8 @@ func (s Stage) String() string {
 		return "accepted"
 	case Formed:
 		return "formed"
+	case Rejoining:
+		return "rejoining"
 	}
 	return "stage " + strconv.Itoa(int(s))
 }
@@ -156,7 +163,8 @@ type Identity struct {
 	Cluster string  // id, 32 hex characters
 	Attempt Attempt // that formed it, or may
 	// Members of the cluster, by name: those that agreed, or as they were when
-	// this node joined.
+	// this node joined. One that is rejoining stands there under the Raft id that
+	// it had.
 	Members []meta.Node
 	// Voters of every group of the new cluster, index 0 metadata: what each
 	// founding member begins its groups with. Nil for a node that joined: its
@@ -176,7 +184,7 @@ func (id *Identity) Founding() *meta.Founding {
 
 // Check reports what is wrong with an identity; nil when nothing is.
 func (id *Identity) Check() error {
-	if id.RaftID == 0 || id.Name == "" || len(id.Name) > meta.MaxName || id.Stage > Formed {
+	if id.RaftID == 0 || id.Name == "" || len(id.Name) > meta.MaxName || id.Stage > Rejoining {
 		return fmt.Errorf("check identity: name %q, Raft id %d, %s", id.Name, id.RaftID, id.Stage)
 	}
 	if id.Stage == Empty {
@@ -194,10 +202,30 @@ func (id *Identity) Check() error {
 			return err
 		}
 	}
-	if m, ok := memberNamed(id.Members, id.Name); !ok || m.ID != id.RaftID {
+	m, ok := memberNamed(id.Members, id.Name)
+	switch {
+	case !ok || m.ID != id.RaftID && id.Stage != Rejoining:
 		return fmt.Errorf("check identity: node %s is not one of the members", id.Name)
+	case id.Stage == Rejoining && (m.ID == id.RaftID || len(id.Members) == 1 || len(id.Voters) > 0):
+		return fmt.Errorf("check identity: node %s has nobody to come back to, or its old Raft id", id.Name)
 	}
 	return nil
+}
+
+// Rejoin returns what the disk of a member has to say that lost what it had
+// promised: damage in its log below what was durable. raftID is a new one; the
+// old one must never speak again. It is an error for a node that is no member of
+// a cluster with others, who could give it back what it held.
+func (id *Identity) Rejoin(raftID uint64) (Identity, error) {
+	next := *id
+	next.RaftID, next.Stage, next.Voters = raftID, Rejoining, nil
+	if id.Stage != Formed {
+		return *id, fmt.Errorf("rejoin: node %s is %s", id.Name, id.Stage)
+	}
+	if err := next.Check(); err != nil {
+		return *id, fmt.Errorf("rejoin: %w", err)
+	}
+	return next, nil
 }
 
 // checkCluster reports whether text is a cluster id.

@@ -40,7 +40,10 @@ func (f *Former) hello(now int64, from string, h Hello, members []meta.Node) Out
 	if f.id.Stage == Formed && members != nil {
 		a.Members = members
 	}
-	if h.Prepare && !f.Formed() && h.RaftID != f.id.RaftID {
+	if f.id.Stage == Rejoining {
+		a.Stage = Formed // the cluster is
+	}
+	if h.Prepare && f.id.Stage < Formed && h.RaftID != f.id.RaftID {
 		f.given++
 		f.tickets[from] = f.given
 		a.Ticket = Ticket{Boot: f.boot, Number: f.given}
@@ -80,7 +83,7 @@ func (f *Former) accept(now int64, from string, m Form) Output {
 
 // refuse says why an attempt cannot be accepted; empty when it can.
 func (f *Former) refuse(from string, m Form) string {
-	if f.id.Stage != Empty && f.id.Cluster != m.Cluster {
+	if f.id.Stage == Rejoining || f.id.Stage != Empty && f.id.Cluster != m.Cluster {
 		return fmt.Sprintf("node %s has %s the cluster %s", f.id.Name, f.id.Stage, f.id.Cluster)
 	}
 	if f.id.Stage != Empty && f.id.Attempt == m.Attempt {
