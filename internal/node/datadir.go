@@ -2,6 +2,7 @@ package node
 
 import (
 	"crypto/rand"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -30,13 +31,16 @@ type identity struct {
 
 	// From version 2 on.
 	Name    string         `json:"name,omitempty"`
-	Stage   string         `json:"stage,omitempty"` // empty, accepted, formed
+	Stage   string         `json:"stage,omitempty"` // empty, accepted, formed, rejoining
 	Cluster string         `json:"cluster_id,omitempty"`
 	Attempt uint64         `json:"attempt,omitempty"` // number of it
 	Draw    uint64         `json:"attempt_draw,omitempty"`
 	Members []memberOfFile `json:"members,omitempty"`
 	Voters  [][]uint64     `json:"voters,omitempty"` // Raft ids, by group; index 0 is metadata
 	Begun   bool           `json:"begun,omitempty"`  // groups have been opened: wal/ must be there
+	// Stale: wal/, shards/ and topics/ are those of a Raft id that is given up; see
+	// rejoin.
+	Stale bool `json:"stale,omitempty"`
 }
 
 // memberOfFile is a member as the file names it.
@@ -154,15 +158,18 @@ func (d *dataDir) create(fsys vfs.FS, fresh func(*identity)) error {
 			return fmt.Errorf("data folder %s holds %s/ but no NODE file: restore the file, or start with an empty folder", d.path, sub)
 		}
 	}
-	var raw [16]byte
+	var raw [8]byte
 	rand.Read(raw[:])
-	id := identity{Format: formatVersion, NodeID: hex.EncodeToString(raw[:8])}
-	for _, b := range raw[8:] {
-		id.RaftID = id.RaftID<<8 | uint64(b)
-	}
-	id.RaftID = id.RaftID>>1 | 1 // never zero, never one of Raft's local ids
+	id := identity{Format: formatVersion, NodeID: hex.EncodeToString(raw[:]), RaftID: newRaftID()}
 	fresh(&id)
 	return d.write(fsys, id)
+}
+
+// newRaftID draws a Raft id: never zero, never one of Raft's local ids.
+func newRaftID() uint64 {
+	var raw [8]byte
+	rand.Read(raw[:])
+	return binary.BigEndian.Uint64(raw[:])>>1 | 1
 }
 
 // write makes an identity durable, whole or not at all.
@@ -218,7 +225,7 @@ func (id *identity) clusterIdentity() (cluster.Identity, error) {
 		Attempt: cluster.Attempt{Number: id.Attempt, Draw: id.Draw}, Voters: id.Voters, Shards: id.DataShards,
 	}
 	for c.Stage.String() != id.Stage {
-		if c.Stage++; c.Stage > cluster.Formed {
+		if c.Stage++; c.Stage > cluster.Rejoining {
 			return c, fmt.Errorf("the stage %q is not known", id.Stage)
 		}
 	}
