@@ -551,6 +551,8 @@ func TestAckOfATopic(t *testing.T) {
 	}
 	if err := l.wait(func(d func(error)) { l.m.SetAck(topic.ID+1, AckLeader, d) }); fault.CodeOf(err) != fault.TopicNotFound {
 		t.Errorf("of no topic: %v", err)
+	}
+}
 
 // A process whose lease has lapsed may only be cut off: what it asked for and
 // got no answer to, it asks again when it is back, and that is done once all the
