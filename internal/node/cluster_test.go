@@ -1,9 +1,11 @@
 package node_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"log/slog"
 	"math/rand/v2"
 	"net"
@@ -262,4 +264,63 @@ func TestLeadershipMoves(t *testing.T) {
 		}
 	}
 	c.until(0, "it leads", func(s cluster.Status) bool { return s.Shards[1].Leader == to })
+}
+
+// publish publishes through a node, and expects it to be acknowledged.
+func (c *trio) publish(i int, topic, body string) {
+	c.t.Helper()
+	resp, err := http.Post("http://"+c.nodes[i].Addrs().HTTP+"/pub?topic="+topic, "text/plain", strings.NewReader(body))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		text, _ := io.ReadAll(resp.Body)
+		c.t.Fatalf("node %s answers a publish with %d %s", c.names[i], resp.StatusCode, text)
+	}
+}
+
+// A member whose log is damaged below what was durable gives up what it has, and
+// comes back as one whose disk is gone.
+func TestMemberWithADamagedLogComesBack(t *testing.T) {
+	t.Parallel()
+	c := newTrio(t, "a", "b", "c")
+	c.startAll()
+	c.until(0, "all is well", healthy)
+	for i := range 30 {
+		c.publish(i%3, "orders", fmt.Sprintf("needle %d", i))
+	}
+	was := c.status(2).Nodes
+	c.stop(2)
+	c.flip(filepath.Join(c.dir, "data-c", "wal", "*.wal"), "needle 3")
+	c.start(2)
+	c.serves(c.nodes[2])
+	c.until(0, "c is back", func(s cluster.Status) bool { return s.Healthy && len(s.Nodes) == len(was)+1 })
+	c.publish(2, "orders", "one more")
+}
+
+// flip flips a bit of the files where the text stands.
+func (c *trio) flip(glob, text string) {
+	c.t.Helper()
+	files, err := filepath.Glob(glob)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	found := false
+	for _, name := range files {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		if i := bytes.Index(b, []byte(text)); i >= 0 {
+			b[i] ^= 1
+			if err := os.WriteFile(name, b, 0o600); err != nil {
+				c.t.Fatal(err)
+			}
+			found = true
+		}
+	}
+	if !found {
+		c.t.Fatalf("%q stands in none of %v", text, files)
+	}
 }

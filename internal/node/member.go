@@ -20,6 +20,7 @@ import (
 	"github.com/tidings-io/tidings/internal/meta"
 	"github.com/tidings-io/tidings/internal/shard"
 	"github.com/tidings-io/tidings/internal/transport"
+	"github.com/tidings-io/tidings/internal/wal"
 )
 
 // member is what a node of a cluster of several has beside a single one: links
@@ -67,6 +68,9 @@ func newMember(n *Node) (_ *member, err error) {
 			err = errors.Join(err, n.dir.lock.Close())
 		}
 	}()
+	if err = n.openMemberLog(); err != nil {
+		return nil, err
+	}
 	var raw [8]byte
 	rand.Read(raw[:])
 	mb := &member{n: n, seeds: seeds}
@@ -79,6 +83,21 @@ func newMember(n *Node) (_ *member, err error) {
 		return nil, err
 	}
 	return mb, mb.buildForming()
+}
+
+// openMemberLog opens the log of a member before it speaks to the others: with a
+// log that is damaged it comes back under another Raft id.
+func (n *Node) openMemberLog() error {
+	if !n.dir.Begun || n.dir.Stale || n.dir.Stage != cluster.Formed.String() {
+		return nil // there is none, or it is given up
+	}
+	err := n.openLog()
+	if _, damaged := errors.AsType[*wal.CorruptError](err); !damaged || len(n.dir.Members) < 2 {
+		return err
+	}
+	n.wal = nil
+	n.log.Error("the write-ahead log is damaged: this node gives up its replicas, and gets them anew from the others", "error", err)
+	return n.dir.rejoin(n.fs)
 }
 
 // clusterAddress is where the others reach this node: as the seeds name it, else

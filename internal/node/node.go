@@ -155,12 +155,10 @@ func (n *Node) open() (err error) {
 		n.log.Warn("the data folder keeps its number of shards", "data_shards", n.dir.DataShards, "asked", n.cfg.DataShards)
 	}
 	segment := n.segmentSize()
-	n.wal, err = wal.Open(n.fs, path.Join(n.dir.path, "wal"), wal.Options{SegmentSize: segment, Logger: n.log})
-	if damaged, ok := errors.AsType[*wal.CorruptError](err); ok {
-		return fmt.Errorf("%w; `tidings log repair --data-path %s` shows what would be lost by going on", damaged, n.cfg.DataPath)
-	}
-	if err != nil {
-		return fmt.Errorf("open write-ahead log: %w", err)
+	if n.wal == nil {
+		if err := n.openLog(); err != nil {
+			return err
+		}
 	}
 	if err := n.dir.begun(n.fs); err != nil {
 		return err
@@ -179,6 +177,18 @@ func (n *Node) open() (err error) {
 		return err
 	}
 	n.log.Debug("recovered", "data_path", n.cfg.DataPath, "took", time.Since(started))
+	return nil
+}
+
+// openLog opens the write-ahead log.
+func (n *Node) openLog() (err error) {
+	n.wal, err = wal.Open(n.fs, path.Join(n.dir.path, "wal"), wal.Options{SegmentSize: n.segmentSize(), Logger: n.log})
+	if damaged, ok := errors.AsType[*wal.CorruptError](err); ok {
+		return fmt.Errorf("%w; `tidings log repair --data-path %s` shows what would be lost by going on", damaged, n.cfg.DataPath)
+	}
+	if err != nil {
+		return fmt.Errorf("open write-ahead log: %w", err)
+	}
 	return nil
 }
 
@@ -374,6 +384,13 @@ func (n *Node) Run(ctx context.Context, ready func()) error {
 func (n *Node) begin(ctx context.Context) error {
 	if err := n.member.form(ctx); err != nil {
 		return err
+	}
+	moved, err := n.dir.dropStale(n.fs)
+	if err != nil {
+		return err
+	}
+	if len(moved) > 0 {
+		n.log.Warn("the damaged log was moved aside; delete it when all is well", "files", moved)
 	}
 	if err := n.open(); err != nil {
 		return err
