@@ -29,7 +29,7 @@ func (b *Broker) CreateChannel(ctx context.Context, topic, name string) error {
 	if !ValidChannel(name) {
 		return fault.New(fault.InvalidChannel, "channel name %q is not valid", name)
 	}
-	if t.mem == nil && !IsEphemeral(name) {
+	if t.mem == nil && t.away == nil && !IsEphemeral(name) {
 		return t.createChannel(ctx, name)
 	}
 	_, err = t.ensureChannel(ctx, name)
@@ -189,7 +189,10 @@ func (b *Broker) EmptyTopic(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	if t.mem != nil {
+	switch {
+	case t.away != nil:
+		return t.away
+	case t.mem != nil:
 		t.mem.log.Empty()
 		return nil
 	}

@@ -104,7 +104,9 @@ func New(o Options) *Broker {
 
 // localID is an id for a topic or channel that lives in memory only. Its top
 // bit keeps it apart from those that metadata gives.
-func (b *Broker) localID() uint64 { return b.lastLocal.Add(1) | 1<<63 }
+func (b *Broker) localID() uint64 { return b.lastLocal.Add(1) | localIDs }
+
+const localIDs = 1 << 63
 
 // Health is nil, or why the node can't take publishes.
 func (b *Broker) Health() error { return b.o.Health() }

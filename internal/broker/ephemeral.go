@@ -6,6 +6,7 @@ import (
 	"github.com/tidings-io/tidings/internal/broker/delivery"
 	"github.com/tidings-io/tidings/internal/broker/partition"
 	"github.com/tidings-io/tidings/internal/fault"
+	"github.com/tidings-io/tidings/internal/meta"
 )
 
 // memoryTopic is an ephemeral topic: its messages are in memory, on this node,
@@ -23,6 +24,16 @@ func newMemoryTopic(t *Topic) *memoryTopic {
 	return &memoryTopic{
 		t: t, log: delivery.NewMemoryLog(n, 0), shard: t.newMemory(), clock: t.b.o.Clock, maxLag: n,
 	}
+}
+
+// awayFrom is why an ephemeral topic of another node can't be used here.
+func (b *Broker) awayFrom(m *meta.Topic) error {
+	for _, n := range b.o.Meta.View().Nodes {
+		if n.Boot == m.Boot {
+			return fault.New(fault.NotLeader, "topic %s lives on node %s", m.Name, n.Name)
+		}
+	}
+	return fault.New(fault.NotLeader, "topic %s lives on another node", m.Name)
 }
 
 func (t *Topic) newMemory() *delivery.Memory {

@@ -75,6 +75,7 @@ func (b *Broker) Run(ctx context.Context) error {
 		all.Go(func() error { u.pump(ctx); return nil })
 		all.Go(func() error { u.follow(ctx); return nil })
 	}
+	all.Go(func() error { b.watchMeta(ctx); return nil })
 	b.tasks.run(ctx)
 	err := all.Wait()
 	for _, u := range b.upstreams {

@@ -166,6 +166,17 @@ func (b *Broker) PublishWait(ctx context.Context, topic string, msgs []Message) 
 	return wait(ctx, w)
 }
 
+// anyPart is the partition for what has no key: the first, or the first that has a
+// leader.
+func (t *Topic) anyPart() *part {
+	for i := range t.parts {
+		if p := &t.parts[i]; p.up == nil || p.up.hopeful() {
+			return p
+		}
+	}
+	return &t.parts[0]
+}
+
 // choose is the partition for a batch: by the key's hash as Kafka's clients do
 // it, by the id's when there is only an id, else the topic's first.
 func (t *Topic) choose(msgs []Message) *part {
@@ -177,7 +188,7 @@ func (t *Topic) choose(msgs []Message) *part {
 		name = msgs[0].ID
 	}
 	if name == nil {
-		return &t.parts[0]
+		return t.anyPart()
 	}
 	return &t.parts[int(record.Murmur2(name)&0x7fffffff)%len(t.parts)]
 }

@@ -39,7 +39,9 @@ type ChannelStats struct {
 // Filter says which topics and channels Stats returns; empty fields are all.
 type Filter struct{ Topic, Channel string }
 
-// Stats returns the topics, by name. ctx bounds the wait for the shards.
+// Stats returns the topics, by name. With Peers, what is replicated is counted at the
+// node that leads it, so that sums over nodes are right; others have zeros for it.
+// ctx bounds the wait for the shards.
 func (b *Broker) Stats(ctx context.Context, f Filter) ([]TopicStats, error) {
 	states := make(map[partition.Key]partition.PartitionView)
 	if err := b.partitionViews(ctx, f, states); err != nil {
@@ -73,7 +75,7 @@ func (b *Broker) partitionViews(ctx context.Context, f Filter, states map[partit
 		for i := range t.parts {
 			p := &t.parts[i]
 			err := p.query(ctx, func(v *partition.View) {
-				if pv, ok := v.Partition(p.key); ok {
+				if pv, ok := v.Partition(p.key); ok && b.counts(v) {
 					states[p.key] = pv
 				}
 			})
@@ -86,7 +88,9 @@ func (b *Broker) partitionViews(ctx context.Context, f Filter, states map[partit
 	for _, m := range b.o.Machines {
 		p := part{machine: m}
 		err := p.query(ctx, func(v *partition.View) {
-			v.Each(func(pv partition.PartitionView) { states[pv.Key] = pv })
+			if b.counts(v) {
+				v.Each(func(pv partition.PartitionView) { states[pv.Key] = pv })
+			}
 		})
 		if err != nil {
 			return err
@@ -94,6 +98,9 @@ func (b *Broker) partitionViews(ctx context.Context, f Filter, states map[partit
 	}
 	return nil
 }
+
+// counts reports whether this node's statistics have the partitions of a shard.
+func (b *Broker) counts(v *partition.View) bool { return b.o.Peers == nil || v.Leading() }
 
 func (b *Broker) topicStats(m *meta.Topic, f Filter, states map[partition.Key]partition.PartitionView) TopicStats {
 	b.mu.RLock()

@@ -21,6 +21,7 @@ type Topic struct {
 	codec delivery.Codec
 	parts []part
 	mem   *memoryTopic // instead of parts' machines, for an ephemeral topic
+	away  error        // instead of either, for one that lives on another node
 
 	mu       sync.Mutex
 	gone     error // why the topic takes nothing any more
@@ -68,7 +69,11 @@ type channelInUse struct {
 
 func (b *Broker) newTopic(m *meta.Topic) *Topic {
 	t := &Topic{b: b, name: m.Name, id: m.ID, codec: codec(m), channels: make(map[string]*channelInUse)}
-	if m.Ephemeral() {
+	switch {
+	case m.Ephemeral() && b.o.Peers != nil && m.Boot != b.o.Meta.Node().Boot:
+		t.away = b.awayFrom(m)
+		return t
+	case m.Ephemeral():
 		t.mem = newMemoryTopic(t)
 		return t
 	}
@@ -97,6 +102,9 @@ func (t *Topic) publish(msgs []Message, done partition.Completion) error {
 	if t.mem != nil {
 		return t.mem.publish(msgs, done)
 	}
+	if t.away != nil {
+		return t.away
+	}
 	p := t.choose(msgs)
 	if p.up != nil {
 		self, err := p.up.publish(&partition.Publish{Topic: p.key.Topic, Partition: p.key.Partition, Messages: msgs, Done: done}, t.name)
@@ -116,6 +124,9 @@ func (t *Topic) publish(msgs []Message, done partition.Completion) error {
 func (t *Topic) enqueue(msgs []Message, done partition.Completion) error {
 	if t.mem != nil {
 		return t.mem.publish(msgs, done)
+	}
+	if t.away != nil {
+		return t.away
 	}
 	p := t.choose(msgs)
 	if p.up != nil {
@@ -200,6 +211,9 @@ func (t *Topic) lookup(name string) *channelInUse {
 
 // ensureChannel returns the channel in use, making it where there is none.
 func (t *Topic) ensureChannel(ctx context.Context, name string) (*channelInUse, error) {
+	if t.away != nil {
+		return nil, t.away
+	}
 	t.mu.Lock()
 	if t.gone != nil {
 		err := t.gone
@@ -333,8 +347,8 @@ func (t *Topic) ready(c *channelInUse, err error) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	defer close(c.ready)
-	if err == nil && t.gone != nil {
-		err = t.gone
+	if err == nil {
+		err = t.takenAway(c)
 	}
 	if err != nil {
 		c.err = fmt.Errorf("create channel %s of topic %s: %w", c.name, t.name, err)
@@ -343,6 +357,20 @@ func (t *Topic) ready(c *channelInUse, err error) bool {
 	}
 	t.followPause(c)
 	return true
+}
+
+// takenAway is why a channel that was just made is none: the topic is gone, or the
+// channel is marked, and who did that did not find it. t.mu is held.
+func (t *Topic) takenAway(c *channelInUse) error {
+	if t.gone != nil || c.id == 0 || c.id&localIDs != 0 {
+		return t.gone
+	}
+	if mt, ok := t.b.o.Meta.View().TopicID(t.id); ok {
+		if m, ok := mt.ChannelID(c.id); ok && !m.Deleting {
+			return nil
+		}
+	}
+	return fault.New(fault.ChannelNotFound, "channel %s is deleted", c.name)
 }
 
 // followPause pauses or resumes a channel as its metadata says by now: a pause

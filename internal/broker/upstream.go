@@ -125,6 +125,18 @@ func (u *upstream) leader() (id uint64, self bool) {
 	return id, self
 }
 
+// hopeful reports whether a publish would be taken: there is a leader, or there was
+// one a short while ago.
+func (u *upstream) hopeful() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	now := u.now()
+	if u.origin.Leader() == 0 {
+		u.look(now)
+	}
+	return !u.origin.Refuses(now)
+}
+
 // look asks who leads. u.mu is held.
 func (u *upstream) look(now int64) {
 	id, self := u.leader()

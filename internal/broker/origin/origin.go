@@ -2,6 +2,7 @@ package origin
 
 import (
 	"errors"
+	"fmt"
 	"math"
 	"time"
 
@@ -200,11 +201,16 @@ func (g *Origin) Lead(id uint64, self bool, now int64) {
 	g.rerun()
 }
 
+// Refuses reports whether there has been no leader for longer than the patience.
+func (g *Origin) Refuses(now int64) bool {
+	return g.lostAt != 0 && now-g.lostAt >= int64(g.o.Patience)
+}
+
 // Add takes a publish into the queue: its Topic, Partition, Messages and Done.
 // name is the topic's. fault.Overloaded when too much waits, fault.NotLeader when
 // there has been no leader for longer than the patience; nothing was taken then.
 func (g *Origin) Add(p *partition.Publish, name string, now int64) error {
-	if g.lostAt != 0 && now-g.lostAt >= int64(g.o.Patience) {
+	if g.Refuses(now) {
 		return fault.New(fault.NotLeader, "publish to topic %s: shard %d has no leader", name, g.o.Shard)
 	}
 	size := sizeOf(p.Messages)
@@ -524,13 +530,11 @@ func (g *Origin) raise(why error) {
 }
 
 func (g *Origin) unknown(e *entry, why error) error {
-	code := fault.NotLeader
-	if why == nil {
-		why = ErrUnknown
-	} else {
-		why = errors.Join(ErrUnknown, why)
+	cause := ErrUnknown
+	if why != nil {
+		cause = fmt.Errorf("%w: %w", ErrUnknown, why)
 	}
-	return &fault.Error{Code: code, Text: "publish to topic " + e.name, Cause: why}
+	return &fault.Error{Code: fault.NotLeader, Text: "publish to topic " + e.name, Cause: cause}
 }
 
 // Tick gives up what has waited for too long, and returns when it is to be called

@@ -24,8 +24,11 @@ func refuse(code, format string, args ...any) error {
 // publishRefusal is the error frame for a publish that the broker refused.
 func publishRefusal(command string, err error) error {
 	code := fault.CodeOf(err)
-	if code == fault.DiskReserve {
+	switch code {
+	case fault.DiskReserve:
 		return refuse("E_"+command+"_FAILED", "%s", code.Error())
+	case fault.NotLeader: // says whether the outcome is known, or where the topic lives
+		return refuse("E_"+command+"_FAILED", "%s failed %s", command, err.Error())
 	}
 	return refuse("E_"+command+"_FAILED", "%s failed %s", command, code.Error())
 }
@@ -181,6 +184,8 @@ func subRefusal(c *conn, s *subscribed, err error) error {
 		return refuse("E_SUB_FAILED", "SUB failed consumers for %s:%s exceeds limit of %d", s.topic, s.channel, c.front.o.MaxChannelConsumers)
 	case fault.Deleting:
 		return refuse("E_SUB_FAILED", "SUB failed to deleted topic/channel")
+	case fault.NotLeader: // perhaps where the topic lives
+		return refuse("E_SUB_FAILED", "SUB failed %s", err.Error())
 	default:
 		return refuse("E_SUB_FAILED", "SUB failed %s", code.Error())
 	}
