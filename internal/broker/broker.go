@@ -86,6 +86,8 @@ type Broker struct {
 	began     time.Time
 	tasks     tasks
 
+	markPatience time.Duration // see the constant
+
 	lastLocal atomic.Uint64 // last id given to something that lives in memory only
 	exiting   atomic.Bool
 }
@@ -93,7 +95,7 @@ type Broker struct {
 // New makes a broker; Recover makes it ready.
 func New(o Options) *Broker {
 	o.fill()
-	b := &Broker{o: o, topics: make(map[string]*Topic), creating: make(map[string]*creation), began: time.Now()}
+	b := &Broker{o: o, topics: make(map[string]*Topic), creating: make(map[string]*creation), began: time.Now(), markPatience: markPatience}
 	if o.Peers != nil {
 		for i, m := range o.Machines {
 			b.upstreams = append(b.upstreams, b.newUpstream(uint32(i+1), m))

@@ -1,51 +1,37 @@
 package broker_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/tidings-io/tidings/internal/broker"
+	"github.com/tidings-io/tidings/internal/broker/origin"
+	"github.com/tidings-io/tidings/internal/broker/partition"
+	"github.com/tidings-io/tidings/internal/fault"
+	"github.com/tidings-io/tidings/internal/meta"
 )
 
-// TestPublishAtAnyNode: what is published at any node is consumed, in the order of
-// each publisher, at the node that leads, before and after the leadership moves.
-func TestPublishAtAnyNode(t *testing.T) {
+// withTopic is a cluster with one topic, led by a node.
+func withTopic(t *testing.T, leader uint64) *clusterRig {
 	c := newCluster(t)
-	c.ok(t, c.node(1).CreateTopic(c.node(1).ctx(), "orders"))
-	s := c.shardOf("orders")
-	for _, leader := range []uint64{1, 2, 3, 1} {
-		c.leads(s, leader)
-		consumer := c.node(leader).subscribe("orders", "audit", 1000)
-		const n = 50
+	n := c.node(1)
+	n.ok(n.CreateTopic(n.ctx(), "orders"))
+	c.until("all know the topic", func() bool {
 		for id := uint64(1); id <= 3; id++ {
-			done := make(chan error, n)
-			for i := range n {
-				body := fmt.Sprintf("%d-%d", id, i)
-				c.ok(t, c.node(id).Publish("orders", []broker.Message{{Body: []byte(body)}}, completion(done)))
-			}
-			for range n {
-				c.ok(t, <-done)
-			}
-			want := make([]string, n)
-			for i := range n {
-				want[i] = fmt.Sprintf("%d-%d", id, i)
-			}
-			if d := cmp.Diff(want, consumer.take(n)); d != "" {
-				t.Fatalf("leader %d, publisher %d: %s", leader, id, d)
+			if _, ok := c.node(id).meta.View().Topic("orders"); !ok {
+				return false
 			}
 		}
-		c.ok(t, c.node(leader).Settle(c.node(leader).ctx()))
-		consumer.sub.Close(false)
-	}
-}
-
-func (c *clusterRig) ok(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
+		return true
+	})
+	c.leads(c.shardOf("orders"), leader)
+	return c
 }
 
 // shardOf is the shard of a topic's only partition.
@@ -55,4 +41,315 @@ func (c *clusterRig) shardOf(topic string) uint32 {
 		c.t.Fatalf("no topic %s", topic)
 	}
 	return m.Partitions[0]
+}
+
+// partitionOn is the topic's partition on a node's replica.
+func (c *clusterRig) partitionOn(id uint64, topic string) (pv partition.PartitionView, ok bool) {
+	m, known := c.node(id).meta.View().Topic(topic)
+	if !known {
+		return pv, false
+	}
+	done := make(chan struct{})
+	c.node(id).machines[m.Partitions[0]-1].Query(func(v *partition.View) {
+		pv, ok = v.Partition(partition.Key{Topic: m.ID})
+		close(done)
+	})
+	<-done
+	return pv, ok
+}
+
+// TestPublishAtAnyNode: what is published at any node is consumed, in the order of
+// each publisher, at the node that leads, before and after the leadership moves.
+func TestPublishAtAnyNode(t *testing.T) {
+	c := withTopic(t, 1)
+	s := c.shardOf("orders")
+	for _, leader := range []uint64{1, 2, 3, 1} {
+		c.leads(s, leader)
+		consumer := c.node(leader).subscribe("orders", "audit", 1000)
+		const n = 50
+		for id := uint64(1); id <= 3; id++ {
+			m := c.node(id)
+			done := make(chan error, n)
+			for i := range n {
+				body := fmt.Sprintf("%d-%d", id, i)
+				m.ok(m.Publish("orders", []broker.Message{{Body: []byte(body)}}, completion(done)))
+			}
+			want := make([]string, n)
+			for i := range n {
+				m.ok(<-done)
+				want[i] = fmt.Sprintf("%d-%d", id, i)
+			}
+			if d := cmp.Diff(want, consumer.take(n)); d != "" {
+				t.Fatalf("leader %d, publisher %d: %s", leader, id, d)
+			}
+		}
+		consumer.ok(consumer.Settle(consumer.ctx()))
+		consumer.sub.Close(false)
+	}
+}
+
+// TestConsumerStaysThroughLeadersChanges: a consumer is not disconnected when its
+// node loses the lead, and gets messages again when it leads again; what it had in
+// flight was taken from it.
+func TestConsumerStaysThroughLeaderChanges(t *testing.T) {
+	c := withTopic(t, 1)
+	s := c.shardOf("orders")
+	one := c.node(1).subscribe("orders", "audit", 1)
+	c.node(2).publish("orders", "a")
+	var held broker.Message
+	one.eventually("a is delivered", func() bool {
+		got, err := one.sub.Take(nil, 1<<20)
+		one.ok(err)
+		if len(got) == 1 {
+			held.Body, held.ID = got[0].Body, append([]byte(nil), got[0].ID[:]...)
+		}
+		return len(got) == 1
+	})
+	c.leads(s, 2)
+	c.until("nothing is in flight", func() bool { return one.sub.Stats().InFlight == 0 })
+	if err := one.sub.Finish([16]byte(held.ID)); fault.CodeOf(err) != fault.NotInFlight {
+		t.Fatalf("FIN of what was in flight: %v", err)
+	}
+	two := c.node(2).subscribe("orders", "audit", 5)
+	if d := cmp.Diff([]string{"a"}, two.take(1)); d != "" {
+		t.Fatal(d)
+	}
+	two.ok(two.Settle(two.ctx()))
+	c.node(3).publish("orders", "b")
+	c.leads(s, 1)
+	if d := cmp.Diff([]string{"b"}, one.take(1)); d != "" {
+		t.Fatal(d)
+	}
+	select {
+	case <-one.sub.Done():
+		t.Fatal("the consumer was disconnected")
+	default:
+	}
+}
+
+// TestCommandsAtAnyNode: what is asked of a node that does not lead is done.
+func TestCommandsAtAnyNode(t *testing.T) {
+	c := withTopic(t, 1)
+	three := c.node(3)
+	three.ok(three.CreateChannel(three.ctx(), "orders", "audit"))
+	if pv, _ := c.partitionOn(1, "orders"); len(pv.Channels) != 1 {
+		t.Fatalf("%d channels at the leader", len(pv.Channels))
+	}
+	three.publish("orders", "a", "b")
+	c.until("the channel has both", func() bool { s := c.node(1).stats("orders"); return s.Channels[0].Depth == 2 })
+	three.ok(three.EmptyChannel(three.ctx(), "orders", "audit"))
+	c.until("the channel is empty", func() bool { s := c.node(1).stats("orders"); return s.Channels[0].Depth == 0 })
+	three.ok(three.PauseTopic(three.ctx(), "orders", true))
+	three.publish("orders", "c")
+	if s := c.node(1).stats("orders"); !s.Paused || s.Depth != 1 || s.Channels[0].Depth != 0 {
+		t.Fatalf("paused: %+v", s)
+	}
+	three.ok(three.EmptyTopic(three.ctx(), "orders"))
+	three.ok(three.PauseTopic(three.ctx(), "orders", false))
+	if s := c.node(1).stats("orders"); s.Paused || s.Depth != 0 || s.Channels[0].Depth != 0 {
+		t.Fatalf("emptied and resumed: %+v", s)
+	}
+	three.ok(three.DeleteChannel(three.ctx(), "orders", "audit"))
+	if pv, _ := c.partitionOn(1, "orders"); len(pv.Channels) != 0 {
+		t.Fatalf("%d channels after the deletion", len(pv.Channels))
+	}
+	three.ok(three.DeleteTopic(three.ctx(), "orders"))
+	c.until("no node has the topic", func() bool {
+		for id := uint64(1); id <= 3; id++ {
+			if _, ok := c.node(id).meta.View().Topic("orders"); ok {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// TestOtherNodesDeletionsAndPauses take effect for the consumers here.
+func TestOtherNodesDeletionsAndPauses(t *testing.T) {
+	c := withTopic(t, 1)
+	one, two := c.node(1), c.node(2)
+	audit := one.subscribe("orders", "audit", 5)
+	billing := one.subscribe("orders", "billing", 5)
+	two.ok(two.PauseChannel(two.ctx(), "orders", "audit", true))
+	c.until("the channel is paused", func() bool { return one.ChannelPaused("orders", "audit") })
+	two.ok(two.PauseChannel(two.ctx(), "orders", "audit", false))
+	c.until("the channel goes on", func() bool { return !one.ChannelPaused("orders", "audit") })
+	closed := func(what string, done <-chan struct{}) {
+		t.Helper()
+		select {
+		case <-done:
+		case <-time.After(20 * time.Second):
+			t.Fatalf("the consumer of %s was not told", what)
+		}
+	}
+	two.ok(two.DeleteChannel(two.ctx(), "orders", "audit"))
+	closed("audit", audit.sub.Done())
+	two.ok(two.DeleteTopic(two.ctx(), "orders"))
+	closed("billing", billing.sub.Done())
+	c.node(3).publish("orders", "anew")
+	if d := cmp.Diff([]string{"anew"}, one.subscribe("orders", "audit", 5).take(1)); d != "" && leads(one, c) {
+		t.Fatal(d)
+	}
+}
+
+// leads reports whether the node leads the topic by now.
+func leads(m *member, c *clusterRig) bool { return m.groups[c.shardOf("orders")].Leader() }
+
+// TestDeletionWithoutItsAuthor: a topic and a channel that were marked by somebody
+// who died are gone soon.
+func TestDeletionWithoutItsAuthor(t *testing.T) {
+	c := withTopic(t, 1)
+	one := c.node(1)
+	one.publish("orders", "a")
+	one.ok(one.CreateChannel(one.ctx(), "orders", "audit"))
+	one.ok(one.CreateTopic(one.ctx(), "other"))
+	topic, _ := one.meta.View().Topic("orders")
+	channel, _ := topic.Channel("audit")
+	one.meta.DeleteChannel(topic.ID, channel.ID, nil)
+	other, _ := one.meta.View().Topic("other")
+	one.meta.DeleteTopic(other.ID, nil)
+	c.until("both are gone", func() bool {
+		now, ok := one.meta.View().TopicID(topic.ID)
+		_, still := one.meta.View().TopicID(other.ID)
+		return ok && len(now.Channels) == 0 && !still
+	})
+	if pv, ok := c.partitionOn(1, "orders"); !ok || len(pv.Channels) != 0 {
+		t.Fatalf("the partition: %v, %+v", ok, pv)
+	}
+}
+
+// TestStatsOfWhatIsLed: figures stand at the node that leads; the others show the
+// topic with zeros, and their own consumers.
+func TestStatsOfWhatIsLed(t *testing.T) {
+	c := withTopic(t, 1)
+	c.node(2).ok(c.node(2).CreateChannel(c.node(2).ctx(), "orders", "audit"))
+	c.node(2).publish("orders", "a", "b")
+	c.node(3).subscribe("orders", "audit", 0)
+	for id, want := range map[uint64]int64{1: 2, 2: 0, 3: 0} {
+		c.until(fmt.Sprint("figures at node ", id), func() bool {
+			s := c.node(id).stats("orders")
+			return s.MessageCount == want && len(s.Channels) == 1 && s.Channels[0].Depth == want &&
+				(s.LogBytes > 0) == (want > 0) && len(s.Channels[0].Subscriptions) == int(id/3)
+		})
+	}
+}
+
+// TestEphemeral: an ephemeral topic is refused away from its home, which is named;
+// an ephemeral channel of a durable topic gets what its node leads.
+func TestEphemeral(t *testing.T) {
+	c := withTopic(t, 1)
+	one, two := c.node(1), c.node(2)
+	one.publish("live#ephemeral", "a")
+	c.until("the other node knows the topic", func() bool {
+		_, ok := two.meta.View().Topic("live#ephemeral")
+		return ok
+	})
+	err := two.PublishWait(two.ctx(), "live#ephemeral", []broker.Message{{Body: []byte("b")}})
+	if fault.CodeOf(err) != fault.NotLeader || !strings.Contains(err.Error(), "lives on node n1") {
+		t.Fatal(err)
+	}
+	two.eventually("a channel is refused", func() bool {
+		return fault.CodeOf(two.CreateChannel(two.ctx(), "live#ephemeral", "audit")) == fault.NotLeader
+	})
+	tail := two.subscribe("orders", "tail#ephemeral", 5)
+	c.leads(c.shardOf("orders"), 2)
+	c.until("the channel is on the partition", func() bool {
+		pv, ok := c.partitionOn(2, "orders")
+		return ok && len(pv.Channels) == 1 && pv.Channels[0].Lane != nil
+	})
+	one.publish("orders", "x")
+	if d := cmp.Diff([]string{"x"}, tail.take(1)); d != "" {
+		t.Fatal(d)
+	}
+	tail.sub.Close(false)
+	c.until("the channel has gone with its consumer", func() bool {
+		pv, _ := c.partitionOn(2, "orders")
+		return len(pv.Channels) == 0
+	})
+}
+
+// TestNewLeaderReconciles: what metadata says and no shard was told, because its
+// author died, is made true by the next leader.
+func TestNewLeaderReconciles(t *testing.T) {
+	c := withTopic(t, 1)
+	one := c.node(1)
+	one.publish("orders", "a")
+	topic, _ := one.meta.View().Topic("orders")
+	made := make(chan error, 1)
+	one.meta.CreateChannel(topic.ID, "audit", func(_ *meta.Channel, err error) { made <- err })
+	one.ok(<-made)
+	c.until("all know the channel", func() bool {
+		for id := uint64(1); id <= 3; id++ {
+			if m, _ := c.node(id).meta.View().Topic("orders"); len(m.Channels) == 0 {
+				return false
+			}
+		}
+		return true
+	})
+	c.leads(c.shardOf("orders"), 2)
+	c.until("the channel is on the partition", func() bool {
+		pv, ok := c.partitionOn(2, "orders")
+		return ok && len(pv.Channels) == 1
+	})
+}
+
+// TestLeaderIsCutOff: the majority goes on without an error; the minority refuses
+// when the time is over, and then at once.
+func TestLeaderIsCutOff(t *testing.T) {
+	c := withTopic(t, 1)
+	one, two := c.node(1), c.node(2)
+	two.publish("orders", "a")
+	c.setCut(1, true)
+	two.publish("orders", "b")
+	three := c.node(3)
+	three.publish("orders", "c")
+	err := one.PublishWait(one.ctx(), "orders", []broker.Message{{Body: []byte("lost")}})
+	if fault.CodeOf(err) != fault.NotLeader {
+		t.Fatalf("publish at the minority: %v", err)
+	}
+	begun := time.Now()
+	err = one.PublishWait(one.ctx(), "orders", []broker.Message{{Body: []byte("lost")}})
+	if fault.CodeOf(err) != fault.NotLeader || errors.Is(err, origin.ErrUnknown) {
+		t.Fatalf("second publish at the minority: %v", err)
+	}
+	t.Logf("refused within %v", time.Since(begun))
+	c.setCut(1, false)
+	c.until("the minority is back", func() bool {
+		return one.PublishWait(one.ctx(), "orders", []broker.Message{{Body: []byte("d")}}) == nil
+	})
+}
+
+// TestRunEndsWithPublishesWaiting: they are answered.
+func TestRunEndsWithPublishesWaiting(t *testing.T) {
+	c := withTopic(t, 1)
+	c.setCut(2, true)
+	two := c.node(2)
+	c.until("no leader is known", func() bool { id, _ := two.Leader(c.shardOf("orders")); return id == 0 })
+	done := make(chan error, 1)
+	two.ok(two.Publish("orders", []broker.Message{{Body: []byte("x")}}, completion(done)))
+	two.halt()
+	select {
+	case err := <-done:
+		if err == nil {
+			t.Fatal("acknowledged")
+		}
+	case <-two.ctx().Done():
+		t.Fatal("not answered")
+	}
+}
+
+// TestServeRefusesNonsense: what no node would send is refused, and harms nothing.
+func TestServeRefusesNonsense(t *testing.T) {
+	c := withTopic(t, 1)
+	one := c.node(1)
+	for _, method := range []broker.Method{broker.MethodPublish, broker.MethodCommand, 99} {
+		for _, request := range []string{"", "\x01", "\x02abc", "\x01\x01\x00\x06orders", strings.Repeat("\x01", 100)} {
+			got := make(chan error, 1)
+			one.Serve(context.Background(), method, []byte(request), func(_ []byte, err error) { got <- err })
+			if err := <-got; fault.CodeOf(err) != fault.InvalidRequest && fault.CodeOf(err) != fault.Unsupported {
+				t.Errorf("method %d, %q: %v", method, request, err)
+			}
+		}
+	}
+	one.publish("orders", "a")
 }

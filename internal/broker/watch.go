@@ -185,7 +185,7 @@ func (w *watch) finish(ctx context.Context, finished chan<- uint64) {
 		return
 	}
 	for id, m := range w.marks {
-		if m.busy || time.Since(m.since) < markPatience {
+		if m.busy || time.Since(m.since) < w.b.markPatience {
 			continue
 		}
 		mt, ok := w.seen.TopicID(m.topic)
