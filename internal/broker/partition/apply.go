@@ -40,20 +40,20 @@ func (m *Machine) Apply(e shard.Entry, token any) error {
 		return nil
 	}
 	m.time = max(m.time, h.time)
-	rest, read, refused, err := m.applyLinks(&e, h.count, rest)
+	links, rest, err := m.applyLinks(&e, h.count, rest)
 	if err != nil {
 		return fmt.Errorf("apply entry %d: read link: %w", e.Index, err)
 	}
-	if refused && f != nil {
+	if links.refused && f != nil {
 		m.links.broken = true
 	}
-	for range h.count - read {
+	for range h.count - links.count {
 		var k kind
 		var payload []byte
 		if k, payload, rest, err = decodeCommand(rest); err != nil {
 			return fmt.Errorf("apply entry %d: %w", e.Index, err)
 		}
-		if err = m.applyCommand(&e, k, payload, f, refused); err != nil {
+		if err = m.applyCommand(&e, k, payload, f, &links); err != nil {
 			return fmt.Errorf("apply entry %d: %w", e.Index, err)
 		}
 	}
@@ -67,17 +67,19 @@ func (m *Machine) Apply(e shard.Entry, token any) error {
 	return nil
 }
 
-// applyCommand applies one command and answers who gave it. refused: no publish
-// of the entry is done.
-func (m *Machine) applyCommand(e *shard.Entry, k kind, payload []byte, f *flight, refused bool) error {
+// applyCommand applies one command and answers who gave it.
+func (m *Machine) applyCommand(e *shard.Entry, k kind, payload []byte, f *flight, l *linked) error {
 	s := f.command(m)
 	switch k {
 	case kindPublish:
-		if refused {
+		if l.refused {
 			s.answer(0, fault.OutOfOrder)
 			return nil
 		}
 		base, refused, err := m.applyPublish(e, payload, s)
+		if refused != nil && l.only.producer != 0 {
+			m.producers.refuse(&l.only)
+		}
 		if err == nil {
 			s.answer(base, refused)
 		}

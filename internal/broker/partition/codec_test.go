@@ -62,8 +62,8 @@ func golden() []byte {
 	return w.publish(b, one, true, first, 1_700_000_000_123_456_789)
 }
 
-// linked is an entry with sequenced publishes.
-func linked() []byte {
+// linkedEntry is an entry with sequenced publishes.
+func linkedEntry() []byte {
 	b := appendHeader(nil, header{time: 1_700_000_000_123_456_789, term: 42, count: 3})
 	for _, r := range []run{{300, 1, 0, 2}, {math.MaxUint64, 7, 1 << 40, 1<<40 + 1}} {
 		b = appendRun(b, &r)
@@ -75,7 +75,7 @@ func linked() []byte {
 // TestGolden: entries stand in the WAL, so their bytes never change.
 func TestGolden(t *testing.T) {
 	var text strings.Builder
-	for _, entry := range [][]byte{golden(), linked()} {
+	for _, entry := range [][]byte{golden(), linkedEntry()} {
 		_, rest, err := decodeHeader(entry)
 		if err != nil {
 			t.Fatal(err)
@@ -144,7 +144,7 @@ func TestCommandsComeBack(t *testing.T) {
 // and what is decoded has exactly one encoding.
 func FuzzEntry(f *testing.F) {
 	f.Add(golden())
-	f.Add(linked())
+	f.Add(linkedEntry())
 	for _, c := range commands {
 		f.Add(appendCommand(appendHeader(nil, header{count: 1}), c))
 	}
@@ -191,7 +191,7 @@ func FuzzEntry(f *testing.F) {
 // FuzzApply: no bytes in an entry make a machine panic.
 func FuzzApply(f *testing.F) {
 	f.Add(golden()[entryHeader:])
-	f.Add(linked()[entryHeader:])
+	f.Add(linkedEntry()[entryHeader:])
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r := newRig(t)
 		for _, c := range []Command{Open{Key: one}, CreateChannel{Key: one, Channel: 300}} {

@@ -20,6 +20,7 @@ type planned struct {
 	flight *flight
 	count  uint32 // commands
 	size   int    // upper bound in bytes
+	closed bool   // nothing more goes into it
 	// what was taken out of the queue
 	items int
 	bytes int64
@@ -40,8 +41,8 @@ func (m *Machine) Drain(term uint64, now int64, maxBytes int) (data []byte, toke
 	*pl = planned{flight: m.newFlight(), size: entryHeader}
 
 	ready := m.ready()
-	oversize := ready && m.oversize(maxBytes)
-	if !oversize && (ready || len(m.again) > 0 || m.collectDue(now)) {
+	alone := ready && m.alone(maxBytes)
+	if !alone && (ready || len(m.again) > 0 || m.collectDue(now)) {
 		m.collect(maxBytes / 2)
 	}
 	m.plan(maxBytes)
@@ -91,15 +92,16 @@ func (m *Machine) ready() bool {
 	return m.head < len(m.queue) && !m.holding
 }
 
-// oversize reports whether the queue begins with a publish that must be alone.
-func (m *Machine) oversize(maxBytes int) bool {
+// alone reports whether the queue begins with a publish that must be alone in
+// its entry.
+func (m *Machine) alone(maxBytes int) bool {
 	p := m.queue[m.head].publish
-	return p != nil && entryHeader+publishOverhead+p.size > maxBytes
+	return p != nil && (entryHeader+publishOverhead+p.size > maxBytes || m.doubtful(p))
 }
 
 // plan takes items off the queue into the flight until the entry is full.
 func (m *Machine) plan(maxBytes int) {
-	for ; m.head < len(m.queue); m.head++ {
+	for ; m.head < len(m.queue) && !m.planned.closed; m.head++ {
 		i := m.queue[m.head]
 		switch {
 		case i.publish != nil:
@@ -140,11 +142,13 @@ func (m *Machine) planPublish(p *Publish, maxBytes int) bool {
 		m.planWrong(p)
 		return true
 	}
+	doubtful := m.doubtful(p)
 	size, ok := m.runRoom(p.Link)
-	if !ok || !m.join(p, p.size+size, maxBytes) {
+	if !ok || doubtful && m.planned.count > 0 || !m.join(p, p.size+size, maxBytes) {
 		return false
 	}
 	m.planLink(p.Link)
+	m.planned.closed = doubtful
 	return true
 }
 

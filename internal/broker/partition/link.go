@@ -70,14 +70,19 @@ func (m *Machine) planWrong(p *Publish) {
 // answerRepeat answers a publish that came again, by what is fact.
 func (m *Machine) answerRepeat(p *Publish) {
 	at := m.producers.get(p.Link.Producer)
-	if at.epoch != p.Link.Epoch || at.seq < p.Link.Seq {
-		p.answer(0, fault.NotLeader)
-		return
+	err := at.outcome(p.Link)
+	if err == nil {
+		_, err = m.find(Key{p.Topic, p.Partition})
 	}
-	// One that was refused because its partition was not open has used its
-	// number too.
-	_, err := m.find(Key{p.Topic, p.Partition})
 	p.answer(-1, err)
+}
+
+// doubtful reports whether a sequenced publish may be refused because its
+// partition is not open yet. It is alone in its entry then, so that it is known
+// which number was refused: when it comes again the partition may be open. What
+// is refused because its partition is closed meanwhile stays refused.
+func (m *Machine) doubtful(p *Publish) bool {
+	return p.Link.Producer != 0 && m.partitions[Key{p.Topic, p.Partition}] == nil
 }
 
 // runRoom is how much room a publish's link needs in the entry being built; ok
@@ -123,32 +128,40 @@ func (f *flight) run(producer uint64) *run {
 	return nil
 }
 
+// linked is what an entry's links say.
+type linked struct {
+	count   uint32 // how many there are
+	refused bool   // no publish of the entry is done
+	only    run    // the run of an entry with one link, and one command behind it
+}
+
 // applyLinks takes the runs with which an entry begins, all or none of them:
 // when one does not continue what its producer has sent, no publish of the entry
-// is done. That can be only behind an entry that was proposed and lost. n is how
-// many commands were read.
-func (m *Machine) applyLinks(e *shard.Entry, count uint32, b []byte) (rest []byte, n uint32, refused bool, err error) {
+// is done. That can be only behind an entry that was proposed and lost.
+func (m *Machine) applyLinks(e *shard.Entry, count uint32, b []byte) (l linked, rest []byte, err error) {
 	rest = b
-	for n < count && len(rest) > 0 && kind(rest[0]) == kindLink {
+	for l.count < count && len(rest) > 0 && kind(rest[0]) == kindLink {
 		var payload []byte
 		if _, payload, rest, err = decodeCommand(rest); err != nil {
-			return nil, 0, false, err
+			return l, nil, err
 		}
 		r, err := decodeRun(payload)
 		if err != nil {
-			return nil, 0, false, err
+			return l, nil, err
 		}
-		refused = refused || !m.producers.continued(&r)
-		n++
+		l.refused = l.refused || !m.producers.continued(&r)
+		if l.count++; l.count == 1 && count == 2 {
+			l.only = r
+		}
 	}
-	if refused {
-		return rest, n, true, nil
+	if l.refused {
+		return l, rest, nil
 	}
-	for range n {
+	for range l.count {
 		var payload []byte
 		_, payload, b, _ = decodeCommand(b)
 		r, _ := decodeRun(payload)
 		m.producers.take(&r, e.Index)
 	}
-	return rest, n, false, nil
+	return l, rest, nil
 }

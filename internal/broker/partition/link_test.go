@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -256,6 +257,72 @@ func TestRefusedPublishUsesItsNumber(t *testing.T) {
 	wantAnswer(t, "its repeat", repeat, 0, fault.TopicNotFound)
 }
 
+// TestRefusedPublishStaysRefused though its partition is opened before it comes
+// again.
+func TestRefusedPublishStaysRefused(t *testing.T) {
+	r := linkRig(t)
+	r.must(CreateChannel{Key: one, Channel: red})
+	l := r.attach(one, red)
+	r.publish(one, 1)
+	send := func(k Key, seq uint64) *answer { return r.link(k, Link{Producer: 5, Epoch: 1, Seq: seq}) }
+	l.finish(0) // a report, which must not be in the entry
+	refused := []*answer{send(six, 1), send(six, 2)}
+	good := send(one, 3)
+	r.m.Do(Open{Key: six}, nil)
+	late := send(six, 4) // it is not known yet that this one is done
+	r.settle()
+	for _, a := range refused {
+		wantAnswer(t, "refused", a, 0, fault.TopicNotFound)
+	}
+	wantAnswer(t, "good", good, 1, nil)
+	wantAnswer(t, "late", late, 0, nil)
+	r.checkpoint()
+	r.crash(0, 0, 1)
+	for seq := range uint64(4) {
+		k, want := six, error(fault.TopicNotFound)
+		if seq+1 == 3 {
+			k = one
+		}
+		if seq+1 >= 3 {
+			want = nil
+		}
+		a := send(k, seq+1)
+		r.settle()
+		wantAnswer(t, fmt.Sprintf("repeat of %d", seq+1), a, -1, want)
+	}
+	if r.m.partitions[six].end != 1 {
+		t.Errorf("%d messages", r.m.partitions[six].end)
+	}
+	next := r.link(six, Link{Producer: 5, Epoch: 2, Seq: 1}) // forgets all that
+	r.settle()
+	wantAnswer(t, "next epoch", next, 1, nil)
+	repeat := r.link(six, Link{Producer: 5, Epoch: 2, Seq: 1})
+	r.settle()
+	wantAnswer(t, "repeat", repeat, -1, nil)
+}
+
+// TestRefusedPublishesAreBounded: of those that are forgotten nothing is said.
+func TestRefusedPublishesAreBounded(t *testing.T) {
+	r := linkRig(t)
+	send := func(k Key, seq uint64) *answer {
+		a := r.link(k, Link{Producer: 5, Epoch: 1, Seq: seq})
+		r.settle()
+		return a
+	}
+	for seq := range uint64(refusedMax + 3) {
+		wantAnswer(t, "refused", send(six, seq+1), 0, fault.TopicNotFound)
+	}
+	r.must(Open{Key: six})
+	for seq, want := range map[uint64]error{1: fault.NotLeader, 3: fault.NotLeader, 4: fault.TopicNotFound, refusedMax + 3: fault.TopicNotFound} {
+		wantAnswer(t, fmt.Sprintf("repeat of %d", seq), send(six, seq), 0, want)
+	}
+	r.checkpoint()
+	r.crash(0, 0, 1)
+	wantAnswer(t, "repeat", send(six, 3), 0, fault.NotLeader)
+	wantAnswer(t, "repeat", send(six, 4), 0, fault.TopicNotFound)
+	wantAnswer(t, "next", send(six, refusedMax+4), 0, nil)
+}
+
 // TestProducersAreBounded: the one that has been silent for longest is
 // forgotten, on all replicas alike.
 func TestProducersAreBounded(t *testing.T) {
@@ -311,6 +378,8 @@ func TestProducersAreState(t *testing.T) {
 		r.link(one, l)
 	}
 	r.settle()
+	r.link(six, Link{3, 1, 2, false})
+	r.settle()
 	want := slices.Clone(r.m.producers)
 	if len(want) != 2 {
 		t.Fatalf("%+v", want)
@@ -318,13 +387,13 @@ func TestProducersAreState(t *testing.T) {
 	f := replica(t, r, 0)
 	f.link0()
 	f.install(carry(t, r, f, 64), r)
-	if !slices.Equal(f.m.producers, want) {
+	if !reflect.DeepEqual(f.m.producers, want) {
 		t.Errorf("after a transfer: %+v, want %+v", f.m.producers, want)
 	}
 	r.checkpoint()
 	state := r.saved[0].state
 	r.crash(0, 0, 1)
-	if !slices.Equal(r.m.producers, want) {
+	if !reflect.DeepEqual(r.m.producers, want) {
 		t.Errorf("after a crash: %+v, want %+v", r.m.producers, want)
 	}
 	repeat := r.link(one, Link{Producer: 9, Epoch: 2, Seq: 2})
@@ -344,14 +413,17 @@ func TestProducersAreState(t *testing.T) {
 	for name, bad := range map[string]producers{
 		"twice":    {want[0], want[0]},
 		"order":    {want[1], want[0]},
-		"no id":    {{0, 1, 1, 1}},
-		"no epoch": {{1, 0, 1, 1}},
-		"no seq":   {{1, 1, 0, 1}},
+		"no id":    {{epoch: 1, seq: 1}},
+		"no epoch": {{id: 1, seq: 1}},
+		"no seq":   {{id: 1, epoch: 1}},
+		"refused":  {{id: 1, epoch: 1, seq: 3, refused: []uint64{4}}},
+		"falling":  {{id: 1, epoch: 1, seq: 3, refused: []uint64{3, 2}}},
+		"forgot":   {{id: 1, epoch: 1, seq: 3, refused: []uint64{2}, forgot: 2}},
 		"too many": make(producers, producersMax+1),
 	} {
 		if name == "too many" {
 			for i := range bad {
-				bad[i] = producer{uint64(i) + 1, 1, 1, 1}
+				bad[i] = producer{id: uint64(i) + 1, epoch: 1, seq: 1}
 			}
 		}
 		state := slices.Concat(state[:at], bad.append(nil), state[at+len(table):])
@@ -363,7 +435,7 @@ func TestProducersAreState(t *testing.T) {
 
 // link0 makes a replica know a producer that the state it gets does not.
 func (r *rig) link0() {
-	r.m.producers = producers{{77, 1, 1, 1}}
+	r.m.producers = producers{{id: 77, epoch: 1, seq: 1}}
 }
 
 func TestRunsComeBack(t *testing.T) {
