@@ -11,15 +11,13 @@ import (
 	pb "go.etcd.io/raft/v3/raftpb"
 )
 
-const (
-	nodes  = 3
-	groups = 3
-)
+const groups = 3
 
 // Options of a run.
 type Options struct {
 	Seed  uint64
 	Steps int
+	Nodes int  // 3 when it is 0
 	Async bool // the library's asynchronous storage writes
 	// Quiet leaves all disturbances to the caller.
 	Quiet bool
@@ -45,11 +43,12 @@ type Cluster struct {
 	rng    *rand.Rand
 	now    int64
 	step   int
-	nodes  [nodes]*node
+	nodes  []*node
 	net    network
 	shards [groups]*model
 	sess   []*session
 	raftID uint64 // the last one given
+	boots  uint64 // forwarders so far
 	addr   map[uint64]int
 	change *replacement
 	Counts Counts
@@ -89,12 +88,21 @@ func New(o Options) *Cluster {
 	if o.PinBytes != 0 {
 		c.pin = o.PinBytes
 	}
+	n := o.Nodes
+	if n == 0 {
+		n = 3
+	}
+	if n > 3 {
+		c.Counts.Fives++
+	}
+	c.nodes = make([]*node, n)
 	c.net.c, c.net.lossy = c, !o.Quiet
+	c.net.healAll()
 	for i := range c.shards {
 		c.shards[i] = newModel(c, uint32(i)+1)
 	}
 	var voters []uint64
-	for range nodes {
+	for range c.nodes {
 		voters = append(voters, c.newRaftID())
 	}
 	for i := range c.nodes {
@@ -155,10 +163,14 @@ func (c *Cluster) note(values ...uint64) {
 // random does one thing.
 func (c *Cluster) random() {
 	c.now += c.rng.Int64N(4e5)
-	n := c.nodes[c.rng.IntN(nodes)]
+	n := c.nodes[c.rng.IntN(len(c.nodes))]
 	switch k := c.rng.IntN(1000); {
-	case k < 120:
+	case k < 60:
 		c.publish()
+	case k < 110:
+		c.forward()
+	case k < 120:
+		n.stepForwarders()
 	case k < 160:
 		c.consume()
 	case k < 420:
@@ -250,7 +262,7 @@ func (c *Cluster) handOver() {
 	if n == nil {
 		return
 	}
-	to := c.nodes[c.rng.IntN(nodes)].raftID
+	to := c.nodes[c.rng.IntN(len(c.nodes))].raftID
 	g := n.groups[s]
 	g.HandOver(to, func(err error) {
 		if err == nil {
@@ -261,15 +273,15 @@ func (c *Cluster) handOver() {
 
 // rush has two replicas stand for election at once.
 func (c *Cluster) rush() {
-	s, a := c.rng.IntN(groups), c.rng.IntN(nodes)
+	s, a := c.rng.IntN(groups), c.rng.IntN(len(c.nodes))
 	for i := range 2 {
-		n := c.nodes[(a+i)%nodes]
+		n := c.nodes[(a+i)%len(c.nodes)]
 		if !n.up() {
 			continue
 		}
 		if st := n.groups[s].Status(); !st.Removed && st.Term > 0 {
 			n.groups[s].Receive(&pb.Message{
-				Type: pb.MsgTimeoutNow.Enum(), To: new(n.raftID), From: new(c.nodes[(a+2)%nodes].raftID), Term: new(st.Term),
+				Type: pb.MsgTimeoutNow.Enum(), To: new(n.raftID), From: new(c.nodes[(a+2)%len(c.nodes)].raftID), Term: new(st.Term),
 			})
 		}
 	}
@@ -324,6 +336,7 @@ func (c *Cluster) round() {
 		for range 4 {
 			n.stepFlusher()
 		}
+		n.stepForwarders()
 	}
 	c.net.flush()
 	for range 8 {
@@ -351,6 +364,9 @@ func (c *Cluster) quiet() bool {
 			if !n.up() {
 				continue
 			}
+			if len(n.forwarders[s].open) > 0 {
+				return false
+			}
 			if st := n.groups[s].Status(); st.Applied != want.Applied || st.LeaderID != l.raftID || st.Commit != want.Commit {
 				return false
 			}
@@ -374,11 +390,11 @@ func (c *Cluster) Finish() {
 	}
 	for s, m := range c.shards {
 		m.verify(c.leader(s))
-		prints := make([]string, nodes)
+		prints := make([]string, len(c.nodes))
 		for i, n := range c.nodes {
 			prints[i] = n.groups[s].fingerprint()
 		}
-		for i := 1; i < nodes; i++ {
+		for i := 1; i < len(c.nodes); i++ {
 			if prints[i] != prints[0] {
 				c.failf("shard %d: nodes 0 and %d differ:\n%s", s+1, i, difference(prints[0], prints[i]))
 			}
@@ -396,8 +412,8 @@ func (c *Cluster) describe() string {
 	for _, n := range c.nodes {
 		for s, g := range n.groups {
 			st := g.Status()
-			fmt.Fprintf(&b, "\n  node %d (%x) shard %d: leader %x term %d commit %d applied %d inflight %d removed %v members %+v session %+v idle %v",
-				n.id, n.raftID, s+1, st.LeaderID, st.Term, st.Commit, st.Applied, st.Inflight, st.Removed, st.Members, st.CatchUp, g.idle())
+			fmt.Fprintf(&b, "\n  node %d (%x) shard %d: leader %x term %d commit %d applied %d inflight %d removed %v members %+v session %+v idle %v, %d publishes on their way",
+				n.id, n.raftID, s+1, st.LeaderID, st.Term, st.Commit, st.Applied, st.Inflight, st.Removed, st.Members, st.CatchUp, g.idle(), len(n.forwarders[s].open))
 		}
 	}
 	return b.String()

@@ -22,6 +22,13 @@ type Counts struct {
 	Reads                   int64 // that were answered
 	Stale                   int64 // entries that came in a later term than they were built in
 	Finished                int64 // messages, by channels
+	Fives                   int64 // runs with five nodes
+	Resends                 int64 // of publishes through another node
+	Repeats                 int64 // that were recognized
+	OutOfOrder              int64 // that were refused because one before them was missing
+	GaveUp                  int64 // epochs that began because the outcome was unknown
+	Alone                   int64 // publishes answered by the leader alone …
+	AloneLost               int64 // … and lost with it
 }
 
 // names are those of fields, in its order.
@@ -29,6 +36,7 @@ var names = [...]string{
 	"acked", "unknown", "refused", "leads", "uncommitted-tails", "crashes", "crash-within-operation", "cuts",
 	"sessions", "installs", "sessions-aborted", "sessions-overtaken", "sessions-lost-pins", "hand-overs", "replaced",
 	"reads", "stale-entries", "finished",
+	"five-nodes", "resends", "repeats", "out-of-order", "epochs-given-up", "leader-alone", "leader-alone-lost",
 }
 
 func (c *Counts) fields() []*int64 {
@@ -36,6 +44,7 @@ func (c *Counts) fields() []*int64 {
 		&c.Acked, &c.Unknown, &c.Refused, &c.Leads, &c.Tails, &c.Crashes, &c.InOp, &c.Cuts,
 		&c.Sessions, &c.Installs, &c.Aborted, &c.Overtaken, &c.PinsLost, &c.Transfers, &c.Replaced,
 		&c.Reads, &c.Stale, &c.Finished,
+		&c.Fives, &c.Resends, &c.Repeats, &c.OutOfOrder, &c.GaveUp, &c.Alone, &c.AloneLost,
 	}
 }
 

@@ -1,11 +1,14 @@
 // Package replica runs the real engine on several nodes: three Raft groups over
-// three nodes, each on a disk in memory, joined by a network that loses,
+// three or five nodes, each on a disk in memory, joined by a network that loses,
 // repeats, delays and cuts. Every choice comes from one seed, so the same seed
 // gives the same run.
 //
 // # What happens
 //
-// Clients publish and consume; steps of groups, logs and flushers come in any
+// Clients publish and consume; they publish at the leader, or at any node, which
+// numbers the publishes, hands them on, and sends again what is not answered;
+// calls and answers are lost, repeated and late as all messages are; some ask for
+// the leader alone. Steps of groups, logs and flushers come in any
 // order; nodes crash, between and within operations on their disks, and come
 // back; links are cut, one way or both; leadership is handed over; a member
 // loses its disk and is replaced under a new Raft id; replicas that fall behind
@@ -19,7 +22,8 @@
 //   - A term has one leader.
 //   - A publish that was acknowledged stands in the log once, at the offsets
 //     that were answered; no publish stands there twice; one that was refused
-//     never does.
+//     never does. One that the leader alone acknowledged may be missing.
+//   - What went through one node stands in the order in which it was given.
 //   - At the end, when everything is up and the network is whole, all replicas
 //     come to the same index, and agree batch by batch (first offset, last
 //     offset, CRC) and in every channel's state.

@@ -76,7 +76,11 @@ type pub struct {
 	size    int
 	due     int64
 	outcome int
-	base    int64
+	base    int64 // -1: it was not told
+
+	alone bool   // the leader alone was asked for: it may be lost with it
+	boot  uint64 // the forwarder that it went through; 0: none
+	place int    // among those of the forwarder
 }
 
 func (m *model) newPub(count, size int) *pub {
@@ -108,7 +112,9 @@ func (p *pub) Published(base int64, err error) {
 		p.m.c.failf("publish %d of shard %d is answered twice", p.id, p.m.id)
 	case err == nil:
 		p.outcome, p.base = acked, base
-		p.m.acked = max(p.m.acked, p.m.applying)
+		if base >= 0 {
+			p.m.acked = max(p.m.acked, p.m.applying)
+		}
 		c.Acked++
 	case errors.Is(err, shard.ErrUnknown):
 		p.outcome = unknown
@@ -140,11 +146,22 @@ func (m *model) verify(n *node) {
 			offset = b.Last() + 1
 		}
 	}
+	last := make(map[uint64]*pub) // by forwarder
 	for _, p := range m.pubs {
 		base, there := at[p.id]
+		if p.topic == m.kept() && there && p.boot != 0 {
+			if was := last[p.boot]; was != nil && at[was.id] > base {
+				m.c.failf("shard %d: publish %d of process %d stands at %d, publish %d of it at %d", m.id, was.place, p.boot, at[was.id], p.place, base)
+			}
+			last[p.boot] = p
+		}
 		switch {
 		case p.topic != m.kept():
-		case p.outcome == acked && (!there || base != p.base):
+		case p.outcome == open && p.boot != 0:
+			m.c.failf("shard %d: publish %d is not answered", m.id, p.id)
+		case p.outcome == acked && p.alone && p.base < 0 && !there:
+			m.c.Counts.AloneLost++
+		case p.outcome == acked && (!there || base != p.base && p.base >= 0):
 			m.c.failf("shard %d: publish %d was acknowledged at %d; it is there: %v, at %d", m.id, p.id, p.base, there, base)
 		case p.outcome == refused && there:
 			m.c.failf("shard %d: publish %d was refused, and stands at %d", m.id, p.id, base)

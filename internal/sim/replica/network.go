@@ -11,7 +11,7 @@ type network struct {
 	c     *Cluster
 	queue []packet
 	lossy bool
-	down  [nodes][nodes]bool // from, to
+	down  [][]bool // from, to
 }
 
 type packet struct {
@@ -19,10 +19,11 @@ type packet struct {
 	shard    int
 	raftID   uint64 // whom it is for
 	m        *pb.Message
+	call     func() // instead of a message: what it does there
 }
 
-// packetsMax bounds what is on its way: the oldest are lost.
-const packetsMax = 400
+// packetsMax bounds what is on its way for each node: the oldest are lost.
+const packetsMax = 130
 
 // send takes a message from a node.
 func (w *network) send(from, shard int, m *pb.Message) {
@@ -30,16 +31,22 @@ func (w *network) send(from, shard int, m *pb.Message) {
 		w.c.nodes[from].doomed = true // what it has just said must hold
 	}
 	to, ok := w.c.addr[m.GetTo()]
-	if !ok || w.down[from][to] {
+	if ok {
+		w.put(packet{from: from, to: to, shard: shard, raftID: m.GetTo(), m: proto.Clone(m).(*pb.Message)})
+	}
+}
+
+// put takes what goes from one node to another.
+func (w *network) put(p packet) {
+	if w.down[p.from][p.to] {
 		return
 	}
 	if w.lossy && w.c.chance(40) {
 		return
 	}
-	if len(w.queue) >= packetsMax {
+	if len(w.queue) >= packetsMax*len(w.c.nodes) {
 		w.queue = w.queue[1:]
 	}
-	p := packet{from, to, shard, m.GetTo(), proto.Clone(m).(*pb.Message)}
 	w.queue = append(w.queue, p)
 	if w.lossy && w.c.chance(30) {
 		w.queue = append(w.queue, p)
@@ -67,6 +74,10 @@ func (w *network) hand(i int) {
 	if w.down[p.from][p.to] || !n.up() || n.raftID != p.raftID {
 		return
 	}
+	if p.call != nil {
+		p.call()
+		return
+	}
 	n.groups[p.shard].Receive(p.m)
 }
 
@@ -79,18 +90,18 @@ func (w *network) flush() {
 
 // cut takes links down: all of a node, or one way between two.
 func (w *network) cut() {
-	a := w.c.rng.IntN(nodes)
+	a := w.c.rng.IntN(len(w.down))
 	w.c.Counts.Cuts++
 	if w.c.chance(2) {
 		w.isolate(a)
 		return
 	}
-	w.down[a][(a+1+w.c.rng.IntN(nodes-1))%nodes] = true
+	w.down[a][(a+1+w.c.rng.IntN(len(w.down)-1))%len(w.down)] = true
 }
 
 // isolate takes all links of a node down.
 func (w *network) isolate(a int) {
-	for b := range nodes {
+	for b := range w.down {
 		if b != a {
 			w.down[a][b], w.down[b][a] = true, true
 		}
@@ -99,10 +110,15 @@ func (w *network) isolate(a int) {
 
 // heal brings the links of a node up.
 func (w *network) heal() {
-	a := w.c.rng.IntN(nodes)
-	for b := range nodes {
+	a := w.c.rng.IntN(len(w.down))
+	for b := range w.down {
 		w.down[a][b], w.down[b][a] = false, false
 	}
 }
 
-func (w *network) healAll() { w.down = [nodes][nodes]bool{} }
+func (w *network) healAll() {
+	w.down = make([][]bool, len(w.c.nodes))
+	for a := range w.down {
+		w.down[a] = make([]bool, len(w.c.nodes))
+	}
+}

@@ -31,6 +31,8 @@ type node struct {
 	store   *seglog.Store
 	groups  []*group
 	flusher *shard.Flusher
+
+	forwarders []*forwarder // by shard
 }
 
 // group is a replica of a shard: the group, its machine, and what the run wants
@@ -75,7 +77,7 @@ func (n *node) open() (err error) {
 		g := &group{n: n, s: s, model: m, lanes: make(map[uint64]*lane)}
 		g.Machine = partition.New(partition.Options{
 			Shard: uint32(s) + 1, Store: n.store, FS: n.disk, Dir: path.Join(shardDir(s), "parked"),
-			TailBytes: 8 << 10, ParkedMax: 16, CompactBytes: 4 << 10,
+			TailBytes: 8 << 10, ParkedMax: 16, CompactBytes: 4 << 10, Follower: true,
 		})
 		g.Group, err = shard.Open(shard.Options{
 			ID: uint32(s) + 1, RaftID: n.raftID, Dir: shardDir(s), FS: n.disk, WAL: w, Machine: recorder{g.Machine, g},
@@ -96,6 +98,10 @@ func (n *node) open() (err error) {
 		TailLimit: 64 << 10, CheckpointBytes: c.checkpoint, CompactEvery: time.Second,
 		Sweep: func() error { return n.store.Sweep(func(seglog.LogID) bool { return false }) },
 	})
+	n.forwarders = nil
+	for s := range groups {
+		n.forwarders = append(n.forwarders, c.newForwarder(n, s))
+	}
 	n.wal = w
 	return nil
 }
@@ -138,6 +144,10 @@ func (n *node) crash() {
 // end forgets the process.
 func (n *node) end() {
 	n.wal, n.groups = nil, nil
+	for _, f := range n.forwarders {
+		f.end()
+	}
+	n.forwarders = nil
 	for _, s := range n.c.sess {
 		s.gone(n)
 	}
@@ -265,6 +275,13 @@ func (r recorder) Drop(token any, err error) {
 		return
 	}
 	r.Machine.Drop(token, err)
+}
+
+// Synced implements shard.Syncer.
+func (r recorder) Synced(token any) {
+	if _, ok := token.(staleToken); !ok {
+		r.Machine.Synced(token)
+	}
 }
 
 // Apply implements shard.Machine.

@@ -23,6 +23,7 @@ var planted = []struct {
 	{"snapshot-skips-tail", 60},
 	{"checkpoint-without-flush", 60},
 	{"wal-ack-before-sync", 100},
+	{"forward-doubled", 20},
 }
 
 func TestPlantedBugsAreCaught(t *testing.T) {

@@ -19,10 +19,10 @@ var (
 
 // run runs one seed. The Raft library draws its election timeouts from the
 // process-wide source of randomness: that comes from the seed too. Odd seeds
-// take the library's asynchronous discipline.
+// take the library's asynchronous discipline, half of either have five nodes.
 func run(t *testing.T, seed uint64) (Counts, uint64, error) {
 	cryptotest.SetGlobalRandom(t, seed)
-	return Run(Options{Seed: seed, Steps: *steps, Async: seed%2 == 1})
+	return Run(Options{Seed: seed, Steps: *steps, Async: seed%2 == 1, Nodes: 3 + 2*int(seed/2%2)})
 }
 
 func TestSeed(t *testing.T) {

@@ -218,7 +218,7 @@ type replacement struct {
 
 // replace takes a node's disk away.
 func (c *Cluster) replace(n *node) {
-	if c.change != nil || c.up() < nodes {
+	if c.change != nil || c.up() < len(c.nodes) {
 		return
 	}
 	c.change = &replacement{c: c, n: n, old: n.raftID}

@@ -220,7 +220,7 @@ func TestReplacedMemberIsPromoted(t *testing.T) {
 		c.Finish()
 		for s := range groups {
 			members := c.leader(s).groups[s].Status().Members
-			if len(members) != nodes {
+			if len(members) != len(c.nodes) {
 				t.Fatalf("shard %d has members %+v", s+1, members)
 			}
 			for _, m := range members {
@@ -242,7 +242,7 @@ func TestHandOverUnderLoad(t *testing.T) {
 			if l == nil {
 				continue
 			}
-			to := c.nodes[(l.id+1)%nodes]
+			to := c.nodes[(l.id+1)%len(c.nodes)]
 			l.groups[s].HandOver(to.raftID, func(err error) {
 				if err != nil {
 					t.Errorf("hand over shard %d: %v", s+1, err)
@@ -277,7 +277,7 @@ func TestRemovedReplicaSaysSo(t *testing.T) {
 		if answer != nil || !answered || !st.Removed || st.Leader {
 			t.Fatalf("answer %v (%v), status %+v", answer, answered, st)
 		}
-		if got := len(c.leader(0).groups[0].Status().Members); got != nodes-1 {
+		if got := len(c.leader(0).groups[0].Status().Members); got != len(c.nodes)-1 {
 			t.Errorf("%d members are left", got)
 		}
 		term := st.Term
