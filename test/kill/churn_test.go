@@ -121,7 +121,7 @@ func (c *churner) run(n *node) error {
 		if a.count > 0 {
 			body = bytes.TrimSuffix(bytes.Repeat([]byte("a message of the churn\n"), a.count), []byte("\n"))
 		}
-		status, text, err := n.post(a.path, body)
+		status, text, err := n.Post(a.path, body)
 		c.note(fmt.Sprintf("%s (%d): %d %.40s %v -> %v", a.path, a.count, status, text, err, after))
 		if err != nil {
 			c.maybe = &after
@@ -171,7 +171,7 @@ func (n *node) shapes() (map[string]shape, error) {
 			}
 		}
 	}
-	if err := n.getJSON("/stats?format=json&include_clients=false&include_mem=false", &s); err != nil {
+	if err := n.GetJSON("/stats?format=json&include_clients=false&include_mem=false", &s); err != nil {
 		return nil, err
 	}
 	out := make(map[string]shape)
@@ -193,7 +193,7 @@ func TestChurnVolatile(t *testing.T) { testChurn(t, faultsBinary(t), "TIDINGS_VF
 
 func testChurn(t *testing.T, bin string, env ...string) {
 	n := newNode(bin, dataDir(t), loopFlags...)
-	n.env = env
+	n.Env = env
 	s := seed(t)
 	rng := rand.New(rand.NewPCG(s, 9))
 	var all []*churner
@@ -201,10 +201,10 @@ func testChurn(t *testing.T, bin string, env ...string) {
 		all = append(all, &churner{topic: fmt.Sprintf("t%d", i), rng: rand.New(rand.NewPCG(s, uint64(i)))})
 	}
 	for round := range max(rounds(t)/2, 1) {
-		if err := n.start(); err != nil {
+		if err := n.Start(); err != nil {
 			t.Fatalf("seed %d, round %d: %v", s, round, err)
 		}
-		defer n.kill()
+		defer n.Kill()
 		got, err := n.shapes()
 		if err != nil {
 			t.Fatal(err)
@@ -215,7 +215,7 @@ func testChurn(t *testing.T, bin string, env ...string) {
 			}
 		}
 		if t.Failed() {
-			t.Logf("last lines of the node:\n%s", n.log.tail(10))
+			t.Logf("last lines of the node:\n%s", n.Log.Tail(10))
 			return
 		}
 		var running sync.WaitGroup
@@ -227,7 +227,7 @@ func testChurn(t *testing.T, bin string, env ...string) {
 			})
 		}
 		time.Sleep(time.Duration(100+rng.IntN(700)) * time.Millisecond) // the moment of the kill
-		n.kill()
+		n.Kill()
 		running.Wait()
 	}
 	changes := 0

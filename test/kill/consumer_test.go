@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/nsqio/go-nsq"
+
+	"github.com/tidings-io/tidings/test/rig"
 )
 
 // msgTimeout is what the consumers ask for. They answer well before it or not
@@ -18,7 +20,7 @@ const msgTimeout = 1500 * time.Millisecond
 
 // sentAnswer is a FIN or REQ in the order of the wire.
 type sentAnswer struct {
-	m    number
+	m    rig.Number
 	id   [16]byte
 	kind uint8
 	at   instant
@@ -35,7 +37,7 @@ type consumer struct {
 	ledger   *ledger
 	channel  *channelLog
 	clientID string
-	wire     *wire
+	wire     *rig.Wire
 	rng      *rand.Rand // the reader's
 
 	mu      sync.Mutex // held around a write to the wire; before the ledger's lock
@@ -49,12 +51,12 @@ type consumer struct {
 
 // consume opens the subscription.
 func consume(l *ledger, ch *channelLog, addr, clientID string, rdy int, seed uint64) (*consumer, error) {
-	w, err := dial(addr, clientID, msgTimeout)
+	w, err := rig.Dial(addr, clientID, msgTimeout)
 	if err != nil {
 		return nil, err
 	}
-	if err := w.subscribe(l.topics[ch.topic], ch.name, rdy); err != nil {
-		w.close()
+	if err := w.Subscribe(l.topics[ch.topic], ch.name, rdy); err != nil {
+		w.Close()
 		return nil, err
 	}
 	return &consumer{
@@ -67,24 +69,24 @@ func consume(l *ledger, ch *channelLog, addr, clientID string, rdy int, seed uin
 func (c *consumer) run() {
 	defer c.close()
 	for {
-		kind, data, err := c.wire.read()
+		kind, data, err := c.wire.Read()
 		if err != nil {
 			return
 		}
 		switch kind {
-		case frameResponse:
-			if string(data) == heartbeat {
-				c.write(func() { c.wire.w.WriteString("NOP\n") })
+		case rig.FrameResponse:
+			if string(data) == rig.Heartbeat {
+				c.write(func() { c.wire.W.WriteString("NOP\n") })
 			}
-		case frameError:
+		case rig.FrameError:
 			c.refused(string(data))
-		case frameMessage:
+		case rig.FrameMessage:
 			if !c.message(data) {
 				return
 			}
 		}
-		if c.wire.r.Buffered() == 0 {
-			c.write(func() { c.wire.w.Flush() })
+		if c.wire.R.Buffered() == 0 {
+			c.write(func() { c.wire.W.Flush() })
 		}
 	}
 }
@@ -103,7 +105,7 @@ func (c *consumer) close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.closed = true
-	c.wire.close()
+	c.wire.Close()
 }
 
 // refused notes an answer that the server did not accept.
@@ -129,7 +131,7 @@ func (c *consumer) hasFailed(id [16]byte) bool {
 // message answers a delivery: by its seed the consumer finishes at once or
 // later, requeues at once or with a delay, or forgets it until it times out.
 func (c *consumer) message(data []byte) bool {
-	d, err := parseMessage(data)
+	d, err := rig.ParseMessage(data)
 	if err != nil {
 		return false
 	}
@@ -138,44 +140,44 @@ func (c *consumer) message(data []byte) bool {
 		return false
 	}
 	roll := c.rng.IntN(1000)
-	if d.attempts > 3 || c.ledger.isCalm() {
+	if d.Attempts > 3 || c.ledger.isCalm() {
 		roll = 0
 	}
 	switch {
 	case roll < 880:
-		c.finish(m, d.id, false)
+		c.finish(m, d.ID, false)
 	case roll < 940:
 		wait := time.Duration(c.rng.IntN(300)) * time.Millisecond
-		time.AfterFunc(wait, func() { c.finish(m, d.id, true) })
+		time.AfterFunc(wait, func() { c.finish(m, d.ID, true) })
 	case roll < 965:
-		c.requeue(m, d.id, 0)
+		c.requeue(m, d.ID, 0)
 	case roll < 990:
-		c.requeue(m, d.id, time.Duration(20+c.rng.IntN(1200))*time.Millisecond)
+		c.requeue(m, d.ID, time.Duration(20+c.rng.IntN(1200))*time.Millisecond)
 	}
 	return true
 }
 
-func (c *consumer) finish(m number, id [16]byte, flush bool) {
+func (c *consumer) finish(m rig.Number, id [16]byte, flush bool) {
 	c.write(func() {
 		at := c.ledger.answer(c.channel, m, finished, 0)
 		c.answers = append(c.answers, sentAnswer{m, id, finished, at})
-		fmt.Fprintf(c.wire.w, "FIN %s\n", id[:])
+		fmt.Fprintf(c.wire.W, "FIN %s\n", id[:])
 		if flush {
-			c.wire.w.Flush()
+			c.wire.W.Flush()
 		}
 	})
 }
 
-func (c *consumer) requeue(m number, id [16]byte, delay time.Duration) {
+func (c *consumer) requeue(m rig.Number, id [16]byte, delay time.Duration) {
 	c.write(func() {
 		at := c.ledger.answer(c.channel, m, requeued, delay)
 		c.answers = append(c.answers, sentAnswer{m, id, requeued, at})
-		fmt.Fprintf(c.wire.w, "REQ %s %d\n", id[:], delay.Milliseconds())
+		fmt.Fprintf(c.wire.W, "REQ %s %d\n", id[:], delay.Milliseconds())
 	})
 }
 
 // sampled notes what /stats says of this consumer.
-func (c *consumer) sampled(at instant, s clientStats) {
+func (c *consumer) sampled(at instant, s rig.ClientStats) {
 	c.seen.Lock()
 	defer c.seen.Unlock()
 	c.samples = append(c.samples, sample{at, s.Finished, s.Requeued})
@@ -222,7 +224,7 @@ func consumeStock(l *ledger, ch *channelLog, addr, clientID string, inFlight int
 	}
 	c.SetLogger(nil, nsq.LogLevelMax)
 	c.AddHandler(nsq.HandlerFunc(func(msg *nsq.Message) error {
-		d := delivered{timestamp: msg.Timestamp, attempts: msg.Attempts, id: msg.ID, body: msg.Body}
+		d := rig.Delivered{Timestamp: msg.Timestamp, Attempts: msg.Attempts, ID: msg.ID, Body: msg.Body}
 		m, err := l.deliver(ch, nil, d)
 		if err == nil {
 			l.answer(ch, m, finished, 0)
@@ -240,6 +242,6 @@ func (c *stockConsumer) end() {
 	c.Stop()
 	select {
 	case <-c.StopChan:
-	case <-time.After(patience):
+	case <-time.After(rig.Patience):
 	}
 }

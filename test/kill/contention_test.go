@@ -10,6 +10,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/tidings-io/tidings/test/rig"
 )
 
 // contested are the names of one topic and channel that everybody works on.
@@ -23,7 +25,7 @@ func (c contested) query() string {
 // subscribe: nobody meets a 5xx, and in the end the names still work.
 func TestDeletionsUnderUse(t *testing.T) {
 	n := newNode(plainBinary(t), dataDir(t))
-	n.mustStart(t)
+	n.MustStart(t)
 	rng := rand.New(rand.NewPCG(seed(t), 11))
 	for round := range 6 {
 		for i, c := range []contested{
@@ -34,8 +36,8 @@ func TestDeletionsUnderUse(t *testing.T) {
 			n.works(t, c)
 		}
 	}
-	n.kill()
-	n.mustStart(t)
+	n.Kill()
+	n.MustStart(t)
 }
 
 // contend lets publishers, consumers and deleters work on the same names.
@@ -45,7 +47,7 @@ func (n *node) contend(t *testing.T, c contested, seed uint64) {
 	var all sync.WaitGroup
 	post := func(path string) {
 		// 4xx: deleted by another. 503: a channel of a topic that is being deleted.
-		if status, text, err := n.post(path+c.query(), []byte("x")); err != nil || status >= 500 && status != 503 {
+		if status, text, err := n.Post(path+c.query(), []byte("x")); err != nil || status >= 500 && status != 503 {
 			t.Errorf("%s %v: %d %s %v", path, c, status, text, err)
 		}
 	}
@@ -63,17 +65,17 @@ func (n *node) contend(t *testing.T, c contested, seed uint64) {
 		})
 		all.Go(func() {
 			for range 20 {
-				w, err := dial(n.addrs.TCP, "contender", 0)
+				w, err := rig.Dial(n.Addrs.TCP, "contender", 0)
 				if err != nil {
 					t.Error(err)
 					return
 				}
 				// refused when it is deleted in the same moment
-				if w.subscribe(c.topic, c.channel, 10) == nil {
-					w.conn.SetReadDeadline(time.Now().Add(5 * time.Millisecond))
-					w.read()
+				if w.Subscribe(c.topic, c.channel, 10) == nil {
+					w.Conn.SetReadDeadline(time.Now().Add(5 * time.Millisecond))
+					w.Read()
 				}
-				w.close()
+				w.Close()
 			}
 		})
 	}
@@ -84,7 +86,7 @@ func (n *node) contend(t *testing.T, c contested, seed uint64) {
 // last of those who contended: that is tried again, as a client would.
 func (n *node) works(t *testing.T, c contested) {
 	t.Helper()
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(rig.Patience)
 	for {
 		err := n.try(t, c)
 		if err == nil {
@@ -99,33 +101,33 @@ func (n *node) works(t *testing.T, c contested) {
 // try subscribes and publishes; the message must come.
 func (n *node) try(t *testing.T, c contested) error {
 	t.Helper()
-	w := n.mustDial(t)
-	defer w.close()
+	w := n.MustDial(t)
+	defer w.Close()
 	for _, path := range []string{"/topic/create", "/topic/unpause"} {
-		if status, text, err := n.post(path+c.query(), nil); err != nil || status != 200 {
+		if status, text, err := n.Post(path+c.query(), nil); err != nil || status != 200 {
 			return fmt.Errorf("%s: %d %s %v", path, status, text, err)
 		}
 	}
-	if err := w.subscribe(c.topic, c.channel, 100); err != nil {
+	if err := w.Subscribe(c.topic, c.channel, 100); err != nil {
 		return err
 	}
 	const last = "the last message"
-	if status, text, err := n.post("/pub"+c.query(), []byte(last)); err != nil || status != 200 {
+	if status, text, err := n.Post("/pub"+c.query(), []byte(last)); err != nil || status != 200 {
 		return fmt.Errorf("/pub: %d %s %v", status, text, err)
 	}
-	w.conn.SetReadDeadline(time.Now().Add(patience))
+	w.Conn.SetReadDeadline(time.Now().Add(rig.Patience))
 	for {
-		kind, data, err := w.read()
-		if err != nil || kind == frameError {
+		kind, data, err := w.Read()
+		if err != nil || kind == rig.FrameError {
 			return fmt.Errorf("the last message does not come: %s %w", data, err)
 		}
-		if kind != frameMessage {
+		if kind != rig.FrameMessage {
 			continue
 		}
-		d, _ := parseMessage(data)
-		fmt.Fprintf(w.w, "FIN %s\n", d.id[:])
-		w.w.Flush()
-		if strings.HasSuffix(string(d.body), last) {
+		d, _ := rig.ParseMessage(data)
+		fmt.Fprintf(w.W, "FIN %s\n", d.ID[:])
+		w.W.Flush()
+		if strings.HasSuffix(string(d.Body), last) {
 			return nil
 		}
 	}

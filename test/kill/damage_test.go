@@ -15,10 +15,12 @@ import (
 	"github.com/tidings-io/tidings/internal/shard"
 	"github.com/tidings-io/tidings/internal/vfs"
 	"github.com/tidings-io/tidings/internal/wal"
+
+	"github.com/tidings-io/tidings/test/rig"
 )
 
 func (n *node) data(parts ...string) string {
-	return filepath.Join(append([]string{n.dir, "data"}, parts...)...)
+	return filepath.Join(append([]string{n.Dir, "data"}, parts...)...)
 }
 
 // flip turns one bit of a file.
@@ -49,15 +51,15 @@ const (
 // all of the words.
 func (n *node) refused(t *testing.T, code int, words ...string) {
 	t.Helper()
-	err := n.start()
+	err := n.Start()
 	if err == nil {
-		n.kill()
+		n.Kill()
 		t.Fatal("the node starts")
 	}
-	if !errors.Is(err, errExited) || n.cmd.ProcessState.ExitCode() != code {
+	if !errors.Is(err, rig.ErrExited) || n.Cmd.ProcessState.ExitCode() != code {
 		t.Fatalf("want exit code %d, got %v", code, err)
 	}
-	wantWords(t, n.log.String(), words...)
+	wantWords(t, n.Log.String(), words...)
 }
 
 func wantWords(t *testing.T, text string, words ...string) {
@@ -72,7 +74,7 @@ func wantWords(t *testing.T, text string, words ...string) {
 // tool runs `tidings log …` on the node's data folder.
 func (n *node) tool(t *testing.T, code int, verb string, args ...string) string {
 	t.Helper()
-	out, got := command(t, n.bin, append([]string{"log", verb, "--data-path", n.data()}, args...)...)
+	out, got := rig.Command(t, n.Bin, append([]string{"log", verb, "--data-path", n.data()}, args...)...)
 	if got != code {
 		t.Fatalf("log %s %q exits with %d, want %d:\n%s", verb, args, got, code, out)
 	}
@@ -81,15 +83,15 @@ func (n *node) tool(t *testing.T, code int, verb string, args ...string) string 
 
 func TestDataFolderInUse(t *testing.T) {
 	n := newNode(plainBinary(t), dataDir(t))
-	n.mustStart(t)
-	second := newNode(n.bin, n.dir)
+	n.MustStart(t)
+	second := newNode(n.Bin, n.Dir)
 	second.refused(t, exitConflict, "another process", n.data(), "--data-path")
-	out, code := command(t, n.bin, "log", "repair", "--data-path", n.data(), "--yes")
+	out, code := rig.Command(t, n.Bin, "log", "repair", "--data-path", n.data(), "--yes")
 	if code != exitConflict {
 		t.Errorf("log repair on a running node's folder exits with %d, want %d", code, exitConflict)
 	}
 	wantWords(t, out, n.data(), "stop")
-	mustPublish(t, n.mustDial(t), "still", []byte("serving"))
+	mustPublish(t, n.MustDial(t), "still", []byte("serving"))
 }
 
 // written is a node that was killed with messages in its log that no
@@ -107,14 +109,14 @@ func write(t *testing.T, count, size int) *written {
 	t.Helper()
 	for range 5 {
 		n := newNode(plainBinary(t), dataDir(t), "--wal-segment-size", "1MiB")
-		n.mustStart(t)
+		n.MustStart(t)
 		n.createChannel(t, "orders", "c")
 		w := &written{node: n, bodies: numbered(0, count, size)}
-		c := n.mustDial(t)
+		c := n.MustDial(t)
 		for _, b := range w.bodies {
 			mustPublish(t, c, "orders", []byte(b))
 		}
-		n.kill()
+		n.Kill()
 		err := wal.Inspect(vfs.OS{}, n.data("wal"), func(f wal.Frame) error {
 			w.frames = append(w.frames, f)
 			return nil
@@ -150,12 +152,12 @@ func TestFlipInLastWrite(t *testing.T) {
 	w := write(t, 20, 200)
 	last := w.entryOf(19)
 	w.flip(t, last)
-	w.mustStart(t)
-	wantWords(t, w.log.String(), `"WARN"`, "cut the torn last write", last.Segment)
-	if w.mustMetric(t, "tidings_log_cut_bytes") == 0 {
+	w.MustStart(t)
+	wantWords(t, w.Log.String(), `"WARN"`, "cut the torn last write", last.Segment)
+	if w.MustMetric(t, "tidings_log_cut_bytes") == 0 {
 		t.Error("tidings_log_cut_bytes is 0")
 	}
-	mustPublish(t, w.mustDial(t), "orders", []byte("new"))
+	mustPublish(t, w.MustDial(t), "orders", []byte("new"))
 	expectBodies(t, w.drain(t, "orders", "c"), append(w.bodies[:19:19], "new"))
 }
 
@@ -189,11 +191,11 @@ func (w *written) repaired(t *testing.T, whole int) {
 	w.refused(t, exitFailure, "tidings log repair")
 	wantWords(t, w.tool(t, 0, "repair", "--yes"), "moved aside")
 	w.tool(t, 0, "verify")
-	w.mustStart(t)
-	mustPublish(t, w.mustDial(t), "orders", []byte("new"))
+	w.MustStart(t)
+	mustPublish(t, w.MustDial(t), "orders", []byte("new"))
 	expectBodies(t, w.drain(t, "orders", "c"), append(w.bodies[:whole:whole], "new"))
-	w.kill()
-	w.mustStart(t)
+	w.Kill()
+	w.MustStart(t)
 }
 
 // fingerprint lists files with sizes and times, the lock's left out.
@@ -226,22 +228,22 @@ func store(t *testing.T, batches int) *stored {
 	t.Helper()
 	n := newNode(plainBinary(t), dataDir(t),
 		"--wal-segment-size", "1MiB", "--tail-size", "64KiB", "--checkpoint-age", "100ms")
-	n.mustStart(t)
+	n.MustStart(t)
 	n.createChannel(t, "orders", "c")
 	s := &stored{node: n, bodies: numbered(0, 10*batches, 4<<10)}
-	c := n.mustDial(t)
+	c := n.MustDial(t)
 	for i := 0; i < len(s.bodies); i += 10 {
 		var ten [][]byte
 		for _, b := range s.bodies[i : i+10] {
 			ten = append(ten, []byte(b))
 		}
-		if err := c.publishMany("orders", ten...); err != nil {
+		if err := c.PublishMany("orders", ten...); err != nil {
 			t.Fatal(err)
 		}
 	}
 	id := s.shardOf(t)
 	var older uint64 // the checkpoint after the last message must become the older one
-	eventually(t, "checkpoints do not come", func() (bool, error) {
+	rig.Eventually(t, "checkpoints do not come", func() (bool, error) {
 		kept := s.checkpoints(t, id)
 		if len(kept) == 0 {
 			return false, nil
@@ -250,11 +252,11 @@ func store(t *testing.T, batches int) *stored {
 			older = kept[len(kept)-1].Index + 1
 		}
 		mustPublish(t, c, "other", []byte("a change in other shards"))
-		n.mustPost(t, "/pub?topic=orders", []byte("tail"))
+		n.MustPost(t, "/pub?topic=orders", []byte("tail"))
 		s.bodies = append(s.bodies, "tail")
 		return older != 0 && len(kept) == 2 && kept[0].Index >= older, nil
 	})
-	n.kill()
+	n.Kill()
 	if err := seglog.Inspect(vfs.OS{}, n.data("topics"), func(e seglog.Entry) error {
 		if e.Batch.Count == 10 {
 			s.batches = append(s.batches, e)
@@ -272,7 +274,7 @@ func store(t *testing.T, batches int) *stored {
 // flushed says whether all of the batches have left memory.
 func (s *stored) flushed(t *testing.T) bool {
 	t.Helper()
-	return s.mustMetric(t, "tidings_tail_bytes") < 64<<10
+	return s.MustMetric(t, "tidings_tail_bytes") < 64<<10
 }
 
 // shardOf finds the shard that holds the messages: the one whose log grew.
@@ -316,16 +318,16 @@ func testFlipInBatch(t *testing.T, offset int64) {
 	hit := s.batches[2]
 	flip(t, hit.File, hit.Pos+offset)
 	wantWords(t, s.tool(t, exitFailure, "verify"), "DAMAGED", filepath.Base(hit.File))
-	s.mustStart(t)
+	s.MustStart(t)
 	got := s.drain(t, "orders", "c")
 	expectBodies(t, got, slices.Concat(s.bodies[:20], s.bodies[30:]))
-	if s.mustMetric(t, "tidings_segment_damage_total") == 0 {
+	if s.MustMetric(t, "tidings_segment_damage_total") == 0 {
 		t.Error("tidings_segment_damage_total is 0")
 	}
-	wantWords(t, s.log.String(), `"WARN"`)
-	mustPublish(t, s.mustDial(t), "orders", []byte("new"))
+	wantWords(t, s.Log.String(), `"WARN"`)
+	mustPublish(t, s.MustDial(t), "orders", []byte("new"))
 	expectBodies(t, s.drain(t, "orders", "c"), []string{"new"})
-	status, text, err := s.get("/ping")
+	status, text, err := s.Get("/ping")
 	if err != nil || !strings.Contains(text, "damage") {
 		t.Errorf("/ping does not tell of the damage: %d %q %v", status, text, err)
 	}
@@ -339,8 +341,8 @@ func TestFlipInManifest(t *testing.T) {
 	}
 	flip(t, kept[1].File, 100)
 	wantWords(t, s.tool(t, exitFailure, "verify"), "checkpoint", "DAMAGED")
-	s.mustStart(t)
-	wantWords(t, s.log.String(), `"WARN"`, "checkpoint is damaged", filepath.Base(kept[1].File))
+	s.MustStart(t)
+	wantWords(t, s.Log.String(), `"WARN"`, "checkpoint is damaged", filepath.Base(kept[1].File))
 	expectBodies(t, s.drain(t, "orders", "c"), s.bodies)
 }
 

@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/tidings-io/tidings/test/rig"
 )
 
 // hostileMemory bounds what harm may cost: the front's budget for bodies, the
@@ -26,7 +28,7 @@ const hostileMemory = 320 << 20
 // stays bounded.
 func TestHostileClients(t *testing.T) {
 	n := newNode(plainBinary(t), dataDir(t))
-	n.mustStart(t)
+	n.MustStart(t)
 	n.createChannel(t, "bulk", "slow")
 	n.createChannel(t, "orders", "c")
 	fillBulk(t, n)
@@ -34,7 +36,7 @@ func TestHostileClients(t *testing.T) {
 	var harm sync.WaitGroup
 	var held []net.Conn
 	open := func(opening string) net.Conn {
-		conn, err := net.Dial("tcp", n.addrs.TCP)
+		conn, err := net.Dial("tcp", n.Addrs.TCP)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -86,7 +88,7 @@ func TestHostileClients(t *testing.T) {
 		conn.Close()
 	}
 	stillServes(t, n)
-	peak, err := n.memory("VmHWM")
+	peak, err := n.Memory("VmHWM")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,9 +101,9 @@ func TestHostileClients(t *testing.T) {
 // fillBulk queues 64 MiB for the consumers that do not read.
 func fillBulk(t *testing.T, n *node) {
 	t.Helper()
-	c := n.mustDial(t)
+	c := n.MustDial(t)
 	for range 64 {
-		if err := c.publishMany("bulk", filling[:256<<10], filling[:256<<10], filling[:256<<10], filling[:256<<10]); err != nil {
+		if err := c.PublishMany("bulk", rig.Filling(256<<10), rig.Filling(256<<10), rig.Filling(256<<10), rig.Filling(256<<10)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -122,7 +124,7 @@ func be32(n int) string { return string(binary.BigEndian.AppendUint32(nil, uint3
 
 func mustDialHTTP(t *testing.T, n *node, held *[]net.Conn) net.Conn {
 	t.Helper()
-	conn, err := net.Dial("tcp", n.addrs.HTTP)
+	conn, err := net.Dial("tcp", n.Addrs.HTTP)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -148,9 +150,9 @@ func push(conn net.Conn, b []byte) {
 func stillServes(t *testing.T, n *node) {
 	t.Helper()
 	n.createChannel(t, "own", "c")
-	mustPublish(t, n.mustDial(t), "own", []byte("still here"))
+	mustPublish(t, n.MustDial(t), "own", []byte("still here"))
 	expectBodies(t, n.drain(t, "own", "c"), []string{"still here"})
-	if status, text, err := n.get("/ping"); err != nil || status != 200 || text != "OK" {
+	if status, text, err := n.Get("/ping"); err != nil || status != 200 || text != "OK" {
 		t.Errorf("/ping: %d %q %v", status, text, err)
 	}
 }
@@ -160,7 +162,7 @@ func stillServes(t *testing.T, n *node) {
 func TestDiskFull(t *testing.T) {
 	dir := smallVolume(t, "256m")
 	n := newNode(plainBinary(t), dir, "--checkpoint-age", "500ms")
-	n.mustStart(t)
+	n.MustStart(t)
 	n.createChannel(t, "orders", "c")
 	sent := fill(t, n)
 	refusals(t, n)
@@ -175,14 +177,14 @@ func TestDiskFull(t *testing.T) {
 
 	t.Log("empty it")
 	again := fill(t, n)
-	n.mustPost(t, "/channel/empty?topic=orders&channel=c", nil)
+	n.MustPost(t, "/channel/empty?topic=orders&channel=c", nil)
 	publishes(t, n, "after the channel was emptied")
 	n.drain(t, "orders", "c")
 
 	t.Log("kill it while the disk is full")
 	last := fill(t, n)
-	n.kill()
-	n.mustStart(t)
+	n.Kill()
+	n.MustStart(t)
 	expectBodies(t, n.drain(t, "orders", "c"), last)
 	publishes(t, n, "after a restart on a full disk")
 	fmt.Printf("figure: disk full: publishing stopped at %d, %d and %d messages of 32 KiB on 256 MiB, and resumed each time\n", len(sent), len(again), len(last))
@@ -194,17 +196,17 @@ func TestDiskFull(t *testing.T) {
 func TestVolumeFilledByOthers(t *testing.T) {
 	dir := smallVolume(t, "256m")
 	n := newNode(plainBinary(t), dir, "--checkpoint-age", "200ms")
-	n.mustStart(t)
+	n.MustStart(t)
 	n.createChannel(t, "orders", "c")
 	bodies := numbered(0, 2000, 32<<10)
-	c := n.mustDial(t)
+	c := n.MustDial(t)
 	for _, b := range bodies {
 		mustPublish(t, c, "orders", []byte(b))
 	}
 	hog := filepath.Join(dir, "hog")
 	fillUp(t, hog)
-	eventually(t, "publishing does not stop", func() (bool, error) {
-		err := n.mustDial(t).publish("other", []byte("x"))
+	rig.Eventually(t, "publishing does not stop", func() (bool, error) {
+		err := n.MustDial(t).Publish("other", []byte("x"))
 		return err != nil && strings.Contains(err.Error(), "disk reserve reached"), err
 	})
 	fillUp(t, hog)
@@ -212,11 +214,11 @@ func TestVolumeFilledByOthers(t *testing.T) {
 	expectBodies(t, n.drain(t, "orders", "c"), bodies)
 	// What is finished is on disk 10 ms later, or with the next command of its
 	// shard: the kill must not come before that.
-	n.mustPost(t, "/topic/pause?topic=orders", nil)
-	n.mustPost(t, "/topic/unpause?topic=orders", nil)
+	n.MustPost(t, "/topic/pause?topic=orders", nil)
+	n.MustPost(t, "/topic/unpause?topic=orders", nil)
 	fillUp(t, hog)
-	n.kill()
-	n.mustStart(t) // on a volume without a free byte
+	n.Kill()
+	n.MustStart(t) // on a volume without a free byte
 	if err := os.Remove(hog); err != nil {
 		t.Fatal(err)
 	}
@@ -233,7 +235,7 @@ func fillUp(t *testing.T, name string) {
 	}
 	defer f.Close()
 	for size := 1 << 20; size > 0; {
-		if _, err := f.Write(filling[:min(size, len(filling))]); errors.Is(err, syscall.ENOSPC) {
+		if _, err := f.Write(rig.Filling(min(size, rig.BodyMax))); errors.Is(err, syscall.ENOSPC) {
 			size /= 2
 		} else if err != nil {
 			t.Fatal(err)
@@ -260,12 +262,12 @@ func smallVolume(t *testing.T, size string) string {
 // node does what it can to free space; it returns what was accepted.
 func fill(t *testing.T, n *node) []string {
 	t.Helper()
-	c := n.mustDial(t)
+	c := n.MustDial(t)
 	var sent []string
 	var refusedSince time.Time
 	for refusedSince.IsZero() || time.Since(refusedSince) < 2*time.Second {
 		b := numbered(len(sent), len(sent)+1, 32<<10)
-		err := c.publish("orders", []byte(b[0]))
+		err := c.Publish("orders", []byte(b[0]))
 		if err == nil {
 			refusedSince = time.Time{}
 			if sent = append(sent, b[0]); len(sent) > 8192 {
@@ -279,8 +281,8 @@ func fill(t *testing.T, n *node) []string {
 		if refusedSince.IsZero() {
 			refusedSince = time.Now()
 		}
-		c.close()
-		c = n.mustDial(t)
+		c.Close()
+		c = n.MustDial(t)
 	}
 	return sent
 }
@@ -288,26 +290,26 @@ func fill(t *testing.T, n *node) []string {
 // refusals checks each way of publishing on a full disk.
 func refusals(t *testing.T, n *node) {
 	t.Helper()
-	for code, try := range map[string]func(*wire) error{ // each refusal closes its connection, as nsqd's does
-		"E_PUB_FAILED":  func(c *wire) error { return c.publish("orders", []byte("x")) },
-		"E_MPUB_FAILED": func(c *wire) error { return c.publishMany("orders", []byte("x"), []byte("y")) },
-		"E_DPUB_FAILED": func(c *wire) error {
-			c.w.WriteString("DPUB orders 100\n")
-			c.sized([]byte("x"))
-			_, err := c.ask()
+	for code, try := range map[string]func(*rig.Wire) error{ // each refusal closes its connection, as nsqd's does
+		"E_PUB_FAILED":  func(c *rig.Wire) error { return c.Publish("orders", []byte("x")) },
+		"E_MPUB_FAILED": func(c *rig.Wire) error { return c.PublishMany("orders", []byte("x"), []byte("y")) },
+		"E_DPUB_FAILED": func(c *rig.Wire) error {
+			c.W.WriteString("DPUB orders 100\n")
+			c.Sized([]byte("x"))
+			_, err := c.Ask()
 			return err
 		},
 	} {
-		if err := try(n.mustDial(t)); err == nil || !strings.Contains(err.Error(), code) || !strings.Contains(err.Error(), "disk reserve reached") {
+		if err := try(n.MustDial(t)); err == nil || !strings.Contains(err.Error(), code) || !strings.Contains(err.Error(), "disk reserve reached") {
 			t.Errorf("want %s ... disk reserve reached, got %v", code, err)
 		}
 	}
 	for path, want := range map[string]string{"/pub?topic=orders": "DISK_RESERVE", "/mpub?topic=orders": "DISK_RESERVE"} {
-		if status, text, err := n.post(path, []byte("x")); err != nil || status != 503 || !strings.Contains(text, want) {
+		if status, text, err := n.Post(path, []byte("x")); err != nil || status != 503 || !strings.Contains(text, want) {
 			t.Errorf("%s: want 503 %s, got %d %s %v", path, want, status, text, err)
 		}
 	}
-	if status, text, err := n.get("/ping"); err != nil || status != 500 || !strings.Contains(text, "disk reserve reached") {
+	if status, text, err := n.Get("/ping"); err != nil || status != 500 || !strings.Contains(text, "disk reserve reached") {
 		t.Errorf("/ping: want 500 ... disk reserve reached, got %d %s %v", status, text, err)
 	}
 }
@@ -315,11 +317,11 @@ func refusals(t *testing.T, n *node) {
 // publishes waits until a publish is accepted again.
 func publishes(t *testing.T, n *node, when string) {
 	t.Helper()
-	eventually(t, "publishing does not resume "+when, func() (bool, error) {
-		err := n.mustDial(t).publish("orders", []byte("again"))
+	rig.Eventually(t, "publishing does not resume "+when, func() (bool, error) {
+		err := n.MustDial(t).Publish("orders", []byte("again"))
 		return err == nil, err
 	})
-	if status, text, err := n.get("/ping"); err != nil || status != 200 {
+	if status, text, err := n.Get("/ping"); err != nil || status != 200 {
 		t.Errorf("/ping %s: %d %s %v", when, status, text, err)
 	}
 }

@@ -5,6 +5,8 @@ package kill
 import (
 	"testing"
 	"time"
+
+	"github.com/tidings-io/tidings/test/rig"
 )
 
 // script drives a ledger by hand: one publisher, a channel with one consumer and
@@ -28,7 +30,7 @@ func (s *script) life() {
 }
 
 // sends writes down one publish.
-func (s *script) sends(count int, delay time.Duration, acked bool) number {
+func (s *script) sends(count int, delay time.Duration, acked bool) rig.Number {
 	p := plan{delay: delay}
 	for range count {
 		p.sizes = append(p.sizes, 20)
@@ -44,8 +46,8 @@ func (s *script) sends(count int, delay time.Duration, acked bool) number {
 }
 
 // comes writes down a delivery with the timestamp as the message's identity.
-func (s *script) comes(c *channelLog, m number, timestamp int64, attempts uint16) {
-	s.deliver(c, nil, delivered{timestamp: timestamp, attempts: attempts, id: [16]byte{byte(timestamp)}, body: body(m, 20)})
+func (s *script) comes(c *channelLog, m rig.Number, timestamp int64, attempts uint16) {
+	s.deliver(c, nil, rig.Delivered{Timestamp: timestamp, Attempts: attempts, ID: [16]byte{byte(timestamp)}, Body: rig.Body(m, 20)})
 }
 
 // dies ends the life; what was answered before is certain when sure.
@@ -59,7 +61,7 @@ func (s *script) dies(sure bool) {
 		for _, c := range s.channels {
 			for seq, tr := range c.tracks[0] {
 				if tr.answer != held {
-					s.certain(c, sentAnswer{m: numberOf(0, seq), kind: tr.answer, at: tr.answered})
+					s.certain(c, sentAnswer{m: rig.NumberOf(0, seq), kind: tr.answer, at: tr.answered})
 				}
 			}
 		}
@@ -74,7 +76,7 @@ func TestLedger(t *testing.T) {
 	}{
 		"all comes": {func(s *script) {
 			m := s.sends(2, 0, true)
-			for i := range number(2) {
+			for i := range rig.Number(2) {
 				s.comes(s.solo, m+i, int64(i)+1, 1)
 				s.comes(s.team, m+i, int64(i)+1, 1)
 			}
@@ -203,10 +205,10 @@ func TestCounted(t *testing.T) {
 	id := func(b byte) [16]byte { return [16]byte{b} }
 	c := &consumer{failed: map[[16]byte]bool{id(2): true}}
 	c.answers = []sentAnswer{{1, id(1), finished, 1}, {2, id(2), finished, 2}, {3, id(3), requeued, 3}, {4, id(4), finished, 4}, {5, id(5), finished, 5}}
-	c.sampled(10, clientStats{Finished: 2, Requeued: 0})
-	c.sampled(20, clientStats{Finished: 3, Requeued: 1})
-	for by, want := range map[instant][]number{5: nil, 10: {1}, 20: {1, 3, 4}} {
-		var got []number
+	c.sampled(10, rig.ClientStats{Finished: 2, Requeued: 0})
+	c.sampled(20, rig.ClientStats{Finished: 3, Requeued: 1})
+	for by, want := range map[instant][]rig.Number{5: nil, 10: {1}, 20: {1, 3, 4}} {
+		var got []rig.Number
 		for _, a := range c.counted(by) {
 			got = append(got, a.m)
 		}

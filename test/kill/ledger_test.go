@@ -4,26 +4,14 @@ package kill
 
 import (
 	"bytes"
-	"encoding/binary"
 	"fmt"
-	"hash/crc32"
-	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/tidings-io/tidings/test/rig"
 )
-
-// number names a message: its publisher above bit 32, its place in that
-// publisher's order below.
-type number uint64
-
-func (m number) publisher() int { return int(m >> 32) }
-func (m number) seq() int       { return int(uint32(m)) }
-
-func numberOf(publisher, seq int) number { return number(publisher)<<32 | number(seq) }
-
-func (m number) String() string { return fmt.Sprintf("%d/%d", m.publisher(), m.seq()) }
 
 // instant is nanoseconds since the ledger was opened. 0: has not happened.
 type instant int64
@@ -75,12 +63,12 @@ type channelLog struct {
 	wanted int64 // bytes sent in this life and not delivered here yet
 }
 
-func (c *channelLog) track(m number) *track { return &c.tracks[m.publisher()][m.seq()] }
+func (c *channelLog) track(m rig.Number) *track { return &c.tracks[m.Publisher()][m.Seq()] }
 
 // event is one line of a message's history.
 type event struct {
 	at       instant
-	m        number
+	m        rig.Number
 	kind     string
 	channel  *channelLog
 	attempts uint16
@@ -136,7 +124,7 @@ type tally struct {
 // violation is a broken promise.
 type violation struct {
 	kind string
-	m    number
+	m    rig.Number
 	text string
 }
 
@@ -177,7 +165,7 @@ type plan struct {
 // send writes down a publish that is about to be written, and returns its
 // messages. It waits while the consumers are too far behind; false: the load
 // ends.
-func (l *ledger) send(publisher int, p plan) (first number, ok bool) {
+func (l *ledger) send(publisher int, p plan) (first rig.Number, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for !l.ended && l.behind(p.topic) {
@@ -193,7 +181,7 @@ func (l *ledger) send(publisher int, p plan) (first number, ok bool) {
 		l.messages[publisher] = append(l.messages[publisher], message{
 			topic: uint8(p.topic), batch: l.batches[publisher], size: int32(size), delay: p.delay, sent: at,
 		})
-		l.note(at, numberOf(publisher, seq+i), "sent", nil, 0, int64(size))
+		l.note(at, rig.NumberOf(publisher, seq+i), "sent", nil, 0, int64(size))
 	}
 	for _, c := range l.channels {
 		c.tracks[publisher] = append(c.tracks[publisher], make([]track, len(p.sizes))...)
@@ -201,7 +189,7 @@ func (l *ledger) send(publisher int, p plan) (first number, ok bool) {
 			c.wanted += int64(p.parcel) + int64(len(p.sizes))*perMessage
 		}
 	}
-	return numberOf(publisher, seq), true
+	return rig.NumberOf(publisher, seq), true
 }
 
 // backlog is how many bytes publishers run ahead of a channel, each message
@@ -218,17 +206,17 @@ func (l *ledger) behind(topic int) bool {
 }
 
 // acknowledge writes down the answer to the publish of n messages.
-func (l *ledger) acknowledge(first number, n int, refusal string) {
+func (l *ledger) acknowledge(first rig.Number, n int, refusal string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	at := l.now()
 	for i := range n {
-		m := first + number(i)
+		m := first + rig.Number(i)
 		if refusal != "" {
 			l.note(at, m, "refused", nil, 0, 0)
 			continue
 		}
-		l.messages[m.publisher()][m.seq()].acked = at
+		l.messages[m.Publisher()][m.Seq()].acked = at
 		l.note(at, m, "acked", nil, 0, 0)
 	}
 	if refusal != "" && l.lives[l.current()].ended == 0 {
@@ -244,35 +232,35 @@ func (l *ledger) acknowledge(first number, n int, refusal string) {
 
 // deliver writes down a delivery, checks it, and says what the consumer is to
 // do with it.
-func (l *ledger) deliver(c *channelLog, by *consumer, d delivered) (number, error) {
-	m, err := readBody(d.body)
+func (l *ledger) deliver(c *channelLog, by *consumer, d rig.Delivered) (rig.Number, error) {
+	m, err := rig.ReadBody(d.Body)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if err == nil && (m.publisher() >= len(l.messages) || m.seq() >= len(l.messages[m.publisher()])) {
+	if err == nil && (m.Publisher() >= len(l.messages) || m.Seq() >= len(l.messages[m.Publisher()])) {
 		err = fmt.Errorf("message %v was never sent", m)
 	}
 	if err != nil {
-		l.violate("alien", m, "%v: %.60q", err, d.body)
+		l.violate("alien", m, "%v: %.60q", err, d.Body)
 		return m, err
 	}
 	at := l.now()
-	msg, tr := &l.messages[m.publisher()][m.seq()], c.track(m)
-	l.note(at, m, "delivered", c, d.attempts, d.timestamp)
+	msg, tr := &l.messages[m.Publisher()][m.Seq()], c.track(m)
+	l.note(at, m, "delivered", c, d.Attempts, d.Timestamp)
 	l.tally.deliveries++
 	l.checkIdentity(m, msg, c, d)
-	l.checkAttempts(m, tr, c, d.attempts)
+	l.checkAttempts(m, tr, c, d.Attempts)
 	if tr.deliveries == 0 {
 		l.firstDelivery(m, msg, tr, c, d, at)
 	} else {
 		l.repeated(m, tr, c, by, d, at)
 	}
-	if !tr.before(l, d.attempts) {
-		low := d.attempts // recovered: it was durable
+	if !tr.before(l, d.Attempts) {
+		low := d.Attempts // recovered: it was durable
 		if tr.deliveries > 0 && tr.life == l.current() {
 			low = tr.low
 		}
 		*tr = track{
-			first: tr.first, last: at, deliveries: tr.deliveries, attempts: d.attempts, low: low,
+			first: tr.first, last: at, deliveries: tr.deliveries, attempts: d.Attempts, low: low,
 			life: l.current(), parked: tr.parked || msg.delay > 0,
 		}
 	}
@@ -292,17 +280,17 @@ func (tr *track) before(l *ledger, attempts uint16) bool {
 func (l *ledger) current() uint16 { return uint16(len(l.lives) - 1) }
 
 // checkIdentity sees to it that a message is in the log once, unchanged.
-func (l *ledger) checkIdentity(m number, msg *message, c *channelLog, d delivered) {
-	if int32(len(d.body)) != msg.size || !bytes.Equal(d.body, body(m, len(d.body))) {
-		l.violate("alien", m, "body of %d bytes is not the %d bytes that were sent", len(d.body), msg.size)
+func (l *ledger) checkIdentity(m rig.Number, msg *message, c *channelLog, d rig.Delivered) {
+	if int32(len(d.Body)) != msg.size || !bytes.Equal(d.Body, rig.Body(m, len(d.Body))) {
+		l.violate("alien", m, "body of %d bytes is not the %d bytes that were sent", len(d.Body), msg.size)
 	}
 	if msg.topic != c.topic {
 		l.violate("alien", m, "sent to topic %s, came from %s", l.topics[msg.topic], l.topics[c.topic])
 	}
 	if msg.timestamp == 0 {
-		msg.id, msg.timestamp = d.id, d.timestamp
-	} else if msg.id != d.id || msg.timestamp != d.timestamp {
-		l.violate("doubled", m, "id %s timestamp %d, and id %s timestamp %d", msg.id[:], msg.timestamp, d.id[:], d.timestamp)
+		msg.id, msg.timestamp = d.ID, d.Timestamp
+	} else if msg.id != d.ID || msg.timestamp != d.Timestamp {
+		l.violate("doubled", m, "id %s timestamp %d, and id %s timestamp %d", msg.id[:], msg.timestamp, d.ID[:], d.Timestamp)
 	}
 }
 
@@ -310,7 +298,7 @@ func (l *ledger) checkIdentity(m number, msg *message, c *channelLog, d delivere
 // the reason of the next one.
 const timeoutSoon = msgTimeout * 7 / 10
 
-func (l *ledger) checkAttempts(m number, tr *track, c *channelLog, attempts uint16) {
+func (l *ledger) checkAttempts(m rig.Number, tr *track, c *channelLog, attempts uint16) {
 	low, high := uint16(1), uint16(1)
 	switch {
 	case tr.deliveries == 0:
@@ -346,16 +334,16 @@ func (l *ledger) checkAttempts(m number, tr *track, c *channelLog, attempts uint
 	}
 }
 
-func (l *ledger) firstDelivery(m number, msg *message, tr *track, c *channelLog, d delivered, at instant) {
+func (l *ledger) firstDelivery(m rig.Number, msg *message, tr *track, c *channelLog, d rig.Delivered, at instant) {
 	if msg.delay == 0 {
 		c.wanted -= int64(msg.size) + perMessage
 		if c.wanted <= backlog {
 			l.room.Broadcast()
 		}
-		if c.single && d.timestamp <= c.newest {
-			l.violate("disorder", m, "channel %s/%s: first delivery with timestamp %d after %d", l.topics[c.topic], c.name, d.timestamp, c.newest)
+		if c.single && d.Timestamp <= c.newest {
+			l.violate("disorder", m, "channel %s/%s: first delivery with timestamp %d after %d", l.topics[c.topic], c.name, d.Timestamp, c.newest)
 		}
-		c.newest = max(c.newest, d.timestamp)
+		c.newest = max(c.newest, d.Timestamp)
 		return
 	}
 	l.tally.deferred++
@@ -399,11 +387,11 @@ func (l *ledger) lateness(q float64) time.Duration {
 		}
 		all = append(all, time.Duration(late).Round(100*time.Microsecond))
 	}
-	return quantile(all, q)
+	return rig.Quantile(all, q)
 }
 
 // repeated checks a further delivery of the same message.
-func (l *ledger) repeated(m number, tr *track, c *channelLog, by *consumer, d delivered, at instant) {
+func (l *ledger) repeated(m rig.Number, tr *track, c *channelLog, by *consumer, d rig.Delivered, at instant) {
 	if tr.life != l.current() && tr.answer == finished {
 		l.tally.redelivered++
 	}
@@ -415,9 +403,9 @@ func (l *ledger) repeated(m number, tr *track, c *channelLog, by *consumer, d de
 	}
 	v := violation{"early", m, fmt.Sprintf("channel %s/%s: requeued to %v, came at %v", l.topics[c.topic], c.name, tr.due, at)}
 	switch {
-	case tr.before(l, d.attempts):
+	case tr.before(l, d.Attempts):
 	case tr.life == l.current():
-		l.suspects = append(l.suspects, suspect{by, d.id, v})
+		l.suspects = append(l.suspects, suspect{by, d.ID, v})
 	case tr.sureRequeue:
 		l.violate(v.kind, v.m, "%s", v.text)
 	}
@@ -425,7 +413,7 @@ func (l *ledger) repeated(m number, tr *track, c *channelLog, by *consumer, d de
 
 // answer writes down what the consumer sends. It is called under the lock of
 // the connection's writer, so that the order is the wire's.
-func (l *ledger) answer(c *channelLog, m number, kind uint8, delay time.Duration) (at instant) {
+func (l *ledger) answer(c *channelLog, m rig.Number, kind uint8, delay time.Duration) (at instant) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	at = l.now()
@@ -635,7 +623,7 @@ func (l *ledger) checkPublisher(p int) {
 				continue
 			}
 			if msg.timestamp <= newest[msg.topic] {
-				l.violate("disorder", numberOf(p, seq), "its connection sent a message with timestamp %d before, this one has %d", newest[msg.topic], msg.timestamp)
+				l.violate("disorder", rig.NumberOf(p, seq), "its connection sent a message with timestamp %d before, this one has %d", newest[msg.topic], msg.timestamp)
 			}
 			newest[msg.topic] = msg.timestamp
 		}
@@ -660,22 +648,22 @@ func (l *ledger) checkBatch(p, from, to int) {
 			}
 			missing++
 			if first.acked != 0 {
-				l.violate("lost", numberOf(p, seq), "acknowledged at %v, never came on channel %s/%s", first.acked, l.topics[c.topic], c.name)
+				l.violate("lost", rig.NumberOf(p, seq), "acknowledged at %v, never came on channel %s/%s", first.acked, l.topics[c.topic], c.name)
 			}
 		}
 	}
 	if first.acked == 0 && came > 0 && missing > 0 {
-		l.violate("torn", numberOf(p, from), "publish of %d messages without an answer: %d deliveries, %d missing", to-from, came, missing)
+		l.violate("torn", rig.NumberOf(p, from), "publish of %d messages without an answer: %d deliveries, %d missing", to-from, came, missing)
 	}
 }
 
 // --- report
 
-func (l *ledger) note(at instant, m number, kind string, c *channelLog, attempts uint16, detail int64) {
+func (l *ledger) note(at instant, m rig.Number, kind string, c *channelLog, attempts uint16, detail int64) {
 	l.events = append(l.events, event{at, m, kind, c, attempts, detail})
 }
 
-func (l *ledger) violate(kind string, m number, format string, args ...any) {
+func (l *ledger) violate(kind string, m rig.Number, format string, args ...any) {
 	l.violations = append(l.violations, violation{kind, m, fmt.Sprintf(format, args...)})
 }
 
@@ -712,7 +700,7 @@ func (l *ledger) report() string {
 
 // history prints what happened to a message, between the first and the last
 // event of it.
-func (l *ledger) history(b *strings.Builder, m number) {
+func (l *ledger) history(b *strings.Builder, m rig.Number) {
 	from, to := -1, -1
 	for i, e := range l.events {
 		if e.m == m && !e.ofNode() {
@@ -738,49 +726,3 @@ func (l *ledger) history(b *strings.Builder, m number) {
 
 // ofNode says that the event is no message's.
 func (e event) ofNode() bool { return strings.HasPrefix(e.kind, "node") }
-
-func quantile(all []time.Duration, q float64) time.Duration {
-	if len(all) == 0 {
-		return 0
-	}
-	sorted := slices.Clone(all)
-	slices.Sort(sorted)
-	return sorted[min(int(q*float64(len(sorted))), len(sorted)-1)]
-}
-
-// --- bodies
-
-const (
-	bodyMin = 10
-	bodyMax = 900 << 10
-)
-
-// filling is what bodies are cut from.
-var filling = func() []byte {
-	rng := rand.New(rand.NewPCG(1, 2))
-	b := make([]byte, bodyMax+1<<16)
-	for i := 0; i < len(b); i += 8 {
-		binary.LittleEndian.PutUint64(b[i:], rng.Uint64())
-	}
-	return b
-}()
-
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
-// body makes the body of a message: number (publisher u16, seq u32), checksum
-// of that, filling.
-func body(m number, size int) []byte {
-	b := make([]byte, size)
-	binary.BigEndian.PutUint16(b, uint16(m.publisher()))
-	binary.BigEndian.PutUint32(b[2:], uint32(m.seq()))
-	binary.BigEndian.PutUint32(b[6:], crc32.Checksum(b[:6], castagnoli))
-	copy(b[bodyMin:], filling[m.seq()&0xffff:])
-	return b
-}
-
-func readBody(b []byte) (number, error) {
-	if len(b) < bodyMin || crc32.Checksum(b[:6], castagnoli) != binary.BigEndian.Uint32(b[6:]) {
-		return 0, fmt.Errorf("body that nobody sent")
-	}
-	return numberOf(int(binary.BigEndian.Uint16(b)), int(binary.BigEndian.Uint32(b[2:]))), nil
-}

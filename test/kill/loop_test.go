@@ -10,6 +10,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/tidings-io/tidings/test/rig"
 )
 
 // Load of the loop. Small log segments and frequent checkpoints, so that
@@ -46,7 +48,7 @@ func (l *loop) createChannels() error {
 			"/topic/create?topic=" + l.topics[c.topic],
 			"/channel/create?topic=" + l.topics[c.topic] + "&channel=" + c.name,
 		} {
-			if status, text, err := l.node.post(path, nil); err != nil || status != 200 {
+			if status, text, err := l.node.Post(path, nil); err != nil || status != 200 {
 				return fmt.Errorf("POST %s: %d %s %w", path, status, text, err)
 			}
 		}
@@ -73,7 +75,7 @@ func (l *loop) round(round int) error {
 	if err != nil {
 		return err
 	}
-	defer l.node.kill()
+	defer l.node.Kill()
 	if round > 0 && l.drain > 0 && round%l.drain == 0 {
 		if err := l.awaitEmpty(); err != nil {
 			return err
@@ -84,7 +86,7 @@ func (l *loop) round(round int) error {
 	time.Sleep(time.Duration(200+l.rng.IntN(1300)) * time.Millisecond)
 	longest := crowd.longestSync()
 	l.kills(longest, crowd.consumers)
-	l.node.kill()
+	l.node.Kill()
 	l.stopLoad()
 	load.Wait()
 	crowd.leave()
@@ -96,22 +98,22 @@ func (l *loop) round(round int) error {
 // recovery, and subscribes the consumers.
 func (l *loop) revive(first bool) (*crowd, error) {
 	for !first && l.rng.IntN(4) == 0 {
-		if err := l.node.launch(); err != nil {
+		if err := l.node.Launch(); err != nil {
 			return nil, err
 		}
 		time.Sleep(time.Duration(l.rng.IntN(40)) * time.Millisecond) // the moment of the kill
-		l.node.kill()
-		if l.node.cmd.ProcessState.ExitCode() > 0 {
-			return nil, fmt.Errorf("%w with %d in recovery: %s", errExited, l.node.cmd.ProcessState.ExitCode(), l.node.log.tail(5))
+		l.node.Kill()
+		if l.node.Cmd.ProcessState.ExitCode() > 0 {
+			return nil, fmt.Errorf("%w with %d in recovery: %s", rig.ErrExited, l.node.Cmd.ProcessState.ExitCode(), l.node.Log.Tail(5))
 		}
 		l.tally.earlyKills++
 	}
 	l.begin()
-	if err := l.node.start(); err != nil {
+	if err := l.node.Start(); err != nil {
 		return nil, err
 	}
 	if !first {
-		l.tally.slowestStart = max(l.tally.slowestStart, time.Since(l.node.started))
+		l.tally.slowestStart = max(l.tally.slowestStart, time.Since(l.node.Started))
 	}
 	if first {
 		if err := l.createChannels(); err != nil {
@@ -141,14 +143,14 @@ func (l *loop) subscribe() (*crowd, error) {
 		}
 		for i := range members {
 			id := fmt.Sprintf("%s-%s-%d", l.topics[ch.topic], ch.name, i)
-			one, err := consume(l.ledger, ch, l.node.addrs.TCP, id, 1000, l.rng.Uint64())
+			one, err := consume(l.ledger, ch, l.node.Addrs.TCP, id, 1000, l.rng.Uint64())
 			if err != nil {
 				return nil, err
 			}
 			c.consumers = append(c.consumers, one)
 		}
 		if !ch.single {
-			one, err := consumeStock(l.ledger, ch, l.node.addrs.TCP, "stock", 200)
+			one, err := consumeStock(l.ledger, ch, l.node.Addrs.TCP, "stock", 200)
 			if err != nil {
 				return nil, err
 			}
@@ -178,7 +180,7 @@ func (c *crowd) sample(l *ledger) {
 			return
 		case <-tick.C:
 		}
-		s, err := c.node.stats("")
+		s, err := c.node.Stats("")
 		if err != nil {
 			continue // the node has been killed
 		}
@@ -216,7 +218,7 @@ func (c *crowd) watch(l *ledger) {
 
 // longestSync is the longest sync of the node's log in this life so far.
 func (c *crowd) longestSync() time.Duration {
-	seconds, err := c.node.metric("tidings_log_sync_duration_max_seconds")
+	seconds, err := c.node.Metric("tidings_log_sync_duration_max_seconds")
 	if err != nil {
 		return 0
 	}
@@ -261,15 +263,15 @@ func (l *loop) awaitEmpty() error {
 	l.calm = true
 	l.mu.Unlock()
 	var left string
-	err := await(patience, func() (bool, error) {
-		s, err := l.node.stats("&include_clients=false")
+	err := rig.Await(rig.Patience, func() (bool, error) {
+		s, err := l.node.Stats("&include_clients=false")
 		if err != nil {
 			return false, err
 		}
 		left, _ = "", 0
 		for _, t := range s.Topics {
 			for _, c := range t.Channels {
-				if c.unfinished() > 0 {
+				if c.Unfinished() > 0 {
 					left += fmt.Sprintf(" %s/%s: depth %d, in flight %d, deferred %d;", t.Name, c.Name, c.Depth, c.InFlight, c.Deferred)
 				}
 			}
@@ -294,7 +296,7 @@ func (l *loop) settleAll() error {
 	}
 	err = l.awaitEmpty()
 	l.kills(crowd.longestSync(), crowd.consumers)
-	l.node.kill()
+	l.node.Kill()
 	crowd.leave()
 	l.settle()
 	l.tally.kills--
@@ -309,7 +311,7 @@ func (l *loop) figures(name string) {
 	fmt.Printf("figure: %s: seed %d; %d more kills in recovery, %d messages without answer, %d deliveries, %d finished and %d requeued for certain before a kill, window p50 %s max %s; "+
 		"%d deferred, late p50 %s p95 %s p99 %s max %s (this process starved for up to %s); slowest restart %s, longest sync %s\n",
 		name, l.seed, y.earlyKills, y.unknown, y.deliveries, y.dead, y.requeuedSure,
-		quantile(l.windows, 0.5).Round(time.Millisecond), quantile(l.windows, 1).Round(time.Millisecond),
+		rig.Quantile(l.windows, 0.5).Round(time.Millisecond), rig.Quantile(l.windows, 1).Round(time.Millisecond),
 		y.deferred, l.lateness(0.5), l.lateness(lateQuantile), l.lateness(0.99), l.lateness(1), y.starved.Round(time.Millisecond),
 		y.slowestStart.Round(time.Millisecond), y.slowestSync.Round(100*time.Microsecond))
 }
@@ -345,7 +347,7 @@ const (
 func (l *loop) verdict(t *testing.T, name string, err error) {
 	t.Helper()
 	if err != nil || l.broken() {
-		t.Errorf("%v\n%s\nlast lines of the node:\n%s", err, l.report(), l.node.log.tail(20))
+		t.Errorf("%v\n%s\nlast lines of the node:\n%s", err, l.report(), l.node.Log.Tail(20))
 	}
 	if late := l.lateness(lateQuantile); late > lateLimit {
 		t.Errorf("deferred messages are late: %s at quantile %v, want at most %s", late, lateQuantile, lateLimit)
@@ -362,7 +364,7 @@ func TestLoop(t *testing.T) {
 func TestLoopVolatile(t *testing.T) {
 	s := seed(t)
 	n := newNode(faultsBinary(t), dataDir(t), loopFlags...)
-	n.env = []string{fmt.Sprintf("TIDINGS_VFS=volatile:%d", s)}
+	n.Env = []string{fmt.Sprintf("TIDINGS_VFS=volatile:%d", s)}
 	l := newLoop(n, s, 5)
 	l.verdict(t, "kill -9, un-synced bytes lost", l.run(rounds(t)))
 }
@@ -370,7 +372,7 @@ func TestLoopVolatile(t *testing.T) {
 // The loop is worth nothing if it misses a log that is not synced.
 func TestLoopCatchesMissingSync(t *testing.T) {
 	n := newNode(faultsBinary(t), dataDir(t), loopFlags...)
-	n.env = []string{"TIDINGS_VFS=volatile", "TIDINGS_PLANT=nosync"}
+	n.Env = []string{"TIDINGS_VFS=volatile", "TIDINGS_PLANT=nosync"}
 	l := newLoop(n, seed(t), 1)
 	const limit = 10
 	err := l.run(limit)

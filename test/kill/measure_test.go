@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/nsqio/go-nsq"
+
+	"github.com/tidings-io/tidings/test/rig"
 )
 
 // The figures of the acceptance list. CI runs them small, for what must work;
@@ -38,11 +40,11 @@ const mb = 1000 * 1000
 // fits wants the node's resident memory below one and a half times a limit.
 func (n *node) fits(t *testing.T, when string, limit int64) string {
 	t.Helper()
-	rss, err := n.memory("VmRSS")
+	rss, err := n.Memory("VmRSS")
 	if err != nil {
 		t.Fatal(err)
 	}
-	peak, err := n.memory("VmHWM")
+	peak, err := n.Memory("VmHWM")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,7 +69,7 @@ func (n *node) diskBytes() int64 {
 
 func (n *node) openFiles(t *testing.T) int {
 	t.Helper()
-	names, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", n.cmd.Process.Pid))
+	names, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", n.Cmd.Process.Pid))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,7 +94,7 @@ func syncFloor(t *testing.T, dir string) time.Duration {
 	}
 	var all []time.Duration
 	for i := range 500 {
-		if _, err := f.WriteAt(filling[:4<<10], int64(i)*4<<10); err != nil {
+		if _, err := f.WriteAt(rig.Filling(4<<10), int64(i)*4<<10); err != nil {
 			t.Fatal(err)
 		}
 		begin := time.Now()
@@ -101,20 +103,20 @@ func syncFloor(t *testing.T, dir string) time.Duration {
 		}
 		all = append(all, time.Since(begin))
 	}
-	return quantile(all, 0.99)
+	return rig.Quantile(all, 0.99)
 }
 
 // feed publishes count messages of 200 bytes in MPUBs of a thousand. Each body
 // begins with its number.
 func feed(t *testing.T, n *node, topic string, count int) {
 	t.Helper()
-	w := n.mustDial(t)
-	defer w.close()
+	w := n.MustDial(t)
+	defer w.Close()
 	const batch, size = 1000, 200
 	var answers sync.WaitGroup
 	answers.Go(func() {
 		for range (count + batch - 1) / batch {
-			if kind, data, err := w.read(); err != nil || kind != frameResponse || string(data) != "OK" {
+			if kind, data, err := w.Read(); err != nil || kind != rig.FrameResponse || string(data) != "OK" {
 				t.Errorf("publish: %s %v", data, err)
 				return
 			}
@@ -126,11 +128,11 @@ func feed(t *testing.T, n *node, topic string, count int) {
 		for j := range m {
 			b = binary.BigEndian.AppendUint32(b, size)
 			b = binary.BigEndian.AppendUint64(b, uint64(i+j))
-			b = append(b, filling[:size-8]...)
+			b = append(b, rig.Filling(size-8)...)
 		}
-		fmt.Fprintf(w.w, "MPUB %s\n", topic)
-		w.sized(b)
-		if err := w.w.Flush(); err != nil {
+		fmt.Fprintf(w.W, "MPUB %s\n", topic)
+		w.Sized(b)
+		if err := w.W.Flush(); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -142,35 +144,35 @@ func feed(t *testing.T, n *node, topic string, count int) {
 // first came.
 func sink(t *testing.T, n *node, topic, channel string, count int, hold func(uint64) bool) (first time.Time) {
 	t.Helper()
-	w := n.mustDial(t)
-	if err := w.subscribe(topic, channel, 2500); err != nil {
+	w := n.MustDial(t)
+	if err := w.Subscribe(topic, channel, 2500); err != nil {
 		t.Fatal(err)
 	}
 	seen := make(map[uint64]bool, count)
 	for len(seen) < count {
-		w.conn.SetReadDeadline(time.Now().Add(patience))
-		kind, data, err := w.read()
+		w.Conn.SetReadDeadline(time.Now().Add(rig.Patience))
+		kind, data, err := w.Read()
 		if err != nil {
 			t.Fatalf("%d of %d came: %v", len(seen), count, err)
 		}
-		if kind == frameMessage {
+		if kind == rig.FrameMessage {
 			if first.IsZero() {
 				first = time.Now()
 			}
-			d, _ := parseMessage(data)
-			m := binary.BigEndian.Uint64(d.body)
+			d, _ := rig.ParseMessage(data)
+			m := binary.BigEndian.Uint64(d.Body)
 			seen[m] = true
 			if hold == nil || !hold(m) {
-				fmt.Fprintf(w.w, "FIN %s\n", d.id[:])
+				fmt.Fprintf(w.W, "FIN %s\n", d.ID[:])
 			}
-		} else if string(data) == heartbeat {
-			w.w.WriteString("NOP\n")
+		} else if string(data) == rig.Heartbeat {
+			w.W.WriteString("NOP\n")
 		}
-		if w.r.Buffered() == 0 {
-			w.w.Flush()
+		if w.R.Buffered() == 0 {
+			w.W.Flush()
 		}
 	}
-	w.w.Flush()
+	w.W.Flush()
 	return first
 }
 
@@ -178,21 +180,21 @@ func sink(t *testing.T, n *node, topic, channel string, count int, hold func(uin
 func TestBacklog(t *testing.T) {
 	count := scale(1_000_000, 150_000)
 	n := newNode(plainBinary(t), dataDir(t))
-	n.mustStart(t)
+	n.MustStart(t)
 	n.createChannel(t, "orders", "c")
 	begin := time.Now()
 	feed(t, n, "orders", count)
 	fed := time.Since(begin)
 	memory := n.fits(t, "with the backlog queued", 60*mb)
 	disk := n.diskBytes()
-	n.kill()
+	n.Kill()
 
-	n.mustStart(t)
-	serves := time.Since(n.started)
-	mustPublish(t, n.mustDial(t), "other", []byte("x"))
-	published := time.Since(n.started)
+	n.MustStart(t)
+	serves := time.Since(n.Started)
+	mustPublish(t, n.MustDial(t), "other", []byte("x"))
+	published := time.Since(n.Started)
 	begin = time.Now()
-	delivered := sink(t, n, "orders", "c", count, nil).Sub(n.started)
+	delivered := sink(t, n, "orders", "c", count, nil).Sub(n.Started)
 	took := time.Since(begin)
 	fmt.Printf("figure: backlog of %d x 200 B: fed in %s, %s, disk %d MB; after kill -9 serves after %s, publish acknowledged after %s, first message after %s (limit 300ms), all of it in %s; %s\n",
 		count, fed.Round(time.Millisecond), memory, disk/mb, serves.Round(time.Millisecond), published.Round(time.Millisecond),
@@ -204,15 +206,15 @@ func TestBacklog(t *testing.T) {
 func TestManyTopics(t *testing.T) {
 	count := scale(10_000, 1_000)
 	n := newNode(plainBinary(t), dataDir(t))
-	n.mustStart(t)
+	n.MustStart(t)
 	begin := time.Now()
 	manyTopics(t, n, count)
 	made := time.Since(begin)
 	memory := n.fits(t, "with the topics made", 250*mb)
 	files := n.openFiles(t)
-	n.kill()
-	n.mustStart(t)
-	restart := time.Since(n.started)
+	n.Kill()
+	n.MustStart(t)
+	restart := time.Since(n.Started)
 	checkTopics(t, n, count)
 	files = max(files, n.openFiles(t))
 	if files > 1024 {
@@ -240,7 +242,7 @@ func manyTopics(t *testing.T, n *node, count int) {
 					"/topic/create?topic=" + name, "/channel/create?topic=" + name + "&channel=one",
 					"/channel/create?topic=" + name + "&channel=two", "/pub?topic=" + name,
 				} {
-					if status, text, err := n.post(path, []byte(name)); err != nil || status != 200 {
+					if status, text, err := n.Post(path, []byte(name)); err != nil || status != 200 {
 						t.Errorf("POST %s: %d %s %v", path, status, text, err)
 						return
 					}
@@ -253,7 +255,7 @@ func manyTopics(t *testing.T, n *node, count int) {
 
 func checkTopics(t *testing.T, n *node, count int) {
 	t.Helper()
-	s, err := n.stats("&include_clients=false")
+	s, err := n.Stats("&include_clients=false")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -272,7 +274,7 @@ func checkTopics(t *testing.T, n *node, count int) {
 func TestMessageNeverFinished(t *testing.T) {
 	count := scale(1_000_000, 150_000)
 	n := newNode(plainBinary(t), dataDir(t), "--checkpoint-age", "1s")
-	n.mustStart(t)
+	n.MustStart(t)
 	n.createChannel(t, "orders", "c")
 	begin := time.Now()
 	var feeding sync.WaitGroup
@@ -283,20 +285,20 @@ func TestMessageNeverFinished(t *testing.T) {
 	peak := n.diskBytes()
 	// What is dead goes two checkpoints later; a checkpoint needs a change.
 	settled := settleDisk(t, n)
-	c, err := n.channel("orders", "c")
-	if err != nil || c == nil || c.unfinished() != 1 {
+	c, err := n.Channel("orders", "c")
+	if err != nil || c == nil || c.Unfinished() != 1 {
 		t.Errorf("want one unfinished message: %+v %v", c, err)
 	}
 	fmt.Printf("figure: one message never finished, %d behind it in %s: %s, disk %d MB then, %d MB later\n",
 		count, took.Round(time.Millisecond), n.fits(t, "then", 60*mb), peak/mb, settled/mb)
-	n.kill()
-	n.mustStart(t)
-	w := n.mustDial(t)
-	if err := w.subscribe("orders", "c", 10); err != nil {
+	n.Kill()
+	n.MustStart(t)
+	w := n.MustDial(t)
+	if err := w.Subscribe("orders", "c", 10); err != nil {
 		t.Fatal(err)
 	}
-	kind, data, err := w.read()
-	if err != nil || kind != frameMessage || binary.BigEndian.Uint64(data[26:]) != 0 {
+	kind, data, err := w.Read()
+	if err != nil || kind != rig.FrameMessage || binary.BigEndian.Uint64(data[26:]) != 0 {
 		t.Errorf("the message does not come after a restart: %d %q %v", kind, data, err)
 	}
 }
@@ -304,11 +306,11 @@ func TestMessageNeverFinished(t *testing.T) {
 // settleDisk goes on with small changes until the data folder shrinks no more.
 func settleDisk(t *testing.T, n *node) int64 {
 	t.Helper()
-	w := n.mustDial(t)
+	w := n.MustDial(t)
 	least, quiet := n.diskBytes(), time.Now()
-	eventually(t, "disk use does not settle", func() (bool, error) {
+	rig.Eventually(t, "disk use does not settle", func() (bool, error) {
 		for _, topic := range []string{"orders", "a", "b", "c", "d", "e", "f", "g", "h"} {
-			if err := w.publish(topic+"-change", []byte("x")); err != nil {
+			if err := w.Publish(topic+"-change", []byte("x")); err != nil {
 				return false, err
 			}
 		}
@@ -324,7 +326,7 @@ func settleDisk(t *testing.T, n *node) int64 {
 func TestEveryTenthDeferred(t *testing.T) {
 	count := scale(1_000_000, 100_000)
 	n := newNode(plainBinary(t), dataDir(t), "--checkpoint-age", "1s")
-	n.mustStart(t)
+	n.MustStart(t)
 	n.createChannel(t, "orders", "c")
 	begin := time.Now()
 	var feeding sync.WaitGroup
@@ -337,8 +339,8 @@ func TestEveryTenthDeferred(t *testing.T) {
 	settled := settleDisk(t, n)
 	deferred := func() {
 		t.Helper()
-		eventually(t, "deferred messages are not all there", func() (bool, error) {
-			c, err := n.channel("orders", "c")
+		rig.Eventually(t, "deferred messages are not all there", func() (bool, error) {
+			c, err := n.Channel("orders", "c")
 			if err != nil || c == nil {
 				return false, err
 			}
@@ -346,9 +348,9 @@ func TestEveryTenthDeferred(t *testing.T) {
 		})
 	}
 	deferred()
-	n.kill()
-	n.mustStart(t)
-	restart := time.Since(n.started)
+	n.Kill()
+	n.MustStart(t)
+	restart := time.Since(n.Started)
 	deferred()
 	fmt.Printf("figure: every tenth of %d deferred by an hour, in %s: %s, disk %d MB then, %d MB later; restart %s, %s\n",
 		count, took.Round(time.Millisecond), memory, peak/mb, settled/mb, restart.Round(time.Millisecond), n.fits(t, "after it", 60*mb))
@@ -357,21 +359,21 @@ func TestEveryTenthDeferred(t *testing.T) {
 // deferMany publishes messages of 200 bytes that are due in an hour.
 func deferMany(t *testing.T, n *node, topic string, count int) {
 	t.Helper()
-	w := n.mustDial(t)
+	w := n.MustDial(t)
 	var answers sync.WaitGroup
 	answers.Go(func() {
 		for range count {
-			if kind, data, err := w.read(); err != nil || kind != frameResponse || string(data) != "OK" {
+			if kind, data, err := w.Read(); err != nil || kind != rig.FrameResponse || string(data) != "OK" {
 				t.Errorf("deferred publish: %s %v", data, err)
 				return
 			}
 		}
 	})
 	for range count {
-		fmt.Fprintf(w.w, "DPUB %s 3600000\n", topic)
-		w.sized(filling[:200])
+		fmt.Fprintf(w.W, "DPUB %s 3600000\n", topic)
+		w.Sized(rig.Filling(200))
 	}
-	w.w.Flush()
+	w.W.Flush()
 	answers.Wait()
 }
 
@@ -379,7 +381,7 @@ func deferMany(t *testing.T, n *node, topic string, count int) {
 func TestStockLatency(t *testing.T) {
 	count := scale(6000, 400)
 	n := newNode(plainBinary(t), dataDir(t))
-	n.mustStart(t)
+	n.MustStart(t)
 	n.createChannel(t, "orders", "c")
 	var mu sync.Mutex
 	var all []time.Duration
@@ -397,10 +399,10 @@ func TestStockLatency(t *testing.T) {
 		all = append(all, time.Since(begin)-time.Duration(binary.BigEndian.Uint64(m.Body)))
 		return nil
 	}))
-	if err := consumer.ConnectToNSQD(n.addrs.TCP); err != nil {
+	if err := consumer.ConnectToNSQD(n.Addrs.TCP); err != nil {
 		t.Fatal(err)
 	}
-	producer, err := nsq.NewProducer(n.addrs.TCP, cfg)
+	producer, err := nsq.NewProducer(n.Addrs.TCP, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -423,59 +425,59 @@ func TestStockLatency(t *testing.T) {
 		t.Errorf("%d of %d messages came", len(all), count)
 	}
 	fmt.Printf("figure: stock go-nsq at 200 msg/s: p50 %s p99 %s max %s end to end (limit p99 5ms); fdatasync p99 of this disk %s\n",
-		quantile(all, .5), quantile(all, .99), quantile(all, 1), syncFloor(t, n.dir))
+		rig.Quantile(all, .5), rig.Quantile(all, .99), rig.Quantile(all, 1), syncFloor(t, n.Dir))
 }
 
 // Deferred messages on a node with little else to do.
 func TestDeferredOnTime(t *testing.T) {
 	count := scale(20_000, 2_000)
 	n := newNode(plainBinary(t), dataDir(t))
-	n.mustStart(t)
+	n.MustStart(t)
 	n.createChannel(t, "orders", "c")
 	rng := rand.New(rand.NewPCG(1, 1))
-	w := n.mustDial(t)
+	w := n.MustDial(t)
 	begin := time.Now()
 	due := make([]time.Duration, count) // at the earliest: from before it was sent
 	go func() {
 		for i := range count {
 			delay := time.Duration(rng.IntN(4000)) * time.Millisecond
 			due[i] = time.Since(begin) + delay
-			fmt.Fprintf(w.w, "DPUB orders %d\n", delay.Milliseconds())
-			w.sized(binary.BigEndian.AppendUint64(nil, uint64(i)))
+			fmt.Fprintf(w.W, "DPUB orders %d\n", delay.Milliseconds())
+			w.Sized(binary.BigEndian.AppendUint64(nil, uint64(i)))
 		}
-		w.w.Flush()
+		w.W.Flush()
 	}()
 	for range count {
-		if _, data, err := w.read(); err != nil || string(data) != "OK" {
+		if _, data, err := w.Read(); err != nil || string(data) != "OK" {
 			t.Fatalf("deferred publish: %s %v", data, err)
 		}
 	}
 	// From here on the due times are known, and the node has only these to do.
 	start := time.Since(begin)
-	c := n.mustDial(t)
-	if err := c.subscribe("orders", "c", 2500); err != nil {
+	c := n.MustDial(t)
+	if err := c.Subscribe("orders", "c", 2500); err != nil {
 		t.Fatal(err)
 	}
 	var late []time.Duration
 	for range count {
-		_, data, err := c.read()
+		_, data, err := c.Read()
 		if err != nil {
 			t.Fatal(err)
 		}
 		now := time.Since(begin)
-		d, _ := parseMessage(data)
-		i := binary.BigEndian.Uint64(d.body)
+		d, _ := rig.ParseMessage(data)
+		i := binary.BigEndian.Uint64(d.Body)
 		if now < due[i] {
 			t.Errorf("message %d came %s before its time", i, due[i]-now)
 		}
 		if due[i] > start+200*time.Millisecond {
 			late = append(late, now-due[i])
 		}
-		fmt.Fprintf(c.w, "FIN %s\n", d.id[:])
-		if c.r.Buffered() == 0 {
-			c.w.Flush()
+		fmt.Fprintf(c.W, "FIN %s\n", d.ID[:])
+		if c.R.Buffered() == 0 {
+			c.W.Flush()
 		}
 	}
 	fmt.Printf("figure: %d deferred messages: late p50 %s p99 %s max %s (limit 100ms; counted from before they were sent)\n",
-		len(late), quantile(late, .5), quantile(late, .99), quantile(late, 1))
+		len(late), rig.Quantile(late, .5), rig.Quantile(late, .99), rig.Quantile(late, 1))
 }

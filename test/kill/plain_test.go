@@ -3,48 +3,17 @@
 package kill
 
 import (
-	"encoding/binary"
 	"fmt"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/tidings-io/tidings/test/rig"
 )
 
-// mustDial opens a connection that ends with the test.
-func (n *node) mustDial(t *testing.T) *wire {
+func mustPublish(t *testing.T, c *rig.Wire, topic string, body []byte) {
 	t.Helper()
-	w, err := dial(n.addrs.TCP, "plain", 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(w.close)
-	return w
-}
-
-// publish publishes one body and waits for its acknowledgement.
-func (c *wire) publish(topic string, body []byte) error {
-	fmt.Fprintf(c.w, "PUB %s\n", topic)
-	c.sized(body)
-	_, err := c.ask()
-	return err
-}
-
-// publishMany publishes the bodies as one MPUB.
-func (c *wire) publishMany(topic string, bodies ...[]byte) error {
-	b := binary.BigEndian.AppendUint32(nil, uint32(len(bodies)))
-	for _, body := range bodies {
-		b = binary.BigEndian.AppendUint32(b, uint32(len(body)))
-		b = append(b, body...)
-	}
-	fmt.Fprintf(c.w, "MPUB %s\n", topic)
-	c.sized(b)
-	_, err := c.ask()
-	return err
-}
-
-func mustPublish(t *testing.T, c *wire, topic string, body []byte) {
-	t.Helper()
-	if err := c.publish(topic, body); err != nil {
+	if err := c.Publish(topic, body); err != nil {
 		t.Fatalf("publish: %v", err)
 	}
 }
@@ -52,40 +21,40 @@ func mustPublish(t *testing.T, c *wire, topic string, body []byte) {
 // createChannel makes topic and channel.
 func (n *node) createChannel(t *testing.T, topic, channel string) {
 	t.Helper()
-	n.mustPost(t, "/topic/create?topic="+topic, nil)
-	n.mustPost(t, "/channel/create?topic="+topic+"&channel="+channel, nil)
+	n.MustPost(t, "/topic/create?topic="+topic, nil)
+	n.MustPost(t, "/channel/create?topic="+topic+"&channel="+channel, nil)
 }
 
 // drain finishes everything that a channel holds and returns the bodies in the
 // order of their coming.
 func (n *node) drain(t *testing.T, topic, channel string) []string {
 	t.Helper()
-	w := n.mustDial(t)
-	if err := w.subscribe(topic, channel, 500); err != nil {
+	w := n.MustDial(t)
+	if err := w.Subscribe(topic, channel, 500); err != nil {
 		t.Fatal(err)
 	}
 	var bodies []string
 	var reader sync.WaitGroup
 	reader.Go(func() {
 		for {
-			kind, data, err := w.read()
+			kind, data, err := w.Read()
 			if err != nil {
 				return
 			}
-			if kind == frameMessage {
-				d, _ := parseMessage(data)
-				bodies = append(bodies, string(d.body))
-				fmt.Fprintf(w.w, "FIN %s\n", d.id[:])
-			} else if string(data) == heartbeat {
-				w.w.WriteString("NOP\n")
+			if kind == rig.FrameMessage {
+				d, _ := rig.ParseMessage(data)
+				bodies = append(bodies, string(d.Body))
+				fmt.Fprintf(w.W, "FIN %s\n", d.ID[:])
+			} else if string(data) == rig.Heartbeat {
+				w.W.WriteString("NOP\n")
 			}
-			if w.r.Buffered() == 0 {
-				w.w.Flush()
+			if w.R.Buffered() == 0 {
+				w.W.Flush()
 			}
 		}
 	})
 	n.awaitEmpty(t, topic, channel)
-	w.close()
+	w.Close()
 	reader.Wait()
 	return bodies
 }
@@ -93,12 +62,12 @@ func (n *node) drain(t *testing.T, topic, channel string) []string {
 // awaitEmpty waits until a channel holds nothing any more.
 func (n *node) awaitEmpty(t *testing.T, topic, channel string) {
 	t.Helper()
-	eventually(t, "channel "+channel+" does not become empty", func() (bool, error) {
-		c, err := n.channel(topic, channel)
+	rig.Eventually(t, "channel "+channel+" does not become empty", func() (bool, error) {
+		c, err := n.Channel(topic, channel)
 		if err != nil || c == nil {
 			return false, err
 		}
-		if left := c.unfinished(); left > 0 {
+		if left := c.Unfinished(); left > 0 {
 			return false, fmt.Errorf("%d left: %+v", left, *c)
 		}
 		return true, nil
@@ -123,7 +92,7 @@ func numbered(from, to, size int) []string {
 	var out []string
 	for i := from; i < to; i++ {
 		b := make([]byte, size)
-		copy(b, filling)
+		copy(b, rig.Filling(size))
 		copy(b, fmt.Sprintf("%08d ", i))
 		out = append(out, string(b))
 	}

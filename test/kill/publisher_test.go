@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"time"
+
+	"github.com/tidings-io/tidings/test/rig"
 )
 
 // publisher publishes through one life; it knows what was acknowledged.
@@ -44,11 +46,11 @@ func (p *publisher) run(n *node) error {
 	if p.http {
 		return p.runHTTP(n)
 	}
-	w, err := dial(n.addrs.TCP, fmt.Sprintf("publisher-%d", p.index), 0)
+	w, err := rig.Dial(n.Addrs.TCP, fmt.Sprintf("publisher-%d", p.index), 0)
 	if err != nil {
 		return err
 	}
-	defer w.close()
+	defer w.Close()
 	waiting := make(chan publish, p.pipeline)
 	answers := make(chan struct{})
 	go func() {
@@ -62,7 +64,7 @@ func (p *publisher) run(n *node) error {
 		}
 		// the answer's place first: at most pipeline publishes wait
 		waiting <- next
-		if p.writeTCP(w, next) != nil || w.w.Flush() != nil {
+		if p.writeTCP(w, next) != nil || w.W.Flush() != nil {
 			break
 		}
 	}
@@ -74,24 +76,24 @@ func (p *publisher) run(n *node) error {
 // publish is one publish on its way.
 type publish struct {
 	plan
-	first number
+	first rig.Number
 }
 
 // answers reads one answer for each publish.
-func (p *publisher) answers(w *wire, waiting <-chan publish) {
+func (p *publisher) answers(w *rig.Wire, waiting <-chan publish) {
 	for next := range waiting {
-		kind, data, err := w.read()
-		for err == nil && kind == frameResponse && string(data) == heartbeat {
-			kind, data, err = w.read()
+		kind, data, err := w.Read()
+		for err == nil && kind == rig.FrameResponse && string(data) == rig.Heartbeat {
+			kind, data, err = w.Read()
 		}
 		if err != nil {
-			w.close() // a writer that is stuck in a full socket must end too
+			w.Close() // a writer that is stuck in a full socket must end too
 			for range waiting {
 			}
 			return
 		}
 		refusal := ""
-		if kind != frameResponse || string(data) != "OK" {
+		if kind != rig.FrameResponse || string(data) != "OK" {
 			refusal = string(data)
 		}
 		p.ledger.acknowledge(next.first, len(next.sizes), refusal)
@@ -131,11 +133,11 @@ func (p *publisher) draw() plan {
 		d.delay = time.Duration(10+p.rng.IntN(2500)) * time.Millisecond
 	case roll < 99 || p.rng.IntN(4) > 0:
 		for range 1 + p.rng.IntN(40) {
-			d.sizes = append(d.sizes, bodyMin+p.rng.IntN(400))
+			d.sizes = append(d.sizes, rig.BodyMin+p.rng.IntN(400))
 		}
 	default: // larger than a segment of the log
 		for range p.rng.IntN(4) {
-			d.sizes = append(d.sizes, bodyMax-p.rng.IntN(1000))
+			d.sizes = append(d.sizes, rig.BodyMax-p.rng.IntN(1000))
 		}
 	}
 	for _, size := range d.sizes {
@@ -147,30 +149,30 @@ func (p *publisher) draw() plan {
 func (p *publisher) size() int {
 	switch roll := p.rng.IntN(1000); {
 	case roll < 600:
-		return bodyMin + p.rng.IntN(200)
+		return rig.BodyMin + p.rng.IntN(200)
 	case roll < 850:
-		return bodyMin + p.rng.IntN(4<<10)
+		return rig.BodyMin + p.rng.IntN(4<<10)
 	case roll < 985:
-		return bodyMin + p.rng.IntN(64<<10)
+		return rig.BodyMin + p.rng.IntN(64<<10)
 	default:
-		return bodyMin + p.rng.IntN(bodyMax-bodyMin+1)
+		return rig.BodyMin + p.rng.IntN(rig.BodyMax-rig.BodyMin+1)
 	}
 }
 
-func (p *publisher) writeTCP(w *wire, next publish) error {
+func (p *publisher) writeTCP(w *rig.Wire, next publish) error {
 	topic := p.ledger.topics[next.topic]
 	if len(next.sizes) > 1 {
 		multi := next.multi()
-		fmt.Fprintf(w.w, "MPUB %s\n", topic)
-		w.sized(multi)
+		fmt.Fprintf(w.W, "MPUB %s\n", topic)
+		w.Sized(multi)
 		return nil
 	}
 	if next.delay > 0 {
-		fmt.Fprintf(w.w, "DPUB %s %d\n", topic, next.delay.Milliseconds())
+		fmt.Fprintf(w.W, "DPUB %s %d\n", topic, next.delay.Milliseconds())
 	} else {
-		fmt.Fprintf(w.w, "PUB %s\n", topic)
+		fmt.Fprintf(w.W, "PUB %s\n", topic)
 	}
-	w.sized(body(next.first, next.sizes[0]))
+	w.Sized(rig.Body(next.first, next.sizes[0]))
 	return nil
 }
 
@@ -182,7 +184,7 @@ func (next publish) multi() []byte {
 	size(len(next.sizes))
 	for i, n := range next.sizes {
 		size(n)
-		b.Write(body(next.first+number(i), n))
+		b.Write(rig.Body(next.first+rig.Number(i), n))
 	}
 	return b.Bytes()
 }
@@ -198,12 +200,12 @@ func (p *publisher) runHTTP(n *node) error {
 		if len(next.sizes) > 1 {
 			path, text = "/mpub?binary=true&topic="+topic, next.multi()
 		} else {
-			text = body(next.first, next.sizes[0])
+			text = rig.Body(next.first, next.sizes[0])
 		}
 		if next.delay > 0 {
 			path += fmt.Sprintf("&defer=%d", next.delay.Milliseconds())
 		}
-		status, answer, err := n.post(path, text)
+		status, answer, err := n.Post(path, text)
 		if err != nil {
 			return nil // the node is gone
 		}

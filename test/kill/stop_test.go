@@ -22,7 +22,7 @@ func TestStopUnderLoad(t *testing.T) {
 		slowest = max(slowest, took)
 	}
 	if err := l.settleAll(); err != nil || l.broken() {
-		t.Fatalf("%v\n%s\nlast lines of the node:\n%s", err, l.report(), l.node.log.tail(20))
+		t.Fatalf("%v\n%s\nlast lines of the node:\n%s", err, l.report(), l.node.Log.Tail(20))
 	}
 	within(t, "a clean stop", slowest, 5*time.Second)
 	fmt.Printf("figure: SIGTERM under load: %d stops, slowest %s; %d messages acknowledged, lost %d; %d counted as finished, of these redelivered %d, of the others %d\n",
@@ -35,13 +35,13 @@ func (l *loop) stopRound(first bool) (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
-	defer l.node.kill()
+	defer l.node.Kill()
 	load := l.publish()
 	time.Sleep(time.Duration(400+l.rng.IntN(600)) * time.Millisecond) // the moment of the stop
 	l.stops(crowd.consumers)
-	took, code, err := l.node.stop()
+	took, code, err := l.node.Stop()
 	if err == nil && code != 0 {
-		err = fmt.Errorf("stopped node exits with %d: %s", code, l.node.log.tail(5))
+		err = fmt.Errorf("stopped node exits with %d: %s", code, l.node.Log.Tail(5))
 	}
 	l.stopLoad()
 	load.Wait()
