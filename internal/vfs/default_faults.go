@@ -8,12 +8,15 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 )
 
 // VolatileEnv chooses the file system of a process in builds with the tag
 // faults: unset or "os" for OS, "volatile" for a Volatile that loses all that
 // was not synced when the process dies, "volatile:<seed>" for one from which
-// random parts go through early.
+// random parts go through early, "slow:<file>" for OS with syncs that take as
+// much longer as the file says at that moment ("300ms"); without the file they
+// take no longer.
 const VolatileEnv = "TIDINGS_VFS"
 
 // Default is the file system a process works on: OS, or a Volatile when
@@ -34,6 +37,24 @@ var defaultFS = sync.OnceValue(func() FS {
 		if err == nil {
 			return NewVolatile(OS{}).Seed(n)
 		}
+	case kind == "slow" && seed != "":
+		f := NewFault(OS{})
+		f.Add(Rule{Ops: OpSync | OpSyncDir, Wait: func() time.Duration { return slowness(seed) }})
+		return f
 	}
-	panic(fmt.Sprintf("%s=%q: want os, volatile or volatile:<seed>", VolatileEnv, choice))
+	panic(fmt.Sprintf("%s=%q: want os, volatile, volatile:<seed> or slow:<file>", VolatileEnv, choice))
 })
+
+// slowness reads how long a sync is to wait. It panics when it cannot understand
+// the file, as Default does.
+func slowness(file string) time.Duration {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return 0
+	}
+	wait, err := time.ParseDuration(strings.TrimSpace(string(text)))
+	if err != nil {
+		panic(fmt.Sprintf("%s: %v", file, err))
+	}
+	return wait
+}

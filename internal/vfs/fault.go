@@ -49,6 +49,8 @@ type Rule struct {
 	Times int // matching operations hit after that; 0 = all
 
 	Delay time.Duration // waits first; alone it makes the operation only slow
+	// Wait is asked at each operation how much longer to wait; nil: no longer.
+	Wait func() time.Duration
 	// Err is the error answered; the operation is not carried out.
 	Err error
 	// Short carries out the first Bytes bytes of a read or write and then
@@ -136,12 +138,19 @@ func (f *Fault) due(op Op, names ...string) *Rule {
 		if n < 1 || (a.rule.Times > 0 && n > int64(a.rule.Times)) {
 			continue
 		}
-		if a.rule.Delay > 0 {
-			time.Sleep(a.rule.Delay)
+		if wait := a.rule.wait(); wait > 0 {
+			time.Sleep(wait)
 		}
 		return &a.rule
 	}
 	return nil
+}
+
+func (r *Rule) wait() time.Duration {
+	if r.Wait == nil {
+		return r.Delay
+	}
+	return r.Delay + r.Wait()
 }
 
 func (r *Rule) matches(names []string) bool {

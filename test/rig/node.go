@@ -195,6 +195,11 @@ func answer(resp *http.Response, err error) (int, string, error) {
 	return resp.StatusCode, string(text), err
 }
 
+// Admin is a GET at the admin address.
+func (n *Node) Admin(path string) (int, string, error) {
+	return answer(n.web.Get("http://" + n.Addrs.Admin + path))
+}
+
 // MustPost wants 200.
 func (n *Node) MustPost(t *testing.T, path string, body []byte) {
 	t.Helper()
@@ -206,7 +211,7 @@ func (n *Node) MustPost(t *testing.T, path string, body []byte) {
 
 // Metric reads one value without labels from /metrics.
 func (n *Node) Metric(name string) (float64, error) {
-	_, text, err := answer(n.web.Get("http://" + n.Addrs.Admin + "/metrics"))
+	_, text, err := n.Admin("/metrics")
 	if err != nil {
 		return 0, err
 	}
