@@ -2,12 +2,15 @@
 GO ?= go
 export CGO_ENABLED ?= 0
 
-.PHONY: build test check figures pgo clean
+.PHONY: build test chaos check figures pgo clean
 build: ## bin/tidings
 	$(GO) build -trimpath -o bin/tidings ./cmd/tidings
 
 test: ## everything that CI runs, with what it needs installed
 	./test/run
+
+chaos: ## the long run of the chaos suite: about half an hour, as root
+	CHAOS_LONG=1 ./test/chaos/run
 
 check: ## what to run before a commit
 	./test/check

@@ -65,6 +65,8 @@ type options struct {
 	bin string
 	env func(i int) []string // of a node; nil: nothing special
 	dir func(i int) string   // for a node's data; nil: a folder of the test
+	// lenient: publishers may be refused, a planted bug may do anything
+	lenient bool
 }
 
 // newCluster starts three nodes and waits until they serve and are healthy.

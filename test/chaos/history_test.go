@@ -255,13 +255,14 @@ func (h *history) unsure(c *channelLog, names map[string]rig.Number) {
 	}
 }
 
-// missing is how many acknowledged messages have not come on every channel.
-func (h *history) missing() (count int) {
+// missing is how many messages that were acknowledged by then have not come on
+// every channel.
+func (h *history) missing(by instant) (count int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for p := range h.attempts {
 		for seq := range h.attempts[p] {
-			if a := &h.attempts[p][seq]; a.acked != 0 && slices.ContainsFunc(h.channels, func(c *channelLog) bool {
+			if a := &h.attempts[p][seq]; a.acked != 0 && a.acked <= by && slices.ContainsFunc(h.channels, func(c *channelLog) bool {
 				return c.topic == a.topic && c.seen[p][seq].deliveries == 0
 			}) {
 				count++

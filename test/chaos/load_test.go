@@ -28,6 +28,12 @@ const (
 // this order.
 var topicNames = []string{"orders", "audit", "mail", "clicks"}
 
+// probe is a topic whose messages nobody counts.
+const probe = "probe"
+
+// allTopics are those that the cluster has.
+var allTopics = append(topicNames[:len(topicNames):len(topicNames)], probe)
+
 // load is everybody who talks to the cluster.
 type load struct {
 	c       *testCluster
@@ -44,7 +50,7 @@ type load struct {
 // consumed on all nodes, and one that keeps everything.
 func newLoad(c *testCluster, seed uint64) (*load, error) {
 	l := &load{c: c, h: c.history, seed: seed, pace: 60 * time.Millisecond, stop: make(chan struct{}), leave: make(chan struct{})}
-	for topic, name := range topicNames {
+	for topic, name := range allTopics {
 		paths := []string{"/topic/create?topic=" + name}
 		for _, channel := range []string{"work", "copy", archive} {
 			paths = append(paths, "/channel/create?topic="+name+"&channel="+channel)

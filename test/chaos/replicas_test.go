@@ -104,7 +104,7 @@ const sentinelSize = 200 << 10
 // message per topic and waits until it is in every node's segment files; then all
 // that stood before it is.
 func (c *testCluster) agree() error {
-	for i, topic := range topicNames {
+	for i, topic := range allTopics {
 		m := c.members[i%members]
 		if err := rig.Await(rig.Patience, func() (bool, error) {
 			status, text, err := m.Post("/pub?topic="+topic, rig.Filling(sentinelSize))
@@ -123,7 +123,7 @@ func (c *testCluster) agree() error {
 	if err := rig.Await(rig.Patience, func() (bool, error) {
 		all, err := c.replicas()
 		if err == nil {
-			err = compareReplicas(names, all, len(topicNames))
+			err = compareReplicas(names, all, len(allTopics))
 		}
 		return err == nil, err
 	}); err != nil {
@@ -143,7 +143,7 @@ func (c *testCluster) agree() error {
 	if err != nil {
 		return err
 	}
-	return compareReplicas(names, all, len(topicNames))
+	return compareReplicas(names, all, len(allTopics))
 }
 
 func (c *testCluster) replicas() (all []replica, err error) {

@@ -49,6 +49,7 @@ func newScenario(t *testing.T, o options) *scenario {
 	if err != nil {
 		t.Fatal(err)
 	}
+	l.lenient = o.lenient
 	s := &scenario{testCluster: c, load: l, t: t, rng: rand.New(rand.NewPCG(seed, 1))}
 	l.begin()
 	t.Cleanup(func() { // before the nodes end
@@ -102,7 +103,7 @@ func (s *scenario) finish() error {
 	}
 	s.end()
 	if err := rig.Await(rig.Patience, func() (bool, error) {
-		n := s.h.missing()
+		n := s.h.missing(s.h.now())
 		return n == 0, fmt.Errorf("%d acknowledged messages have not come", n)
 	}); err != nil {
 		s.h.mark("waited for messages: %v", err) // check says which
