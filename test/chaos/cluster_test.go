@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -87,7 +88,7 @@ func newCluster(t *testing.T, h *history, o options) *testCluster {
 		if o.dir != nil {
 			data = o.dir(i)
 		}
-		m := &member{host: h, cluster: c, Node: rig.NewNode(o.bin, data, append(nodeFlags[:len(nodeFlags):len(nodeFlags)],
+		m := &member{host: h, cluster: c, Node: rig.NewNode(o.bin, data, append(slices.Clip(nodeFlags),
 			"--node", h.name, "--seeds", strings.Join(seeds, ","), "--cluster-address", h.addr+":4161", "--cluster-ca", filepath.Join(certs, "ca.crt"),
 			"--cluster-cert", filepath.Join(certs, h.name+".crt"), "--cluster-key", filepath.Join(certs, h.name+".key"))...)}
 		m.Flags = append(m.Flags, strings.Fields(os.Getenv("CHAOS_FLAGS"))...)

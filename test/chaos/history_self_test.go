@@ -79,9 +79,9 @@ func TestHistory(t *testing.T) {
 		"lost on one channel": {func(s *script) {
 			s.comes(s.work, s.sends(0, 1, 1, true), 1)
 		}, "lost"},
-		"unknown and gone": {func(s *script) { s.sends(0, 1, 3, false) }, ""},
+		"unknown and gone":  {func(s *script) { s.sends(0, 1, 3, false) }, ""},
 		"unknown and there": {func(s *script) { s.both(s.sends(0, 1, 1, false), 1) }, ""},
-		"torn": {func(s *script) { s.both(s.sends(0, 1, 2, false), 1) }, "torn"},
+		"torn":              {func(s *script) { s.both(s.sends(0, 1, 2, false), 1) }, "torn"},
 		"one channel has it, the other not": {func(s *script) {
 			s.comes(s.work, s.sends(0, 1, 1, false), 1)
 		}, "torn"},

@@ -39,7 +39,7 @@ type attempt struct {
 type seen struct {
 	deliveries  uint16
 	first, last instant
-	finished   instant // FIN sent; 0: not since the last delivery
+	finished    instant // FIN sent; 0: not since the last delivery
 }
 
 // channelLog is what one channel's consumers have seen.
@@ -95,11 +95,10 @@ type history struct {
 
 // tally counts what the figures say.
 type tally struct {
-	acked, unknown, repeats  int // attempts; repeats: messages sent again
-	doubled                  int // messages that are in the log more than once, all but one without an answer
-	deliveries, redelivered  int
-	refused, patientRefusals int
-	slowest                  time.Duration // acknowledged publish
+	acked, unknown, repeats int // attempts; repeats: messages sent again
+	doubled                 int // messages that are in the log more than once, all but one without an answer
+	deliveries, redelivered int
+	slowest                 time.Duration // acknowledged publish
 }
 
 func newHistory(publishers int, topics ...string) *history {
@@ -235,11 +234,8 @@ func (h *history) unfinish(c *channelLog, m rig.Number) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	c.seen[m.Publisher()][m.Seq()].finished = 0
-	for i := len(h.again) - 1; i >= 0; i-- { // it may have come again already
-		if h.again[i].m == m && h.again[i].channel == c {
-			h.again = slices.Delete(h.again, i, i+1)
-		}
-	}
+	// it may have come again already
+	h.again = slices.DeleteFunc(h.again, func(g again) bool { return g.m == m && g.channel == c })
 }
 
 // unsure writes down that a connection has ended: FINs that were sent right

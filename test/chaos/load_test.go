@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -32,7 +33,7 @@ var topicNames = []string{"orders", "audit", "mail", "clicks"}
 const probe = "probe"
 
 // allTopics are those that the cluster has.
-var allTopics = append(topicNames[:len(topicNames):len(topicNames)], probe)
+var allTopics = append(slices.Clip(topicNames), probe)
 
 // load is everybody who talks to the cluster.
 type load struct {
@@ -281,8 +282,8 @@ func (p *publisher) writes(w *rig.Wire, waiting chan<- publish, free, failed <-c
 			w.Sized(bodies[0])
 		}
 		w.Conn.SetWriteDeadline(time.Now().Add(answerLimit))
-		w.W.Flush() // the reader meets the error
-		waiting <- next // has room: it is as large as free
+		w.W.Flush()                      // the reader meets the error
+		waiting <- next                  // has room: it is as large as free
 		if p.rng.IntN(p.pipeline) == 0 { // ahead by a burst
 			p.load.rest(time.Duration(p.pipeline) * time.Duration(p.rng.Int64N(int64(2*p.load.pace))))
 		}

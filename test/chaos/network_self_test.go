@@ -4,6 +4,7 @@ package chaos
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os/exec"
@@ -136,7 +137,8 @@ func TestNetworkOneWay(t *testing.T) {
 				return err
 			}
 			_, err = c.Read(make([]byte, 1)) // "connection refused" comes as a packet back
-			if ne, ok := err.(net.Error); ok && ne.Timeout() {
+			var late net.Error
+			if errors.As(err, &late) && late.Timeout() {
 				return err
 			}
 			return nil

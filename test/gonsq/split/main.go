@@ -9,11 +9,13 @@ package main
 import (
 	"bufio"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
 	"strings"
+	"syscall"
 )
 
 func main() {
@@ -83,7 +85,9 @@ func split(client net.Conn, publish, subscribe string) error {
 		}
 	}
 	go func() {
-		io.Copy(client, node)
+		if _, err := io.Copy(client, node); ended(err) != nil {
+			fmt.Fprintln(os.Stderr, "split:", err)
+		}
 		client.Close()
 	}()
 	_, err = io.Copy(node, r)
@@ -124,7 +128,7 @@ func frame(r io.Reader) ([]byte, error) {
 
 // ended turns the ways in which a connection ends into none.
 func ended(err error) error {
-	if err == nil || err == io.EOF || strings.Contains(err.Error(), "closed") || strings.Contains(err.Error(), "reset") {
+	if err == nil || errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
 		return nil
 	}
 	return err
