@@ -146,7 +146,7 @@ func (c *testCluster) launchAll() error {
 func (m *member) served() error {
 	select {
 	case <-m.Log.Served():
-		m.calm()
+		m.calm(0)
 		return nil
 	case <-m.Exited():
 		return fmt.Errorf("node %s: %w with %v: %s", m.host.name, rig.ErrExited, m.Cmd.ProcessState, m.Log.Tail(5))
@@ -165,13 +165,13 @@ func (m *member) troubled(why string) {
 	m.trouble = append(m.trouble, span{from: at, to: 1 << 62, why: why})
 }
 
-// calm notes that they may not any more.
-func (m *member) calm() {
-	at := m.cluster.history.mark("node %s: serves", m.host.name)
+// calm notes that they may not any more, from a moment on.
+func (m *member) calm(after time.Duration) {
+	at := m.cluster.history.mark("node %s: no excuse any more after %s", m.host.name, after)
 	m.cluster.mu.Lock()
 	defer m.cluster.mu.Unlock()
 	if n := len(m.trouble); n > 0 {
-		m.trouble[n-1].to = min(m.trouble[n-1].to, at)
+		m.trouble[n-1].to = min(m.trouble[n-1].to, at+instant(after))
 	}
 }
 

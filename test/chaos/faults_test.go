@@ -100,9 +100,7 @@ func (s *scenario) flowsAgain() error { return s.flows(s.h.now()) }
 const healing = 3 * time.Second
 
 // calmSoon ends a node's trouble when it has had time to find its peers.
-func (m *member) calmSoon() {
-	time.AfterFunc(healing, m.calm)
-}
+func (m *member) calmSoon() { m.calm(healing) }
 
 // cutOff takes a node away from the others for a while. Its clients may be
 // refused, those of the others may not.
