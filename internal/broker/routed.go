@@ -62,7 +62,7 @@ func (u *upstream) order(ctx context.Context, topic string, c partition.Command)
 // again reports whether a command may be taken a moment later.
 func again(err error) bool {
 	switch fault.CodeOf(err) {
-	case fault.NotLeader, fault.Overloaded, fault.Exiting, fault.Timeout:
+	case fault.NotLeader, fault.Unreachable, fault.Overloaded, fault.Exiting, fault.Timeout:
 		return true
 	}
 	return false

@@ -7,12 +7,13 @@ import (
 	"time"
 )
 
-// Without a fault nothing at all may go wrong.
+// Without a fault no publisher may notice anything, not even that leaderships
+// move to where they are wanted.
 func TestCalm(t *testing.T) {
 	s := newScenario(t, options{bin: plainBinary(t)})
 	s.hold(3 * time.Second)
 	s.verdict(nil)
-	if y := s.h.tally; y.unknown+y.redelivered > 0 {
-		t.Errorf("in a calm cluster %d publishes had no good answer and %d messages came again\n%s", y.unknown, y.redelivered, s.h.report())
+	if y := s.h.tally; y.unknown > 0 {
+		t.Errorf("in a calm cluster %d publishes had no good answer\n%s", y.unknown, s.h.report())
 	}
 }

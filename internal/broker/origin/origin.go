@@ -422,7 +422,7 @@ func passing(err error) int64 {
 		return retryOrder
 	case fault.Overloaded:
 		return retryFull
-	case fault.NotLeader, fault.Timeout, fault.Exiting, fault.Internal:
+	case fault.NotLeader, fault.Unreachable, fault.Timeout, fault.Exiting, fault.Internal:
 		return retryLost
 	}
 	return 0
