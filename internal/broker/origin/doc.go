@@ -37,7 +37,8 @@
 //	shard, producer, epoch, number of the first publish
 //	count of topics: id, name
 //	count of publishes, each:
-//	  place in the list of topics, partition, count of messages, each:
+//	  place in the list of topics, partition, flags (1 the oldest without an answer,
+//	  2 acknowledged by the leader alone), count of messages, each:
 //	    flags (one byte: 1 key, 2 id, 4 due time), body, key, id, due time (unix ns)
 //
 // A reply:

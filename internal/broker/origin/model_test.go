@@ -209,7 +209,7 @@ func (w *world) call() {
 		return
 	}
 	q, err := DecodeRequest(c.Encode())
-	if err != nil || len(q.Publishes) != c.Count() || q.Link != c.link {
+	if err != nil || len(q.Publishes) != c.Count() || q.Publishes[0].Link != c.link {
 		w.t.Fatalf("request of %d does not come back: %+v, %v", c.Count(), q, err)
 	}
 	x := &inLink{call: c, to: int(c.Leader), link: w.nodes[c.Leader].link}

@@ -90,6 +90,7 @@ type entry struct {
 	messages  []partition.Message
 	done      partition.Completion
 	bytes     int64
+	ackLeader bool
 
 	// open counts the copies of which it is not known that they are not done.
 	open int
@@ -206,7 +207,8 @@ func (g *Origin) Refuses(now int64) bool {
 	return g.lostAt != 0 && now-g.lostAt >= int64(g.o.Patience)
 }
 
-// Add takes a publish into the queue: its Topic, Partition, Messages and Done.
+// Add takes a publish into the queue: its Topic, Partition, Messages, Done and
+// AckLeader.
 // name is the topic's. fault.Overloaded when too much waits, fault.NotLeader when
 // there has been no leader for longer than the patience; nothing was taken then.
 func (g *Origin) Add(p *partition.Publish, name string, now int64) error {
@@ -223,7 +225,8 @@ func (g *Origin) Add(p *partition.Publish, name string, now int64) error {
 	}
 	g.bytes += size
 	g.queue = append(g.queue, &entry{
-		topic: p.Topic, partition: p.Partition, name: name, messages: p.Messages, done: p.Done, bytes: size,
+		topic: p.Topic, partition: p.Partition, name: name, messages: p.Messages, done: p.Done,
+		ackLeader: p.AckLeader, bytes: size,
 	})
 	return nil
 }
@@ -262,7 +265,8 @@ func (g *Origin) NextLocal(now int64) *Local {
 		}
 		l.entry, l.run, l.owner = e, g.run, g.owner
 		l.Publish = partition.Publish{
-			Topic: e.topic, Partition: e.partition, Messages: e.messages, Done: l, Link: g.link(g.next - 1),
+			Topic: e.topic, Partition: e.partition, Messages: e.messages, Done: l,
+			Link: g.link(g.next - 1), AckLeader: e.ackLeader,
 		}
 		g.out++
 		g.sent(e)
@@ -307,7 +311,9 @@ func (g *Origin) sent(e *entry) {
 
 // link is the number of the publish at a place of the queue.
 func (g *Origin) link(at int) partition.Link {
-	return partition.Link{Producer: g.o.Producer, Epoch: g.epoch, Seq: g.first + uint64(at)}
+	return partition.Link{
+		Producer: g.o.Producer, Epoch: g.epoch, Seq: g.first + uint64(at), Oldest: at == 0,
+	}
 }
 
 // Answer takes the reply to a call: an answer for each of its publishes. With an

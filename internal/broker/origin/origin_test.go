@@ -264,7 +264,7 @@ func TestLocalMachine(t *testing.T) {
 	b.Lead(1, true, b.now)
 	b.add("a")
 	l := b.NextLocal(b.now)
-	if l == nil || l.Link != (partition.Link{Producer: 9, Epoch: 1, Seq: 1}) || l.Topic != 5 || l.Name() != "orders" {
+	if l == nil || l.Link != (partition.Link{Producer: 9, Epoch: 1, Seq: 1, Oldest: true}) || l.Topic != 5 || l.Name() != "orders" {
 		t.Fatalf("%+v", l)
 	}
 	b.add("b")

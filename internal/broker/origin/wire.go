@@ -23,6 +23,12 @@ const (
 // ErrMalformed says that a request or a reply cannot be read.
 var ErrMalformed = errors.New("malformed")
 
+// Flags of a publish on the wire.
+const (
+	flagOldest = 1 << iota // only of the first one
+	flagAckLeader
+)
+
 // Flags of a message on the wire.
 const (
 	flagKey = 1 << iota
@@ -33,7 +39,7 @@ const (
 // Request is a call as the leader reads it.
 type Request struct {
 	Shard     uint32
-	Link      partition.Link // of the first publish; the others follow without a hole
+	Link      partition.Link // of the first publish, but Oldest; the others follow without a hole
 	Names     map[uint64]string
 	Publishes []partition.Publish // without Done; Link is set; bytes are the request's
 }
@@ -59,8 +65,15 @@ func (c *Call) Encode() []byte {
 		b = appendBytes(binary.AppendUvarint(b, e.topic), e.name)
 	}
 	b = binary.AppendUvarint(b, uint64(len(c.entries)))
-	for _, e := range c.entries {
-		b = appendUints(b, places[e.topic], uint64(e.partition), uint64(len(e.messages)))
+	for i, e := range c.entries {
+		flags := uint64(0)
+		if i == 0 && c.link.Oldest {
+			flags |= flagOldest
+		}
+		if e.ackLeader {
+			flags |= flagAckLeader
+		}
+		b = appendUints(b, places[e.topic], uint64(e.partition), flags, uint64(len(e.messages)))
 		for i := range e.messages {
 			b = appendMessage(b, &e.messages[i])
 		}
@@ -135,6 +148,11 @@ func DecodeRequest(b []byte) (*Request, error) {
 			r.bad = true
 		}
 		p.Partition = int32(r.upTo(math.MaxInt32))
+		flags := r.upTo(flagOldest | flagAckLeader)
+		p.Link.Oldest, p.AckLeader = flags&flagOldest != 0, flags&flagAckLeader != 0
+		if p.Link.Oldest && i > 0 {
+			r.bad = true
+		}
 		for range r.count() {
 			p.Messages = append(p.Messages, r.message())
 			if r.bad {
