@@ -69,6 +69,7 @@ type Config struct {
 	DataShards        int           `name:"data-shards" default:"8" min:"1" max:"256" help:"Raft groups for data; fixed when the data folder is made"`
 	ReplicationFactor int           `name:"replication-factor" default:"3" min:"1" max:"5" help:"voting replicas of each data shard of a cluster that is formed now; at most as many as there are seeds"`
 	ReplicaLogSize    Bytes         `name:"replica-log-size" default:"256MiB" min:"0" help:"write-ahead log that is kept for replicas that were away for a while"`
+	CatchUpRate       Bytes         `name:"catch-up-rate" default:"64MiB" min:"0" help:"most bytes per second that this node sends to replicas that have fallen behind the log, all together (0: no limit)"`
 	SyncStorage       bool          `name:"sync-storage" default:"false" help:"use Raft's synchronous storage mode (for comparison)"`
 	MaxInboxSize      Bytes         `name:"max-inbox-size" default:"32MiB" min:"64KiB" help:"most publish bytes that wait for one shard; beyond it publishers wait"`
 }

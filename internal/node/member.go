@@ -34,6 +34,7 @@ type member struct {
 	forming   *cluster.Forming
 	engine    engine
 	sessions  sessions
+	limit     *shard.Limiter // of what sessions send
 
 	// Set while the node opens its groups.
 	agent  atomic.Pointer[cluster.Agent]
@@ -73,7 +74,7 @@ func newMember(n *Node) (_ *member, err error) {
 	}
 	var raw [8]byte
 	rand.Read(raw[:])
-	mb := &member{n: n, seeds: seeds}
+	mb := &member{n: n, seeds: seeds, limit: shard.NewLimiter(int64(c.CatchUpRate))}
 	mb.engine.mb = mb
 	mb.self = meta.Node{
 		ID: n.dir.RaftID, Name: name, Addr: addr, Boot: binary.LittleEndian.Uint64(raw[:]) | 1,
@@ -299,6 +300,7 @@ func (mb *member) groupOptions(o *shard.Options) error {
 	}
 	id := o.ID
 	o.Send, o.Behind = func(m *raftMessage) { mb.transport.Send(id, m) }, func(leader uint64) { mb.fellBehind(id, leader) }
+	o.SendLimit = mb.limit
 	o.KeepBytes = int64(mb.n.cfg.ReplicaLogSize)
 	if o.KeepBytes == 0 {
 		o.KeepBytes = -1
