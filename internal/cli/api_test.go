@@ -78,13 +78,13 @@ func TestServerAddresses(t *testing.T) {
 		"localhost": "localhost:4151", "localhost:80": "localhost:80", "http://h:1/": "h:1", "10.0.0.1": "10.0.0.1:4151",
 		"[::1]:5": "[::1]:5", "::1": "[::1]:4151", "[::1]": "[::1]:4151", ":4151": ":4151",
 	} {
-		srv := &server{addr: addr}
+		srv := &server{flag: "server", port: defaultPort, addr: addr}
 		if got, err := srv.host(); err != nil || got != want {
 			t.Errorf("%s: %s %v, want %s", addr, got, err, want)
 		}
 	}
 	for _, addr := range []string{"", "https://h", "h:http", "h/path", "a b", "user@h:1", "h:99999"} {
-		srv := &server{addr: addr}
+		srv := &server{flag: "server", port: defaultPort, addr: addr}
 		if got, err := srv.host(); exitCode(err) != exitUsage {
 			t.Errorf("%q: %s %v", addr, got, err)
 		}
