@@ -324,3 +324,22 @@ func (c *trio) flip(glob, text string) {
 		c.t.Fatalf("%q stands in none of %v", text, files)
 	}
 }
+
+// Of five nodes three carry each data shard; the others publish to it all the
+// same. One node alone is a cluster too.
+func TestOneAndFiveSeeds(t *testing.T) {
+	t.Parallel()
+	for _, names := range [][]string{{"a"}, {"a", "b", "c", "d", "e"}} {
+		c := newTrio(t, names...)
+		c.startAll()
+		s := c.until(0, "all is well", healthy)
+		if want := min(3, len(names)); len(s.Nodes) != len(names) || len(s.Shards[0].Replicas) != len(names) || len(s.Shards[1].Replicas) != want {
+			t.Errorf("%d seeds: %+v", len(names), s)
+		}
+		for i := range names {
+			for k := range 3 {
+				c.publish(i, fmt.Sprintf("t%d", k), "hello")
+			}
+		}
+	}
+}
