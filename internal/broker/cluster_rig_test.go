@@ -166,7 +166,7 @@ func (c *clusterRig) boot(id uint64) *member {
 		machine := partition.New(partition.Options{
 			Shard: s, Store: store, FS: m.fs, Dir: path.Join("data/shards", fmt.Sprint(s), "parked"), Follower: true,
 			Wake:  func() { m.groups[s].Wake() },
-			Leads: func(leads bool) { m.Broker.Leads(s, leads) },
+			Leads: func(leads bool) { m.Leads(s, leads) },
 		})
 		open(s, machine)
 		m.machines = append(m.machines, machine)

@@ -186,14 +186,15 @@ func TestOtherNodesDeletionsAndPauses(t *testing.T) {
 	closed("audit", audit.sub.Done())
 	two.ok(two.DeleteTopic(two.ctx(), "orders"))
 	closed("billing", billing.sub.Done())
-	c.node(3).publish("orders", "anew")
-	if d := cmp.Diff([]string{"anew"}, one.subscribe("orders", "audit", 5).take(1)); d != "" && leads(one, c) {
+	three := c.node(3)
+	c.until("the other node knows", func() bool { _, ok := three.meta.View().Topic("orders"); return !ok })
+	three.publish("orders", "anew")
+	c.until("the new topic is there", func() bool { _, ok := one.meta.View().Topic("orders"); return ok })
+	leader := c.node(c.leaderOf(c.shardOf("orders")))
+	if d := cmp.Diff([]string{"anew"}, leader.subscribe("orders", "audit", 5).take(1)); d != "" {
 		t.Fatal(d)
 	}
 }
-
-// leads reports whether the node leads the topic by now.
-func leads(m *member, c *clusterRig) bool { return m.groups[c.shardOf("orders")].Leader() }
 
 // TestDeletionWithoutItsAuthor: a topic and a channel that were marked by somebody
 // who died are gone soon.

@@ -139,9 +139,8 @@ func (u *upstream) checked(r routed) (partition.Command, error) {
 		return nil, fault.New(fault.Unsupported, "change topic %s: %T is not for others to give", r.topic, c)
 	}
 	u.mu.Lock()
-	u.open(key, r.topic)
-	u.mu.Unlock()
-	return r.command, nil
+	defer u.mu.Unlock()
+	return r.command, u.open(key, r.topic)
 }
 
 func (r *routed) encode(shard uint32) []byte {

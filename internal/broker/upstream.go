@@ -107,10 +107,11 @@ func (u *upstream) publish(p *partition.Publish, topic string) (self bool, err e
 		err = u.pass(now, true)
 	}
 	self = u.origin.Self()
+	pending := u.origin.Pending()
 	out := u.origin.Outcomes(few[:0])
 	u.mu.Unlock()
 	tell(out)
-	if !self && err == nil {
+	if pending {
 		ring(u.wake)
 	}
 	return self, err
@@ -147,8 +148,11 @@ func (u *upstream) look(now int64) {
 // a publish that was just added and is not taken. u.mu is held.
 func (u *upstream) pass(now int64, adding bool) error {
 	for l := u.origin.NextLocal(now); l != nil; l = u.origin.NextLocal(now) {
-		u.open(partition.Key{Topic: l.Topic, Partition: l.Partition}, l.Name())
-		if err := u.machine.Enqueue(&l.Publish); err != nil && u.origin.RefuseLocal(l, err, adding, now) {
+		err := u.open(partition.Key{Topic: l.Topic, Partition: l.Partition}, l.Name())
+		if err == nil {
+			err = u.machine.Enqueue(&l.Publish)
+		}
+		if err != nil && u.origin.RefuseLocal(l, err, adding, now) {
 			return err
 		}
 	}
@@ -157,13 +161,17 @@ func (u *upstream) pass(now int64, adding bool) error {
 
 // open makes a partition known to the shard before its first use in this
 // leadership; what the same goroutine does on the machine comes after it. Topics
-// that metadata knows to be gone are left alone. u.mu is held.
-func (u *upstream) open(k partition.Key, name string) {
-	if _, ok := u.opened[k]; ok || u.opened == nil || u.b.knownGone(k.Topic) {
-		return
+// that metadata knows to be gone are left alone. fault.NotLeader: there is none, and
+// the machine is to be asked for nothing. u.mu is held.
+func (u *upstream) open(k partition.Key, name string) error {
+	if u.opened == nil {
+		return fault.NotLeader
 	}
-	u.opened[k] = struct{}{}
-	u.machine.Do(partition.Open{Key: k, Name: name}, nil)
+	if _, ok := u.opened[k]; !ok && !u.b.knownGone(k.Topic) {
+		u.opened[k] = struct{}{}
+		u.machine.Do(partition.Open{Key: k, Name: name}, nil)
+	}
+	return nil
 }
 
 // openHere makes the partition known to the shard, which this node leads.
@@ -174,7 +182,7 @@ func (t *Topic) openHere(p *part) {
 	}
 	p.up.mu.Lock()
 	defer p.up.mu.Unlock()
-	p.up.open(p.key, t.name)
+	_ = p.up.open(p.key, t.name) // the machine refuses what comes next
 }
 
 // LocalDone takes the machine's answer, on its loop.
@@ -317,7 +325,9 @@ func (b *Broker) servePublish(request []byte, respond func([]byte, error)) {
 		p.Done = &served[i]
 		err := error(fault.OutOfOrder) // behind one that was refused
 		if refused == 0 {
-			u.open(partition.Key{Topic: p.Topic, Partition: p.Partition}, q.Names[p.Topic])
+			err = u.open(partition.Key{Topic: p.Topic, Partition: p.Partition}, q.Names[p.Topic])
+		}
+		if err == nil {
 			err = u.machine.Enqueue(p)
 		}
 		if err != nil {

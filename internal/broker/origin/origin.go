@@ -176,6 +176,9 @@ func (g *Origin) Leader() uint64 { return g.leader }
 // answer any more.
 func (g *Origin) Run() uint64 { return g.run }
 
+// Pending reports whether something waits to be sent.
+func (g *Origin) Pending() bool { return g.stalled || g.next < len(g.queue) }
+
 // Bytes is how much waits for an answer.
 func (g *Origin) Bytes() int64 { return g.bytes }
 
