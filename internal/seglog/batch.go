@@ -61,6 +61,9 @@ type CorruptError struct {
 	File        string
 	Pos         int64 // byte in the file
 	Reason      string
+	// Mending says that the batches are being fetched from another replica
+	// (Options.Mend): the caller should not go on, but read here again later.
+	Mending bool
 }
 
 // Error names file, place and offsets.

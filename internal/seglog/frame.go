@@ -10,6 +10,7 @@ import (
 const (
 	prefixSize = 24
 	coverEnd   = prefixSize + 21 // the prefix checksum covers bytes [4, coverEnd) of a frame
+	crcAt      = 17              // of Kafka's checksum in a batch
 	lengthBase = 12              // batch bytes that its own length field does not count
 	batchMagic = 2
 )
@@ -78,5 +79,5 @@ func parseFrame(b []byte, seed uint32, pos int64) (frame, bool) {
 
 // intact checks the batch's own checksum, which covers all from byte 21 on.
 func intact(batch []byte) bool {
-	return binary.BigEndian.Uint32(batch[17:]) == crc32.Checksum(batch[21:], castagnoli)
+	return binary.BigEndian.Uint32(batch[crcAt:]) == crc32.Checksum(batch[21:], castagnoli)
 }

@@ -1,6 +1,7 @@
 package seglog
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -28,14 +29,23 @@ func (l *Log) Range(first, last int64) ([]Batch, error) {
 	return list, nil
 }
 
-// errRepair says that batches do not fit the place they are for.
-var errRepair = errors.New("batches do not fit")
+var (
+	// errRepair says that batches do not fit the place they are for.
+	errRepair = errors.New("batches do not fit")
+	// ErrDiverged says that two replicas hold different batches for the same
+	// offsets, both whole. That must never be; nothing of it can be repaired.
+	ErrDiverged = errors.New("replicas hold different batches")
+)
 
 // Repair puts batches of another replica where this one's are damaged, from
 // offset first to last: what a *CorruptError names. The segments that reach into
 // the range are written anew with the batches of theirs that are whole, and
 // take their places; the damaged files go when two checkpoints do not name them.
 // Damage for which no batch is given is left out: it is needed by nobody.
+//
+// Other damage in these segments that is needed is a *CorruptError: repair the
+// range that holds both. ErrDiverged says that a batch which is whole here is
+// another one there. Nothing has changed then in the segment that it was met in.
 // Flusher only.
 func (l *Log) Repair(first, last int64, batches []Batch) error {
 	if l.store.failed != nil {
@@ -49,17 +59,17 @@ func (l *Log) Repair(first, last int64, batches []Batch) error {
 		}
 	}
 	l.release()
-	for i := 0; i < len(l.segs); i++ {
-		g := l.segs[i]
-		if g.last < first || g.first > last {
+	reached := func(g *segment) bool { return g.last >= first && g.first <= last }
+	if slices.ContainsFunc(l.segs, func(g *segment) bool { return reached(g) && !g.sealed }) {
+		if err := l.close(); err != nil {
+			return fmt.Errorf("repair log %v: %w", l.id, err)
+		}
+	}
+	for _, g := range slices.Clone(l.segs) {
+		if !reached(g) {
 			continue
 		}
-		if !g.sealed {
-			if err := l.close(); err != nil {
-				return fmt.Errorf("repair log %v: %w", l.id, err)
-			}
-		}
-		if err := l.mend(i, batches); err != nil {
+		if err := l.mend(g, first, last, batches); err != nil {
 			return fmt.Errorf("repair log %v: %w", l.id, err)
 		}
 	}
@@ -67,11 +77,11 @@ func (l *Log) Repair(first, last int64, batches []Batch) error {
 }
 
 // mend writes one segment anew.
-func (l *Log) mend(i int, batches []Batch) error {
-	g := l.segs[i]
+func (l *Log) mend(g *segment, first, last int64, batches []Batch) error {
+	i := slices.Index(l.segs, g)
 	m := mender{
 		copier: copier{log: l, seg: &segment{first: g.first, gen: g.gen + 1, last: g.last}},
-		rest:   within(batches, g),
+		first:  first, last: last, rest: within(batches, g),
 	}
 	err := m.run(g)
 	if m.handle != nil {
@@ -109,7 +119,8 @@ func within(batches []Batch, g *segment) []Batch {
 // mender copies what is whole of a segment and puts batches between.
 type mender struct {
 	copier
-	rest []Batch // not yet placed
+	first, last int64   // the damage that is repaired
+	rest        []Batch // not yet placed
 }
 
 func (m *mender) run(g *segment) error {
@@ -118,8 +129,8 @@ func (m *mender) run(g *segment) error {
 	defer files.release(h)
 	if err == nil {
 		err = m.copyWhole(h, g)
-	} else if errors.Is(err, fs.ErrNotExist) {
-		err = nil // nothing of it is left
+	} else if errors.Is(err, fs.ErrNotExist) { // nothing of it is left
+		err = m.lost(g, 0, g.first, g.last, "file is missing")
 	}
 	if err == nil {
 		err = m.put(g.last + 1)
@@ -143,6 +154,9 @@ func (m *mender) copyWhole(h *handle, g *segment) error {
 			return nil
 		}
 		if it.damaged {
+			if err := m.lost(g, it.pos, it.from, it.to, "prefix checksum"); err != nil {
+				return err
+			}
 			continue
 		}
 		b, err := w.peek(it.pos, prefixSize+it.size)
@@ -150,6 +164,9 @@ func (m *mender) copyWhole(h *handle, g *segment) error {
 			return fmt.Errorf("read segment: %w", err)
 		}
 		if len(b) < prefixSize+it.size || !intact(b[prefixSize:]) {
+			if err := m.lost(g, it.pos, it.base, it.last(), "batch checksum"); err != nil {
+				return err
+			}
 			continue
 		}
 		if err := m.put(it.base); err != nil {
@@ -158,10 +175,24 @@ func (m *mender) copyWhole(h *handle, g *segment) error {
 		if err := m.place(&it.frame, b); err != nil {
 			return err
 		}
-		for len(m.rest) > 0 && m.rest[0].Base <= it.last() {
-			m.rest = m.rest[1:] // it is whole here
+		for len(m.rest) > 0 && m.rest[0].Base <= it.last() { // it is whole here
+			if r := &m.rest[0]; r.Base != it.base || r.Last() != it.last() || r.Index != it.index ||
+				!bytes.Equal(r.Data[crcAt:crcAt+4], b[prefixSize+crcAt:prefixSize+crcAt+4]) {
+				return fmt.Errorf("offsets %d to %d: %w", it.base, it.last(), ErrDiverged)
+			}
+			m.rest = m.rest[1:]
 		}
 	}
+}
+
+// lost looks at damage in the segment: what is not being repaired, and is
+// needed, must not be left out.
+func (m *mender) lost(g *segment, pos, from, to int64, reason string) error {
+	l := m.log
+	if from > to || m.first <= from && to <= m.last || !l.needed(from, to) {
+		return nil
+	}
+	return &CorruptError{ID: l.id, First: from, Last: to, File: l.path(g), Pos: pos, Reason: reason}
 }
 
 // put places the batches that begin before an offset.

@@ -57,7 +57,7 @@ func (s *Store) Stats() Stats {
 	}
 }
 
-// corrupt counts a damaged place and returns it.
+// corrupt counts a damaged place, asks whether it will be mended, and returns it.
 func (s *Store) corrupt(e *CorruptError) *CorruptError {
 	s.counts.corruptReads.Add(1)
 	at := damage{e.ID, e.First, e.Pos}
@@ -70,6 +70,7 @@ func (s *Store) corrupt(e *CorruptError) *CorruptError {
 	if !known {
 		s.counts.corruptBatches.Add(1)
 	}
+	e.Mending = s.o.Mend != nil && s.o.Mend(e)
 	return e
 }
 

@@ -27,7 +27,11 @@ type Options struct {
 	// WholeSyncFrom is how many files and folders must wait for a sync until the
 	// volume is synced as a whole instead, where the file system can; 64.
 	WholeSyncFrom int
-	Logger        *slog.Logger
+	// Mend is told of damage that a read has met, each time, and says whether the
+	// batches will be fetched from another replica and put back with Log.Repair.
+	// Any goroutine; it must not block. Nil: they will not.
+	Mend   func(*CorruptError) bool
+	Logger *slog.Logger
 }
 
 // Store holds the logs of a node.

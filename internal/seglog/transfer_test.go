@@ -1,6 +1,7 @@
 package seglog
 
 import (
+	"errors"
 	"path"
 	"testing"
 )
@@ -198,6 +199,106 @@ func TestRepair(t *testing.T) {
 		wantBatches(t, first(readAll(t, again, 0, 5000)), all)
 		all2 := fill(again, 1, 2, 50, 61)
 		wantBatches(t, first(readAll(t, again, all2[0].Base, 5000)), all2)
+	}
+}
+
+// A segment with more damage than is repaired is left as it is: what is not
+// fetched must not be taken for what nobody needs.
+func TestRepairNamesOtherDamage(t *testing.T) {
+	o := Options{SegmentSize: 4096, TailBytes: 2048}
+	peer := open(t, disk(), o).New(testID, 0)
+	all := fill(peer, 60, 3, 100, 1)
+	fs := disk()
+	asked := 0
+	o.Mend = func(e *CorruptError) bool { asked++; return e.First < 90 }
+	l := open(t, fs, o).New(testID, 0)
+	for _, b := range all {
+		l.Append(b)
+	}
+	l, err := open(t, fs, o).Restore(testID, checkpoint(t, l, 60, 0)) // no file is open
+	must(t, err)
+	g := l.segs[1]
+	must(t, fs.Flip(l.path(g), headerSize+prefixSize+200, 2))
+	must(t, fs.Flip(l.path(g), g.size-10, 2))
+	must(t, fs.Remove(l.path(l.segs[2])))
+	_, lost := readAll(t, l, 0, 5000)
+	if len(lost) != 3 || asked == 0 || !lost[0].Mending || lost[2].Mending != (lost[2].First < 90) {
+		t.Fatalf("lost %v, asked %d times", lost, asked)
+	}
+	repair := func(first, last int64) error {
+		bs, err := peer.Range(first, last)
+		must(t, err)
+		return l.Repair(first, last, bs)
+	}
+	for _, try := range [][3]int64{
+		{lost[0].First, lost[0].Last, lost[1].First},
+		{lost[1].First, lost[1].Last, lost[0].First},
+		{lost[2].First + 3, lost[2].Last, lost[2].First},
+	} {
+		err := repair(try[0], try[1])
+		if other, ok := errors.AsType[*CorruptError](err); !ok || other.First != try[2] {
+			t.Fatalf("repair %d to %d: %v", try[0], try[1], err)
+		}
+		if _, now := readAll(t, l, 0, 5000); len(now) != 3 {
+			t.Fatalf("lost now %v", now)
+		}
+	}
+	must(t, repair(lost[0].First, lost[2].Last))
+	wantBatches(t, first(readAll(t, l, 0, 5000)), all)
+}
+
+// Segments of which nothing is needed any more go, and those behind them are
+// repaired all the same.
+func TestRepairOfSegmentsThatVanish(t *testing.T) {
+	o := Options{SegmentSize: 4096, TailBytes: 2048}
+	fs := disk()
+	l := open(t, fs, o).New(testID, 0)
+	all := fill(l, 60, 3, 100, 1)
+	l, err := open(t, fs, o).Restore(testID, checkpoint(t, l, 60, 0)) // no file is open
+	must(t, err)
+	var rest []Batch
+	vanish, mend := l.segs[1], l.segs[2]
+	for _, g := range []*segment{vanish, mend} {
+		must(t, fs.Remove(l.path(g)))
+	}
+	for _, b := range all {
+		if b.Base < vanish.first || b.Base > vanish.last {
+			rest = append(rest, b)
+		}
+	}
+	var bs []Batch
+	for _, b := range rest {
+		if b.Base >= mend.first && b.Base <= mend.last {
+			bs = append(bs, b)
+		}
+	}
+	must(t, l.Repair(vanish.first, mend.last, bs))
+	wantBatches(t, first(readAll(t, l, 0, 5000)), rest)
+}
+
+// Two replicas that hold different batches are not mixed.
+func TestRepairOfReplicasThatDiffer(t *testing.T) {
+	o := Options{SegmentSize: 4096, TailBytes: 2048}
+	peer := open(t, disk(), o).New(testID, 0)
+	fs := disk()
+	l := open(t, fs, o).New(testID, 0)
+	all := fill(l, 20, 3, 100, 1)
+	for i, b := range all {
+		if i == 2 {
+			b = fill(open(t, disk(), o).New(testID, b.Base), 1, 3, 101, b.Index)[0]
+		}
+		peer.Append(b)
+	}
+	checkpoint(t, l, 20, 0)
+	must(t, fs.Flip(l.path(l.segs[0]), headerSize+prefixSize+100, 2))
+	_, lost := readAll(t, l, 0, 5000)
+	bs, err := peer.Range(0, 14)
+	must(t, err)
+	if err := l.Repair(0, 14, bs); !errors.Is(err, ErrDiverged) {
+		t.Errorf("repaired: %v", err)
+	}
+	if _, now := readAll(t, l, 0, 5000); len(now) != len(lost) || len(lost) != 1 {
+		t.Errorf("lost %v, now %v", lost, now)
 	}
 }
 

@@ -17,7 +17,7 @@ type Log interface {
 	// after a hole, and following ones up to about maxBytes; none at the end.
 	// The bytes are immutable, and good until the last Release of the chunk, to
 	// which the caller has a reference; for ever when that is nil.
-	// *seglog.CorruptError names offsets to skip.
+	// *seglog.CorruptError names offsets to skip, or to read again later.
 	ReadChunk(dst []seglog.Batch, offset int64, maxBytes int) ([]seglog.Batch, *seglog.Chunk, error)
 	// Start is the lowest offset that can still be read.
 	Start() int64

@@ -457,6 +457,49 @@ func TestFailedReadIsTriedAgain(t *testing.T) {
 	}
 }
 
+// What is damaged here and whole elsewhere is waited for: nothing is skipped,
+// from the log or of what is delivered again, and others are not held up.
+func TestDamageThatIsMendedIsWaitedFor(t *testing.T) {
+	rung := 0
+	r := newRig(Config{})
+	r.publish(5)
+	r.log.bad, r.log.mending = []offsets.Range{{From: 0, To: 1}}, true
+	s := r.subscribe(t, 2, SubOptions{Notify: func() { rung++ }})
+	for range 3 {
+		if got := take(t, s); len(got) > 0 {
+			t.Fatalf("took %s", show(t, got))
+		}
+		rung = 0
+		r.clock.advance(retryAfterNone)
+		if rung != 1 {
+			t.Fatalf("rung %d times", rung)
+		}
+	}
+	r.log.bad = nil
+	if got := show(t, take(t, s)); got != "0/1 1/1 " {
+		t.Fatalf("took %s", got)
+	}
+	if err := s.Requeue(id(1), 0); err != nil {
+		t.Fatal(err)
+	}
+	r.log.bad = []offsets.Range{{From: 1, To: 2}}
+	if got := take(t, s); len(got) > 0 {
+		t.Fatalf("took %s", show(t, got))
+	}
+	reads := r.log.reads
+	if got := take(t, s); len(got) > 0 || r.log.reads != reads {
+		t.Fatalf("took %s, %d reads more", show(t, got), r.log.reads-reads)
+	}
+	r.log.bad = nil
+	r.clock.advance(retryAfterNone)
+	if got := show(t, take(t, s)); got != "1/2 " {
+		t.Fatalf("took %s", got)
+	}
+	if st := r.ch.Stats(); st.SkippedCount != 0 {
+		t.Fatalf("stats %+v", st)
+	}
+}
+
 func TestLogThatLagsBehindTheLimit(t *testing.T) {
 	r := newRig(Config{})
 	s := r.subscribe(t, 2, SubOptions{})

@@ -271,13 +271,17 @@ func (l *Lane) load() error {
 	return nil
 }
 
-// loadFailed skips what is damaged; any other error stops the lane for a
-// while and is the caller's.
+// loadFailed skips what is damaged, or waits while that is fetched from another
+// replica; any other error stops the lane for a while and is the caller's.
 func (l *Lane) loadFailed(err error) error {
 	corrupt, ok := errors.AsType[*seglog.CorruptError](err)
 	if !ok || corrupt.Last < l.cursor {
 		l.pause(retryAfterError)
 		return fault.Wrap(fault.Storage, err)
+	}
+	if corrupt.Mending {
+		l.pause(retryAfterNone)
+		return nil
 	}
 	to := min(corrupt.Last+1, l.limit)
 	l.ch.skipped += uint64(to - l.cursor)

@@ -28,6 +28,7 @@ type memLog struct {
 	onRead  func(offset int64)
 	reads   int
 	pool    *seglog.ChunkPool // poisons what is given back
+	mending bool              // what is bad is being fetched
 }
 
 // message is what a test publishes; body is made from the offset.
@@ -108,7 +109,7 @@ func (m *memLog) read(out []seglog.Batch, offset int64, maxBytes int) ([]seglog.
 				if len(out) > 0 {
 					return out, nil
 				}
-				return out, &seglog.CorruptError{First: b.Base, Last: b.Last()}
+				return out, &seglog.CorruptError{First: b.Base, Last: b.Last(), Mending: m.mending}
 			}
 		}
 		if size += len(b.Data); len(out) > 0 && size > maxBytes {

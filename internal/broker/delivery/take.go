@@ -250,6 +250,9 @@ func (s *Subscription) redeliver(dst []Delivery, room int) ([]Delivery, error) {
 	delivered := c.slots.slots[s.picks[0].slot].delivered
 	c.unlock()
 	n, err := s.readPicks(dst, room)
+	if errors.Is(err, errMending) {
+		err = nil // its lane rests; what was picked behind it goes back
+	}
 	c.mu.Lock()
 	kept := dst[:had]
 	for i := range s.picks {
@@ -320,6 +323,10 @@ func (s *Subscription) readPicks(dst []Delivery, room int) (n int, err error) {
 	return n, nil
 }
 
+// errMending says that a batch is being fetched from another replica. It never
+// leaves the package: the message waits.
+var errMending = errors.New("batch is being mended")
+
 // readBatch reads the batch of one pick and fills in the bodies of all picks
 // that stand in it.
 func (s *Subscription) readBatch(dst []Delivery, p *pick) error {
@@ -329,7 +336,13 @@ func (s *Subscription) readBatch(dst []Delivery, p *pick) error {
 	chunk.Release()
 	defer func() { clear(batches) }() // their bytes belong to dst now
 	s.batches = batches[:0]
-	if _, corrupt := errors.AsType[*seglog.CorruptError](err); corrupt {
+	if corrupt, ok := errors.AsType[*seglog.CorruptError](err); ok {
+		if corrupt.Mending {
+			l.ch.mu.Lock()
+			l.pause(retryAfterNone)
+			l.ch.mu.Unlock()
+			return errMending
+		}
 		p.state = pickGone
 		return nil
 	}
