@@ -22,7 +22,7 @@ var layers = [][]string{
 	{"internal/shard", "internal/transport"},
 	{"internal/meta", "internal/broker/offsets", "internal/broker/parked"},
 	{"internal/broker/partition", "internal/cluster"},
-	{"internal/broker/delivery", "internal/broker/origin"},
+	{"internal/broker/delivery", "internal/broker/origin", "internal/repair"},
 	{"internal/broker"},
 	{"internal/telemetry"},
 	{"internal/front/"},
@@ -40,6 +40,7 @@ var (
 	domain = []string{
 		"internal/record", "internal/wal", "internal/seglog", "internal/shard", "internal/meta", "internal/broker",
 		"internal/broker/offsets", "internal/broker/parked", "internal/broker/partition", "internal/broker/delivery", "internal/broker/origin",
+		"internal/repair",
 	}
 	forbidden = []string{"net", "net/http", "os", "io/ioutil", "path/filepath"}
 	// knowConfig are the edges, which may know how the process is configured.
