@@ -1,17 +1,21 @@
 package replica
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"path"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/tidings-io/tidings/internal/broker/partition"
+	"github.com/tidings-io/tidings/internal/repair"
 	"github.com/tidings-io/tidings/internal/seglog"
 	"github.com/tidings-io/tidings/internal/shard"
 	"github.com/tidings-io/tidings/internal/vfs"
@@ -37,6 +41,7 @@ type liveNode struct {
 	id      uint64
 	group   *shard.Group
 	machine *partition.Machine
+	mender  *repair.Mender
 	stop    func()
 }
 
@@ -65,7 +70,7 @@ func (l *live) start(id uint64, disk vfs.FS) *liveNode {
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	store, err := seglog.Open(disk, path.Join(data, "topics"), seglog.Options{SegmentSize: file, TailBytes: tail})
+	store, err := seglog.Open(disk, path.Join(data, "topics"), seglog.Options{SegmentSize: file, TailBytes: tail, Mend: l.newMender(n).Mend})
 	if err != nil {
 		l.t.Fatal(err)
 	}
@@ -104,7 +109,7 @@ func (l *live) start(id uint64, disk vfs.FS) *liveNode {
 	walCtx, stopWAL := context.WithCancel(context.Background())
 	walDone := make(chan error, 1)
 	go func() { walDone <- w.Run(walCtx) }()
-	for _, run := range []func(context.Context) error{n.group.Run, flusher.Run} {
+	for _, run := range []func(context.Context) error{n.group.Run, flusher.Run, n.mender.Run} {
 		running.Go(func() {
 			if err := run(ctx); err != nil {
 				l.t.Errorf("node %d: %v", id, err)
@@ -142,6 +147,59 @@ func (l *live) start(id uint64, disk vfs.FS) *liveNode {
 	l.mu.Unlock()
 	return n
 }
+
+// newMender makes what repairs a node's log.
+func (l *live) newMender(n *liveNode) *repair.Mender {
+	n.mender = repair.New(repair.Options{
+		Network: l,
+		Replica: func(uint32) repair.Replica { return repair.Of(n.machine) },
+		Shard:   func(seglog.LogID) (uint32, bool) { return 1, true },
+		Peers: func(uint32) []uint64 {
+			return slices.DeleteFunc([]uint64{1, 2, 3}, func(id uint64) bool { return id == n.id })
+		},
+	})
+	return n.mender
+}
+
+// Fetch implements repair.Network.
+func (l *live) Fetch(ctx context.Context, id uint64, request []byte) (repair.Stream, error) {
+	n := l.node(id)
+	if n == nil {
+		return nil, fmt.Errorf("node %d is not up", id)
+	}
+	s := &answer{chunks: make(chan []byte), err: make(chan error, 1), closed: make(chan struct{})}
+	go func() {
+		s.err <- n.mender.Serve(ctx, request, func(b []byte) error {
+			select {
+			case s.chunks <- bytes.Clone(b):
+				return nil
+			case <-s.closed:
+				return context.Canceled
+			}
+		})
+	}()
+	return s, nil
+}
+
+// answer is a repair stream within the process.
+type answer struct {
+	chunks chan []byte
+	err    chan error
+	closed chan struct{}
+}
+
+// Next implements repair.Stream.
+func (s *answer) Next() ([]byte, error) {
+	select {
+	case b := <-s.chunks:
+		return b, nil
+	case err := <-s.err:
+		return nil, cmp.Or(err, io.EOF)
+	}
+}
+
+// Close implements repair.Stream.
+func (s *answer) Close() { close(s.closed) }
 
 // source is a session within the process.
 type source struct {
@@ -326,5 +384,57 @@ func TestStalledDiskHandsOver(t *testing.T) {
 	}
 	if err := <-answer; !errors.Is(err, shard.ErrUnknown) {
 		t.Errorf("the publish under way is answered with %v", err)
+	}
+}
+
+// Damage in the segments of nodes that run is mended by whoever reads it, on the
+// leader as on the others, while publishing goes on.
+func TestLiveRepair(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it waits for elections")
+	}
+	l := &live{t: t, nodes: make(map[uint64]*liveNode)}
+	disks := map[uint64]*vfs.Mem{1: vfs.NewMem(), 2: vfs.NewMem(), 3: vfs.NewMem()}
+	for id, disk := range disks {
+		defer l.start(id, disk).stop()
+	}
+	l.until("a leader", func() bool { return l.leader() != nil })
+	opened := make(chan error, 1)
+	key := partition.Key{Topic: 7}
+	l.leader().machine.Do(partition.Open{Key: key}, func(err error) { opened <- err })
+	if err := <-opened; err != nil {
+		t.Fatal(err)
+	}
+	l.publish(300)
+	for id, disk := range disks {
+		var names []string
+		l.until("there are some segments", func() bool {
+			names, _ = disk.ReadDir("data/topics/7/0")
+			return len(names) >= 4
+		})
+		if err := disk.Flip(path.Join("data/topics/7/0", names[id-1]), 2000, 3); err != nil { // each another one
+			t.Fatal(err)
+		}
+	}
+	l.publish(50)
+	for id := range disks {
+		n := l.node(id)
+		log, err := repair.Of(n.machine).Log(t.Context(), key)
+		if err != nil || log == nil {
+			t.Fatal(err)
+		}
+		met := false
+		l.until("the log is whole", func() bool {
+			damage := read(t, log)
+			met = met || damage != nil
+			if damage != nil && !damage.Mending {
+				t.Fatalf("node %d: %v, and nobody mends it: %+v", id, damage, n.mender.Stats())
+			}
+			return damage == nil
+		})
+		if !met {
+			t.Errorf("node %d: no damage was met", id)
+		}
+		l.until("the mender knows of it", func() bool { s := n.mender.Stats(); return s.Repaired > 0 && s.Pending == 0 })
 	}
 }
