@@ -18,6 +18,7 @@ import (
 	"github.com/tidings-io/tidings/internal/cluster"
 	"github.com/tidings-io/tidings/internal/fault"
 	"github.com/tidings-io/tidings/internal/meta"
+	"github.com/tidings-io/tidings/internal/repair"
 	"github.com/tidings-io/tidings/internal/shard"
 	"github.com/tidings-io/tidings/internal/transport"
 	"github.com/tidings-io/tidings/internal/wal"
@@ -35,6 +36,7 @@ type member struct {
 	engine    engine
 	sessions  sessions
 	limit     *shard.Limiter // of what sessions send
+	mender    *repair.Mender
 
 	// Set while the node opens its groups.
 	agent  atomic.Pointer[cluster.Agent]
@@ -75,7 +77,7 @@ func newMember(n *Node) (_ *member, err error) {
 	var raw [8]byte
 	rand.Read(raw[:])
 	mb := &member{n: n, seeds: seeds, limit: shard.NewLimiter(int64(c.CatchUpRate))}
-	mb.engine.mb = mb
+	mb.engine.mb, mb.mender = mb, mb.newMender()
 	mb.self = meta.Node{
 		ID: n.dir.RaftID, Name: name, Addr: addr, Boot: binary.LittleEndian.Uint64(raw[:]) | 1,
 		TCP: n.reach(n.fronts.tcp), HTTP: n.reach(n.fronts.http), Broadcast: c.BroadcastAddr,
@@ -150,6 +152,7 @@ func (mb *member) buildTransport(credentials *transport.Credentials) (err error)
 	mb.handleBroker()
 	mb.handleSessions()
 	mb.handleTransfer()
+	mb.handleMend()
 	return nil
 }
 
@@ -322,6 +325,7 @@ func (mb *member) run(ctx context.Context) error {
 	}
 	eg.Go(func() error { mb.reportLatencies(ctx); return nil })
 	eg.Go(func() error { return mb.n.broker.Run(ctx) })
+	eg.Go(func() error { return mb.mender.Run(ctx) })
 	return eg.Wait()
 }
 

@@ -163,9 +163,11 @@ func (n *Node) open() (err error) {
 	if err := n.dir.begun(n.fs); err != nil {
 		return err
 	}
-	n.store, err = seglog.Open(n.fs, path.Join(n.dir.path, "topics"), seglog.Options{
-		SegmentSize: int64(n.cfg.SegmentSize), TailBytes: int64(n.cfg.TailSize), Logger: n.log,
-	})
+	so := seglog.Options{SegmentSize: int64(n.cfg.SegmentSize), TailBytes: int64(n.cfg.TailSize), Logger: n.log}
+	if n.member != nil {
+		so.Mend = n.member.mender.Mend
+	}
+	n.store, err = seglog.Open(n.fs, path.Join(n.dir.path, "topics"), so)
 	if err != nil {
 		return fmt.Errorf("open topics: %w", err)
 	}

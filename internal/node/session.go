@@ -21,6 +21,7 @@ const (
 	methodSession    transport.Method = 64 // stream: a session for a replica that is behind
 	methodSessionEnd transport.Method = 65 // call: the session has ended, and how
 	methodTransfer   transport.Method = 66 // call: hand the leadership of a shard over
+	methodMend       transport.Method = 67 // stream: batches that are damaged on the other side
 )
 
 // sessionHead begins a request for a session: the shard, and a number that tells
