@@ -123,6 +123,7 @@ func (c *testCluster) close() {
 		m.Cmd.Process.Signal(syscall.SIGCONT)
 		m.Kill()
 		if c.t.Failed() {
+			m.keepLog()
 			c.t.Logf("last lines of node %s:\n%s", m.host.name, m.Log.Tail(30))
 		}
 	}
@@ -130,6 +131,9 @@ func (c *testCluster) close() {
 
 func (c *testCluster) launchAll() error {
 	for _, m := range c.members {
+		if m.Log != nil {
+			m.keepLog()
+		}
 		if err := m.Launch(); err != nil {
 			return err
 		}
@@ -191,11 +195,20 @@ func (m *member) kill() {
 
 // restart starts the process again and waits until it serves.
 func (m *member) restart() error {
+	m.keepLog()
 	m.cluster.history.mark("node %s: starts", m.host.name)
 	if err := m.Launch(); err != nil {
 		return err
 	}
 	return m.served()
+}
+
+// keepLog appends what the process said to a file beside its data.
+func (m *member) keepLog() {
+	if f, err := os.OpenFile(filepath.Join(m.Dir, "log"), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644); err == nil {
+		f.WriteString(m.Log.String())
+		f.Close()
+	}
 }
 
 // stop asks the process to end.

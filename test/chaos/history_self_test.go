@@ -224,7 +224,7 @@ func TestGap(t *testing.T) {
 func TestCompareReplicas(t *testing.T) {
 	id := seglog.LogID{Topic: 5}
 	same := func() replica {
-		return replica{id: {{0, 4, 1, 10, 100}, {5, 5, 2, 11, 200}, {6, 9, 3, 12, 300}}}
+		return replica{id: {{0, 4, 1, 10, 100, 9}, {5, 5, 2, 11, 200, 9}, {6, 9, 3, 12, 300, 9}}}
 	}
 	for name, c := range map[string]struct {
 		change func(replica)

@@ -169,7 +169,7 @@ func (h *history) acknowledge(first rig.Number, n int) {
 }
 
 // giveUp writes down that the outcome of n attempts stays unknown.
-func (h *history) giveUp(first rig.Number, n int, why string) {
+func (h *history) giveUp(first rig.Number, n int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	at := h.now()
@@ -177,7 +177,6 @@ func (h *history) giveUp(first rig.Number, n int, why string) {
 		h.attempts[first.Publisher()][first.Seq()+i].unknown = at
 		h.tally.unknown++
 	}
-	h.events = append(h.events, event{at, fmt.Sprintf("publisher %d: outcome of %d messages from %v on unknown: %s", first.Publisher(), n, first, why)})
 }
 
 // --- consumers
@@ -484,7 +483,7 @@ func (h *history) report() string {
 		}
 	}
 	b.WriteString("what happened:\n")
-	for _, e := range h.events[max(0, len(h.events)-200):] {
+	for _, e := range h.events[max(0, len(h.events)-500):] {
 		fmt.Fprintf(&b, "    %v  %s\n", e.at, e.text)
 	}
 	return b.String()

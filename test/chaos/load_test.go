@@ -215,19 +215,24 @@ func (next *publish) bodies() (all [][]byte) {
 }
 
 // lost puts publishes without a good answer back, to be sent again before
-// anything else.
-func (p *publisher) lost(m *member, why string, all ...publish) {
+// anything else. It is a fault unless the node was in trouble since.
+func (p *publisher) lost(m *member, since instant, why error, all ...publish) {
 	for _, one := range all {
-		p.load.h.giveUp(one.first, len(one.messages), "node "+m.host.name+": "+why)
+		p.load.h.giveUp(one.first, len(one.messages))
 	}
-	if len(all) > 0 && !p.load.lenient && !m.excused(all[0].sent) {
-		p.load.h.refused(all[0].first, "publisher %d at node %s, which nothing had happened to: %s", p.index, m.host.name, why)
+	if len(all) > 0 && !p.load.lenient && !m.excused(since) {
+		p.load.h.refused(all[0].first, "publisher %d at node %s, which nothing had happened to: %v", p.index, m.host.name, why)
 	}
 	p.again = append(all, p.again...)
 }
 
-// errDone ends nothing: the session was long enough.
-var errDone = errors.New("session is over")
+var (
+	// errDone ends a consumer's session.
+	errDone = errors.New("session is over")
+	// errAnswer is in the chain of the error of a publish that the node has
+	// refused, or has not answered.
+	errAnswer = errors.New("answer")
+)
 
 func (p *publisher) runTCP(m *member) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
@@ -244,6 +249,7 @@ func (p *publisher) runTCP(m *member) error {
 	defer w.Close()
 	conn.SetDeadline(time.Time{})
 	p.session++
+	since := p.load.h.now()
 	waiting, free := make(chan publish, p.pipeline), make(chan struct{}, p.pipeline)
 	for range p.pipeline {
 		free <- struct{}{}
@@ -257,7 +263,11 @@ func (p *publisher) runTCP(m *member) error {
 	close(waiting)
 	reader.Wait()
 	if cause != nil {
-		p.lost(m, cause.Error(), lost...)
+		// a connection may have ended while nothing was asked of it
+		if errors.Is(cause, errAnswer) && len(lost) > 0 {
+			since = lost[0].sent
+		}
+		p.lost(m, since, cause, lost...)
 	}
 	return cause
 }
@@ -317,14 +327,14 @@ func answered(w *rig.Wire) error {
 		case err != nil:
 			var late net.Error
 			if errors.As(err, &late) && late.Timeout() {
-				return fmt.Errorf("no answer within %s", answerLimit)
+				return fmt.Errorf("%w: nothing within %s", errAnswer, answerLimit)
 			}
 			return err
 		case kind == rig.FrameResponse && string(data) == rig.Heartbeat:
 		case kind == rig.FrameResponse && string(data) == "OK":
 			return nil
 		default:
-			return fmt.Errorf("answer %q", data)
+			return fmt.Errorf("%w: %q", errAnswer, data)
 		}
 	}
 }
@@ -342,7 +352,7 @@ func (p *publisher) runHTTP(m *member) error {
 			path, body = "/mpub?binary=true&topic=", rig.Multi(next.bodies()...)
 		}
 		if err := post(client, "http://"+m.Addrs.HTTP+path+topicNames[p.topic], body); err != nil {
-			p.lost(m, err.Error(), next)
+			p.lost(m, next.sent, err, next)
 			return err
 		}
 		p.load.h.acknowledge(next.first, len(next.messages))

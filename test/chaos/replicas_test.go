@@ -4,6 +4,7 @@ package chaos
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"maps"
 	"path/filepath"
@@ -21,6 +22,7 @@ type batch struct {
 	crc         uint32 // of the record batch
 	index       uint64 // of the Raft entry
 	time        int64  // ns of the first record
+	size        int    // bytes of the record batch
 }
 
 func (b batch) String() string {
@@ -42,7 +44,7 @@ func readReplica(dir string) (replica, error) {
 			return fmt.Errorf("%s at byte %d: %s", e.File, e.Pos, e.Damage)
 		}
 		b := e.Batch
-		r[e.ID] = append(r[e.ID], batch{b.Base, b.Last(), binary.BigEndian.Uint32(b.Data[crcAt:]), b.Index, b.TimeNs})
+		r[e.ID] = append(r[e.ID], batch{b.Base, b.Last(), binary.BigEndian.Uint32(b.Data[crcAt:]), b.Index, b.TimeNs, len(b.Data)})
 		return nil
 	})
 	for id := range r {
@@ -123,7 +125,7 @@ func (c *testCluster) agree() error {
 	if err := rig.Await(rig.Patience, func() (bool, error) {
 		all, err := c.replicas()
 		if err == nil {
-			err = compareReplicas(names, all, len(allTopics))
+			err = errors.Join(compareReplicas(names, all, len(allTopics)), all[0].sealed())
 		}
 		return err == nil, err
 	}); err != nil {
@@ -144,6 +146,16 @@ func (c *testCluster) agree() error {
 		return err
 	}
 	return compareReplicas(names, all, len(allTopics))
+}
+
+// sealed wants the large message at the end of every log.
+func (r replica) sealed() error {
+	for id, batches := range r {
+		if last := batches[len(batches)-1]; last.size < sentinelSize {
+			return fmt.Errorf("log %v ends with %v", id, last)
+		}
+	}
+	return nil
 }
 
 func (c *testCluster) replicas() (all []replica, err error) {
