@@ -39,6 +39,10 @@ type Options struct {
 	// boot id, not 0.
 	Boot uint64
 
+	// Ack is when publishes to topics that say nothing about it are acknowledged;
+	// AckDefault means AckQuorum. It counts with Peers only.
+	Ack meta.Ack
+
 	MaxConsumers     int           // per channel; 0: no limit
 	MemQueueSize     int           // waiting messages of an ephemeral topic or channel; 10,000
 	WaitOnDisconnect bool          // nsqd's way: a lost consumer's messages wait for their timeout

@@ -18,6 +18,7 @@ type TopicStats struct {
 	MessageBytes int64 // of bodies
 	LogBytes     int64 // kept, in memory and files
 	Paused       bool
+	Ack          string         // quorum or leader; empty without Peers, and for an ephemeral topic
 	Channels     []ChannelStats // by name
 }
 
@@ -107,6 +108,9 @@ func (b *Broker) topicStats(m *meta.Topic, f Filter, states map[partition.Key]pa
 	t := b.topics[m.Name]
 	b.mu.RUnlock()
 	s := TopicStats{Name: m.Name, Paused: m.Paused}
+	if b.o.Peers != nil && !m.Ephemeral() {
+		s.Ack = b.ackOf(m.Ack).String()
+	}
 	var views []partition.PartitionView
 	for i := range m.Partitions {
 		if pv, ok := states[partition.Key{Topic: m.ID, Partition: int32(i)}]; ok {

@@ -20,8 +20,9 @@ type Topic struct {
 	id    uint64 // incarnation
 	codec delivery.Codec
 	parts []part
-	mem   *memoryTopic // instead of parts' machines, for an ephemeral topic
-	away  error        // instead of either, for one that lives on another node
+	mem   *memoryTopic  // instead of parts' machines, for an ephemeral topic
+	ack   atomic.Uint32 // meta.Ack
+	away  error         // instead of either, for one that lives on another node
 
 	mu       sync.Mutex
 	gone     error // why the topic takes nothing any more
@@ -77,6 +78,7 @@ func (b *Broker) newTopic(m *meta.Topic) *Topic {
 		t.mem = newMemoryTopic(t)
 		return t
 	}
+	t.ack.Store(uint32(m.Ack))
 	t.parts = make([]part, len(m.Partitions))
 	for i, shard := range m.Partitions {
 		t.parts[i].key = partition.Key{Topic: m.ID, Partition: int32(i)}
@@ -107,7 +109,7 @@ func (t *Topic) publish(msgs []Message, done partition.Completion) error {
 	}
 	p := t.choose(msgs)
 	if p.up != nil {
-		self, err := p.up.publish(&partition.Publish{Topic: p.key.Topic, Partition: p.key.Partition, Messages: msgs, Done: done}, t.name)
+		self, err := t.publishUp(p, msgs, done)
 		if self && err == nil {
 			p.machine.Wake()
 		}
@@ -130,7 +132,7 @@ func (t *Topic) enqueue(msgs []Message, done partition.Completion) error {
 	}
 	p := t.choose(msgs)
 	if p.up != nil {
-		self, err := p.up.publish(&partition.Publish{Topic: p.key.Topic, Partition: p.key.Partition, Messages: msgs, Done: done}, t.name)
+		self, err := t.publishUp(p, msgs, done)
 		if err != nil || !self {
 			return err
 		}

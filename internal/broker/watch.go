@@ -91,6 +91,9 @@ func (w *watch) differs(before, after *meta.Topic) {
 	if t != nil && t.id != after.ID {
 		t = nil
 	}
+	if t != nil {
+		t.ack.Store(uint32(after.Ack))
+	}
 	if before.Paused != after.Paused {
 		w.b.topicPaused(t, after)
 	}

@@ -42,6 +42,7 @@ func newChannel(s streams) *cobra.Command {
 
 func newVerb(s streams, v verb, noun, params string) *cobra.Command {
 	var yes, asJSON bool
+	var ack string
 	var srv *server
 	article := "a " + noun
 	words := 1
@@ -59,6 +60,9 @@ func newVerb(s streams, v verb, noun, params string) *cobra.Command {
 			if words == 2 {
 				q.Set("channel", a[1])
 				name = "channel " + a[1] + " of topic " + a[0]
+			}
+			if ack != "" {
+				q.Set("ack", ack)
 			}
 			if v.ask != "" {
 				if err := confirm(cmd.Context(), s, yes, fmt.Sprintf(v.ask, name)); err != nil {
@@ -81,6 +85,9 @@ func newVerb(s streams, v verb, noun, params string) *cobra.Command {
 	}
 	srv = serverFlags(cmd)
 	jsonFlag(cmd, &asJSON)
+	if v.path == "create" && words == 1 {
+		cmd.Flags().StringVar(&ack, "ack", "", "when its publishes are acknowledged in a cluster: quorum, leader, or default, which is what the node says; also of a topic that is there")
+	}
 	if v.ask != "" {
 		yesFlag(cmd, &yes)
 	}

@@ -343,3 +343,49 @@ func TestOneAndFiveSeeds(t *testing.T) {
 		}
 	}
 }
+
+// A topic may be acknowledged by its leader alone; /stats says so on every node.
+func TestAckOfTopics(t *testing.T) {
+	t.Parallel()
+	c := newTrio(t, "a", "b", "c")
+	c.startAll()
+	c.until(0, "all is well", healthy)
+	post := func(i int, path string) int {
+		resp, err := http.Post("http://"+c.nodes[i].Addrs().HTTP+path, "text/plain", strings.NewReader("x"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		return resp.StatusCode
+	}
+	if got := post(1, "/topic/create?topic=fast&ack=leader"); got != http.StatusOK {
+		t.Fatalf("create answers %d", got)
+	}
+	if got := post(1, "/topic/create?topic=fast&ack=nobody"); got != http.StatusBadRequest {
+		t.Errorf("a wrong ack is answered with %d", got)
+	}
+	c.publish(0, "safe", "x")
+	for i := range 30 {
+		c.publish(i%3, "fast", fmt.Sprint(i))
+	}
+	if got := post(2, "/pub?topic=fast&id=7"); got != http.StatusBadRequest {
+		t.Errorf("an id is answered with %d", got)
+	}
+	for i := range c.names {
+		resp, err := http.Get("http://" + c.nodes[i].Addrs().HTTP + "/stats?format=json")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var s struct {
+			Topics []struct {
+				Name string `json:"topic_name"`
+				Ack  string
+			}
+		}
+		err = json.NewDecoder(resp.Body).Decode(&s)
+		resp.Body.Close()
+		if err != nil || len(s.Topics) != 2 || s.Topics[0].Ack != "leader" || s.Topics[1].Ack != "quorum" {
+			t.Errorf("%s: %v, %+v", c.names[i], err, s)
+		}
+	}
+}

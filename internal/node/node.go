@@ -248,6 +248,7 @@ func (n *Node) openGroups(checkpointBytes int64) error {
 	}
 	if n.member != nil {
 		bo.Peers, bo.Boot = peers{n.member}, n.member.self.Boot
+		bo.Ack, _ = meta.ParseAck(n.cfg.Ack) // Validate has looked
 	}
 	n.broker = broker.New(bo)
 	return nil

@@ -6,6 +6,7 @@ import (
 	"github.com/tidings-io/tidings/internal/broker"
 	"github.com/tidings-io/tidings/internal/broker/delivery"
 	"github.com/tidings-io/tidings/internal/broker/partition"
+	metadata "github.com/tidings-io/tidings/internal/meta"
 )
 
 // Broker is what the front needs of the broker. Over makes one of
@@ -27,6 +28,7 @@ type Broker interface {
 	Subscribe(ctx context.Context, topic, channel string, o delivery.SubOptions) (Subscription, error)
 
 	CreateTopic(ctx context.Context, topic string) error
+	SetAck(ctx context.Context, topic string, a metadata.Ack) error
 	DeleteTopic(ctx context.Context, topic string) error
 	EmptyTopic(ctx context.Context, topic string) error
 	PauseTopic(ctx context.Context, topic string, paused bool) error

@@ -11,6 +11,7 @@ import (
 	"github.com/tidings-io/tidings/internal/broker/delivery"
 	"github.com/tidings-io/tidings/internal/broker/partition"
 	"github.com/tidings-io/tidings/internal/fault"
+	metadata "github.com/tidings-io/tidings/internal/meta"
 )
 
 // fakeBroker is a broker without shards: topics are logs in memory, channels
@@ -172,6 +173,8 @@ func (b *fakeBroker) Subscribe(_ context.Context, topic, channel string, o deliv
 	}
 	return &fakeSubscription{s, b, topic, channel}, nil
 }
+
+func (b *fakeBroker) SetAck(context.Context, string, metadata.Ack) error { return nil }
 
 func (b *fakeBroker) CreateTopic(_ context.Context, name string) error {
 	b.mu.Lock()

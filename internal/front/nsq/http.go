@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/tidings-io/tidings/internal/fault"
+	metadata "github.com/tidings-io/tidings/internal/meta"
 )
 
 const (
@@ -298,7 +299,14 @@ func createTopic(f *Front, r *http.Request, q url.Values) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return nil, f.broker.CreateTopic(r.Context(), topic)
+	ack, ok := metadata.ParseAck(q.Get("ack"))
+	if !ok {
+		return nil, fault.New(fault.InvalidRequest, "ack must be quorum, leader or default")
+	}
+	if err := f.broker.CreateTopic(r.Context(), topic); err != nil || !q.Has("ack") {
+		return nil, err
+	}
+	return nil, f.broker.SetAck(r.Context(), topic, ack)
 }
 
 // known is for nsqd's calls that do not check a name: one that cannot be is

@@ -51,6 +51,7 @@ type (
 		MessageCount int64         `json:"message_count"`
 		MessageBytes int64         `json:"message_bytes"`
 		Paused       bool          `json:"paused"`
+		Ack          string        `json:"ack,omitempty"` // ours: quorum or leader, in a cluster
 		Latency      latencyJSON   `json:"e2e_processing_latency"`
 	}
 
@@ -252,7 +253,7 @@ func (c *conn) stats(topic string) clientJSON {
 func topicStats(t *broker.TopicStats, consumers map[place][]clientJSON, details bool) topicJSON {
 	out := topicJSON{
 		Name: t.Name, Channels: make([]channelJSON, 0, len(t.Channels)),
-		Depth: t.Depth, MessageCount: t.MessageCount, MessageBytes: t.MessageBytes, Paused: t.Paused,
+		Depth: t.Depth, MessageCount: t.MessageCount, MessageBytes: t.MessageBytes, Paused: t.Paused, Ack: t.Ack,
 	}
 	durable := !broker.IsEphemeral(t.Name)
 	if durable {

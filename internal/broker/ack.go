@@ -1,0 +1,52 @@
+package broker
+
+import (
+	"context"
+
+	"github.com/tidings-io/tidings/internal/broker/partition"
+	"github.com/tidings-io/tidings/internal/fault"
+	"github.com/tidings-io/tidings/internal/meta"
+)
+
+// SetAck says when publishes to a topic are acknowledged: fault.TopicNotFound,
+// fault.Unsupported for a node that is alone: its own disk is all there is.
+func (b *Broker) SetAck(ctx context.Context, topic string, a meta.Ack) error {
+	t, err := b.existing(topic)
+	switch {
+	case err != nil:
+		return err
+	case b.o.Peers == nil:
+		return fault.New(fault.Unsupported, "set ack of topic %s: this node is alone, and acknowledges what its own disk holds", topic)
+	case len(t.parts) == 0:
+		return fault.New(fault.Unsupported, "set ack of topic %s: it lives in memory only", topic)
+	}
+	return awaitCall(ctx, func(done func(error)) { b.o.Meta.SetAck(t.id, a, done) })
+}
+
+// ackOf is when publishes to a topic are acknowledged, by its own setting and the
+// node's.
+func (b *Broker) ackOf(own meta.Ack) meta.Ack {
+	for _, a := range []meta.Ack{own, b.o.Ack} {
+		if a != meta.AckDefault {
+			return a
+		}
+	}
+	return meta.AckQuorum
+}
+
+// publishUp hands a publish to the origin of its shard. A message with an id is
+// refused where the leader alone acknowledges: an id promises that there is one
+// copy, and a lost leader can't know of the first.
+func (t *Topic) publishUp(p *part, msgs []Message, done partition.Completion) (self bool, err error) {
+	early := t.b.ackOf(meta.Ack(t.ack.Load())) == meta.AckLeader
+	if early {
+		for i := range msgs {
+			if msgs[i].ID != nil {
+				return false, fault.New(fault.InvalidRequest, "publish to topic %s: its leader alone acknowledges, which an id does not go with", t.name)
+			}
+		}
+	}
+	return p.up.publish(&partition.Publish{
+		Topic: p.key.Topic, Partition: p.key.Partition, Messages: msgs, Done: done, AckLeader: early,
+	}, t.name)
+}
