@@ -84,6 +84,10 @@ func TestPublishErrors(t *testing.T) {
 		{fault.New(fault.DiskReserve, "publish to topic x"), " disk reserve reached", 503, "DISK_RESERVE"},
 		{fault.Exiting, " PUB failed exiting", 503, "EXITING"},
 		{fault.NotLeader, " PUB failed no leader", 503, "NO_LEADER"},
+		{
+			fault.New(fault.NotLeader, "publish to topic bad: the outcome is unknown"),
+			" PUB failed publish to topic bad: the outcome is unknown", 503, "NO_LEADER",
+		},
 		{fault.Wrap(fault.Storage, io.ErrShortWrite), " PUB failed storage failed", 500, "STORAGE_FAILED"},
 		{errors.New("surprise"), " PUB failed internal error", 500, "INTERNAL_ERROR"},
 	} {
@@ -292,5 +296,25 @@ func TestBodiesOfAllSizes(t *testing.T) {
 	}
 	if n := r.Snapshot().BufferedBytes; n != 0 {
 		t.Errorf("%d bytes stay charged", n)
+	}
+}
+
+// TestWithoutLeaderSayWhenToTryAgain: a refusal for lack of a leader says when to
+// come back, and a consumer learns where a topic lives.
+func TestWithoutLeaderSayWhenToTryAgain(t *testing.T) {
+	b := newFakeBroker()
+	b.refuse = func(string) error { return fault.NotLeader }
+	r := start(t, b, Options{})
+	answer, err := http.Post("http://"+r.http+"/pub?topic=a", "", strings.NewReader("x"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode != http.StatusServiceUnavailable || answer.Header.Get("Retry-After") != "1" {
+		t.Fatalf("%s, Retry-After %q", answer.Status, answer.Header.Get("Retry-After"))
+	}
+	err = subRefusal(nil, nil, fault.New(fault.NotLeader, "topic a#ephemeral lives on node n2"))
+	if err.Error() != "E_SUB_FAILED SUB failed topic a#ephemeral lives on node n2" {
+		t.Fatal(err)
 	}
 }
