@@ -12,8 +12,8 @@ import (
 	"github.com/tidings-io/tidings/internal/fault"
 )
 
-// How often an upstream looks who leads: while something waits for an answer, and
-// otherwise.
+// How often an upstream looks who leads: while something waits for another node's
+// answer, or to be sent, and otherwise.
 const (
 	lookBusy = 10 * time.Millisecond
 	lookIdle = 500 * time.Millisecond
@@ -104,7 +104,7 @@ func (u *upstream) publish(p *partition.Publish, topic string) (self bool, err e
 		u.look(now)
 	}
 	if err = u.origin.Add(p, topic, now); err == nil {
-		err = u.pass(now, true)
+		_, err = u.pass(now, true)
 	}
 	self = u.origin.Self()
 	pending := u.origin.Pending()
@@ -144,19 +144,23 @@ func (u *upstream) look(now int64) {
 	u.origin.Lead(id, self, now)
 }
 
-// pass gives this node's machine what is next, while it leads. The error is that of
-// a publish that was just added and is not taken. u.mu is held.
-func (u *upstream) pass(now int64, adding bool) error {
+// pass gives this node's machine what is next, while it leads, and returns whether
+// it took any. The error is that of a publish that was just added and is not taken.
+// u.mu is held.
+func (u *upstream) pass(now int64, adding bool) (passed bool, err error) {
 	for l := u.origin.NextLocal(now); l != nil; l = u.origin.NextLocal(now) {
 		err := u.open(partition.Key{Topic: l.Topic, Partition: l.Partition}, l.Name())
 		if err == nil {
 			err = u.machine.Enqueue(&l.Publish)
 		}
-		if err != nil && u.origin.RefuseLocal(l, err, adding, now) {
-			return err
+		switch {
+		case err == nil:
+			passed = true
+		case u.origin.RefuseLocal(l, err, adding, now):
+			return passed, err
 		}
 	}
-	return nil
+	return passed, nil
 }
 
 // open makes a partition known to the shard before its first use in this
@@ -233,25 +237,26 @@ func (u *upstream) step(ctx context.Context) time.Duration {
 	now := u.now()
 	u.look(now)
 	next := u.origin.Tick(now)
-	_ = u.pass(now, false) // nothing is being added
+	passed, _ := u.pass(now, false) // nothing is being added
 	var calls []outgoing
 	for c := u.origin.Next(now); c != nil; c = u.origin.Next(now) {
 		calls = append(calls, outgoing{c, c.Encode()})
 	}
 	over := u.newRun(ctx)
 	run := u.run.ctx
-	idle, self := u.origin.Idle(), u.origin.Self()
+	// While this node leads, its machine answers, or says that it leads no more.
+	rests := u.origin.Idle() || u.origin.Self() && !u.origin.Pending()
 	out := u.origin.Outcomes(nil)
 	u.mu.Unlock()
 	over()
 	tell(out)
-	if self && !idle {
+	if passed {
 		u.machine.Wake()
 	}
 	for _, c := range calls {
 		u.send(run, c)
 	}
-	if idle {
+	if rests {
 		return lookIdle
 	}
 	return max(min(time.Duration(next-now), lookBusy), time.Millisecond)
