@@ -236,3 +236,44 @@ func TestForget(t *testing.T) {
 		t.Error("a group opens whose log is still there")
 	}
 }
+
+// askedFor is how many votes a replica asks for before its term is durable, and
+// in all.
+func askedFor(t *testing.T, async bool) (early, all int) {
+	r, sent := lone(t, async)
+	r.settle()
+	asked := func() (n int) {
+		for _, m := range *sent {
+			if m.GetType() == pb.MsgVote {
+				n++
+			}
+		}
+		return n
+	}
+	r.groups[0].Receive(&pb.Message{Type: pb.MsgTimeoutNow.Enum(), From: new(uint64(2)), To: new(uint64(1)), Term: new(uint64(5))})
+	for range 4 {
+		if _, _, err := r.groups[0].Step(r.now); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.wal.Write(); err != nil {
+			t.Fatal(err)
+		}
+		r.wal.Finish()
+	}
+	early = asked()
+	if err := r.persist(); err != nil {
+		t.Fatal(err)
+	}
+	r.settle()
+	return early, asked()
+}
+
+// A replica asks for votes when its term is durable: it would stand again in the
+// same term after a crash, perhaps with less in its log.
+func TestTermIsDurableBeforeVotesAreAsked(t *testing.T) {
+	eachMode(t, func(t *testing.T, async bool) {
+		if early, all := askedFor(t, async); early != 0 || all != 2 {
+			t.Errorf("%d votes asked for, %d before the term is durable", all, early)
+		}
+	})
+}

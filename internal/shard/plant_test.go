@@ -37,3 +37,13 @@ func TestVoteLostIsCaught(t *testing.T) {
 		}
 	})
 }
+
+// Votes that are asked for before the term is durable are seen. The synchronous
+// discipline can't do that.
+func TestVoteAskedEarlyIsCaught(t *testing.T) {
+	plant.Set("vote-asked-early")
+	defer plant.Set()
+	if early, _ := askedFor(t, true); early != 2 {
+		t.Errorf("%d votes asked for early: the test does not see it", early)
+	}
+}

@@ -69,8 +69,11 @@ func (g *Group) advance(rd *raft.Ready, now int64) error {
 
 // storageMessages handles a round of the asynchronous mode.
 func (g *Group) storageMessages(messages []*pb.Message, now int64) error {
+	var requests []*pb.Message
 	for _, m := range messages {
 		switch m.GetType() {
+		case pb.MsgVote:
+			requests = append(requests, m)
 		case pb.MsgStorageAppend:
 			hard := hardState{Term: m.GetTerm(), Vote: m.GetVote(), Commit: m.GetCommit()}
 			then := g.write(m.GetEntries(), hard, m.GetResponses())
@@ -88,7 +91,26 @@ func (g *Group) storageMessages(messages []*pb.Message, now int64) error {
 			g.send(m)
 		}
 	}
+	g.request(requests)
 	return nil
+}
+
+// request asks for votes when the term, and the log that the requests speak of,
+// are durable. The library would ask at once: a replica that crashes then stands
+// again in the same term, with less in its log, and takes the votes that it was
+// given for more; or leads twice in one term.
+func (g *Group) request(votes []*pb.Message) {
+	if len(votes) == 0 {
+		return
+	}
+	if len(g.appends) > 0 && !plant.On("vote-asked-early") {
+		last := g.appends[len(g.appends)-1]
+		last.then = append(slices.Clip(last.then), votes...)
+		return
+	}
+	for _, m := range votes {
+		g.send(m)
+	}
 }
 
 // write hands entries and hard state to the WAL. What must be durable first
