@@ -447,6 +447,10 @@ func (c *Cluster) command() {
 	if n == nil {
 		return
 	}
+	if c.chance(6) {
+		n.groups[s].openTopic(c.shards[s].kept())
+		n.groups[s].openTopic(c.shards[s].busy())
+	}
 	k := partition.Key{Topic: c.shards[s].busy()}
 	channel := uint64(1 + c.rng.IntN(3))
 	var cmd partition.Command

@@ -24,7 +24,7 @@ type forwarder struct {
 	open  []*parcel // not answered, in order
 	to    uint64    // Raft id of the leader that open was sent to; 0: none
 	again bool      // all of open is to be sent again
-	since int64     // when something was sent or answered last
+	since int64     // when something was sent or done last
 }
 
 // parcel is a publish on its way.
@@ -37,6 +37,7 @@ type parcel struct {
 const (
 	parcelsMax    = 12    // in a forwarder
 	forwardWaitNs = 400e6 // an answer that takes longer is lost
+	resendNs      = 20e6  // between a refusal and what is sent again
 )
 
 func (c *Cluster) newForwarder(n *node, s int) *forwarder {
@@ -90,8 +91,10 @@ func (f *forwarder) step() {
 		return
 	}
 	switch {
-	case leader != f.to, f.again:
+	case leader != f.to:
 		f.to, f.again = leader, true
+	case f.again && f.c.now-f.since < resendNs:
+		return
 	case f.c.now-f.since > forwardWaitNs:
 		f.again = true
 	}
@@ -185,11 +188,11 @@ func (f *forwarder) answered(l partition.Link, base int64, err error) {
 	if i < 0 {
 		return
 	}
-	f.since = f.c.now
 	if err != nil && !errors.Is(err, fault.TopicNotFound) {
 		f.again = true
 		return
 	}
+	f.since = f.c.now
 	p := f.open[i]
 	f.open = slices.Delete(f.open, i, i+1)
 	p.pub.Published(base, err)

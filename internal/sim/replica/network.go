@@ -22,7 +22,10 @@ type packet struct {
 	call     func() // instead of a message: what it does there
 }
 
-// packetsMax bounds what is on its way for each node: the oldest are lost.
+// packetsMax bounds what is on its way for each node of a lossy network: the
+// oldest are lost. A whole network must lose nothing, or what was repeated before
+// it was whole can crowd out the rest for ever: the library answers every
+// rejection with another append.
 const packetsMax = 130
 
 // send takes a message from a node.
@@ -44,7 +47,7 @@ func (w *network) put(p packet) {
 	if w.lossy && w.c.chance(40) {
 		return
 	}
-	if len(w.queue) >= packetsMax*len(w.c.nodes) {
+	if w.lossy && len(w.queue) >= packetsMax*len(w.c.nodes) {
 		w.queue = w.queue[1:]
 	}
 	w.queue = append(w.queue, p)

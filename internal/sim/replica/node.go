@@ -307,8 +307,18 @@ func (r recorder) Lead(term uint64) {
 	g.term, g.leading = term, true
 	r.Machine.Lead(term)
 	for _, topic := range []uint64{g.model.kept(), g.model.busy()} {
-		r.Do(partition.Open{Key: partition.Key{Topic: topic}, Name: "t"}, nil)
+		g.openTopic(topic)
 	}
+}
+
+// openTopic opens a topic. When the entry is lost it is tried again, now or
+// later.
+func (g *group) openTopic(topic uint64) {
+	g.Do(partition.Open{Key: partition.Key{Topic: topic}, Name: "t"}, func(err error) {
+		if err != nil && g.leading && g.n.c.chance(2) {
+			g.openTopic(topic)
+		}
+	})
 }
 
 // Follow implements shard.Machine.

@@ -18,7 +18,7 @@ var planted = []struct {
 	name   string
 	within uint64
 }{
-	{"apply-term", 60},
+	{"apply-term", 200},
 	{"vote-lost", 200},
 	{"snapshot-skips-tail", 60},
 	{"checkpoint-without-flush", 60},
