@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"math"
 	"path"
-	"syscall"
 
 	"github.com/tidings-io/tidings/internal/record"
 	"github.com/tidings-io/tidings/internal/vfs"
@@ -363,14 +362,10 @@ func (s *Store) sync(g *segment) error {
 }
 
 // fail remembers a failed sync for good: the kernel may have dropped the bytes,
-// and a second sync would lie. It is not known as syscall.ENOSPC, whatever the
-// sync said: what a full disk refused is tried again, a sync never is.
+// and a second sync would lie. See vfs.SyncError.
 func (s *Store) fail(what string, err error) error {
-	if errors.Is(err, syscall.ENOSPC) {
-		err = errors.New(err.Error())
-	}
 	if err != nil && s.failed == nil {
-		s.failed = fmt.Errorf("%s: %w", what, err)
+		s.failed = fmt.Errorf("%s: %w", what, vfs.SyncError(err))
 	}
 	return s.failed
 }

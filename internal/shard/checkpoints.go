@@ -160,7 +160,7 @@ func (f folder) trim(newest, older uint64) error {
 	if !removed {
 		return nil
 	}
-	if err := f.fs.SyncDir(f.dir); err != nil {
+	if err := vfs.SyncError(f.fs.SyncDir(f.dir)); err != nil {
 		return fmt.Errorf("sync %s: %w", f.dir, err)
 	}
 	return nil

@@ -6,6 +6,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/tidings-io/tidings/internal/vfs"
 )
 
 // A shard at rest must not pin the WAL: it is checkpointed by force.
@@ -165,6 +167,25 @@ type fullDisk struct{}
 
 func (*fullDisk) Error() string { return "write segment: no space left on device" }
 func (*fullDisk) Unwrap() error { return syscall.ENOSPC }
+
+// A sync that failed is not tried again, whatever it says.
+func TestSyncOfAFullDiskIsNotWaitedFor(t *testing.T) {
+	for name, op := range map[string]vfs.Op{"write": vfs.OpWrite, "sync": vfs.OpSync, "sync folder": vfs.OpSyncDir} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, true, 1)
+			disk := vfs.NewFault(r.fs)
+			r.options = func(o *Options) { o.FS = disk }
+			r.mustOpen()
+			r.put(0, 1)
+			r.settle()
+			rule := disk.Fail(op, "", syscall.ENOSPC)
+			r.groups[0].RequestCheckpoint()
+			if err := r.tryToSettle(); (err == nil) != (op == vfs.OpWrite) || rule.Hits() == 0 {
+				t.Errorf("after %d hits: %v", rule.Hits(), err)
+			}
+		})
+	}
+}
 
 func TestFlusherStopsOnAnError(t *testing.T) {
 	r := newRig(t, true, 1)

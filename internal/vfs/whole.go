@@ -15,6 +15,7 @@ const TempSuffix = ".tmp"
 // WriteFileAtomic makes name hold data, durably: after a crash at any moment
 // the name holds the old content or the new one, and the new one for sure once
 // nil was returned. Two calls for the same name must not run at the same time.
+// An error of a sync is a SyncError.
 func WriteFileAtomic(fsys FS, name string, data []byte) error {
 	tmp := name + TempSuffix
 	if err := writeSynced(fsys, tmp, data); err != nil {
@@ -23,7 +24,7 @@ func WriteFileAtomic(fsys FS, name string, data []byte) error {
 	if err := fsys.Rename(tmp, name); err != nil {
 		return fmt.Errorf("write %s: %w", name, errors.Join(err, removeLeft(fsys, tmp)))
 	}
-	if err := fsys.SyncDir(path.Dir(clean(name))); err != nil {
+	if err := SyncError(fsys.SyncDir(path.Dir(clean(name)))); err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
 	}
 	return nil
@@ -36,7 +37,7 @@ func writeSynced(fsys FS, name string, data []byte) error {
 	}
 	_, err = f.WriteAt(data, 0)
 	if err == nil {
-		err = f.Sync()
+		err = SyncError(f.Sync())
 	}
 	return errors.Join(err, f.Close())
 }
@@ -85,7 +86,7 @@ func MkdirSynced(fsys FS, dir string) error {
 	}
 	existed := top == dir
 	for d := dir; d != top || existed; d = path.Dir(d) {
-		err := fsys.SyncDir(path.Dir(d))
+		err := SyncError(fsys.SyncDir(path.Dir(d)))
 		if existed && errors.Is(err, fs.ErrPermission) {
 			return nil // the parent of the data folder need not be readable to us
 		}

@@ -74,7 +74,7 @@ func (sp *Spill) write() (int64, error) {
 		err = sp.fs.Rename(tmp, sp.name)
 	}
 	if err == nil {
-		err = sp.fs.SyncDir(path.Dir(sp.name))
+		err = vfs.SyncError(sp.fs.SyncDir(path.Dir(sp.name)))
 	}
 	if err != nil {
 		return 0, fault.Wrap(fault.Storage, errors.Join(err, sp.remove(tmp), sp.remove(sp.name)))
@@ -111,7 +111,7 @@ func (sp *Spill) writeFile(name string) (size int64, err error) {
 		size += int64(len(buf))
 		buf = buf[:0]
 	}
-	return size, f.Sync()
+	return size, vfs.SyncError(f.Sync())
 }
 
 // Commit ends a spill. Entries that were written and have not changed since

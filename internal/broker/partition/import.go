@@ -295,7 +295,7 @@ func (i *importer) moveRuns() error {
 			return err
 		}
 	}
-	return fs.SyncDir(dir)
+	return vfs.SyncError(fs.SyncDir(dir))
 }
 
 // Fail implements shard.Import.
