@@ -241,7 +241,7 @@ func TestDefaultRefusesWhatItCannotUnderstand(t *testing.T) {
 		cmd := exec.Command(os.Args[0], "-test.run=^TestVolatileChild$")
 		cmd.Env = append(os.Environ(), scenarioEnv+"=file", rootEnv+"="+t.TempDir(), vfs.VolatileEnv+"="+choice)
 		out, err := cmd.CombinedOutput()
-		if err == nil || !strings.Contains(string(out), "want os, volatile or volatile:<seed>") {
+		if err == nil || !strings.Contains(string(out), "want os, volatile, volatile:<seed> or slow:<file>") {
 			t.Errorf("%q was taken: %v\n%s", choice, err, out)
 		}
 	}
