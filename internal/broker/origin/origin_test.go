@@ -217,6 +217,19 @@ func TestOverloadedLeaderIsAskedAgain(t *testing.T) {
 	b.wants(map[string]string{"a": "0"})
 }
 
+// While this node still takes one for the leader that is gone, calls do not leave
+// it: that is no answer to a publisher.
+func TestLeaderThatIsNotReached(t *testing.T) {
+	b := newBench(t)
+	b.Lead(2, false, b.now)
+	b.add("a")
+	b.Answer(b.call(1, 1, 1), nil, fault.New(fault.Unreachable, "call b: no link"), true, b.now)
+	b.wants(map[string]string{})
+	b.Lead(3, false, b.now)
+	b.Answer(b.call(1, 1, 1), []Answer{ok(7)}, nil, false, b.now)
+	b.wants(map[string]string{"a": "7"})
+}
+
 func TestWithoutLeader(t *testing.T) {
 	b := newBench(t)
 	b.Lead(2, false, b.now)
