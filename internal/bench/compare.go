@@ -114,21 +114,45 @@ func (c Comparison) one(ctx context.Context, s System, w Workload) (row Row, abo
 	defer func() { row.Took = time.Since(begun).Seconds() }()
 	about = Description{Name: s.Name, Durability: s.Durability}
 	failed := Row{ID: w.ID(), Workload: w, System: s.Name, Durability: s.Durability}
-	server, err := Start(ctx, s.Spec(c.path(s)), c.Dir)
+	run := Run{Workload: w, System: s.Name, Durability: s.Durability, Promise: s.Promise, Progress: c.Progress, Settle: c.Settle}
+	started, err := s.start(ctx, c.path(s), c.Dir, &run)
 	if err != nil {
 		failed.Failure = err.Error()
 		return failed, about
 	}
-	about.Version, about.Command, about.Config = version(ctx, s, c.path(s)), server.Command(), server.Config()
-	row, err = Run{
-		Workload: w, Target: s.Target(server, w), System: s.Name, Durability: s.Durability, Promise: s.Promise,
-		Process: server.Process(), Server: server, Progress: c.Progress, Settle: c.Settle,
-	}.Do(ctx)
-	if err = errors.Join(err, server.Stop()); err != nil {
+	about.Version, about.Command, about.Config = version(ctx, s, c.path(s)), started.Command(), started.Config()
+	row, err = run.Do(ctx)
+	if err = errors.Join(err, started.Stop()); err != nil {
 		row = failed
 		row.Failure = err.Error()
 	}
 	return row, about
+}
+
+// started is a server, or a cluster of them.
+type started interface {
+	Command() string
+	Config() string
+	Processes() Processes
+	Stop() error
+}
+
+// start starts the system with its data below dir, for a run that it completes.
+func (s System) start(ctx context.Context, path, dir string, run *Run) (started, error) {
+	if s.Cluster == nil {
+		server, err := Start(ctx, s.Spec(path), dir)
+		if err != nil {
+			return nil, err
+		}
+		run.Server, run.Target, run.Processes = server, s.Target(server, run.Workload), server.Processes()
+		return server, nil
+	}
+	c, err := StartCluster(ctx, s.Cluster(path), dir)
+	if err != nil {
+		return nil, err
+	}
+	run.Cluster, run.Target, run.Processes = c, c.Target(), c.Processes()
+	return c, nil
 }
 
 // versionTimeout bounds a program that does something else than tell its version.
@@ -249,6 +273,11 @@ func medians(runs []Row) Row {
 	}
 	for name := range runs[0].Figures {
 		out.figure(name, of(func(r Row) float64 { return r.Figures[name] }))
+		if strings.Contains(name, "_max_") { // a median would hide the worst
+			for _, r := range runs {
+				out.Figures[name] = max(out.Figures[name], r.Figures[name])
+			}
+		}
 	}
 	out.Spread = spread(runs)
 	return out

@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/tidings-io/tidings/internal/vfs"
 )
 
@@ -41,23 +43,30 @@ const (
 )
 
 // Do measures all limits, one after the other.
-func (f Floor) Do(ctx context.Context) ([]Limit, error) {
+func (f Floor) Do(ctx context.Context) (limits []Limit, err error) {
 	fs := vfs.OS{}
-	name := filepath.Join(f.Dir, "bench-floor-"+randomName())
-	file, err := fs.Create(name)
-	if err != nil {
-		return nil, fmt.Errorf("make file: %w", err)
+	var files [floorWriters]vfs.File
+	for i := range files {
+		name := filepath.Join(f.Dir, "bench-floor-"+randomName())
+		file, err := fs.Create(name)
+		if err != nil {
+			return nil, fmt.Errorf("make file: %w", err)
+		}
+		files[i] = file
+		defer func() { err = errors.Join(err, file.Close(), fs.Remove(name)) }()
 	}
-	limits, err := f.all(ctx, file)
-	return limits, errors.Join(err, file.Close(), fs.Remove(name))
+	return f.all(ctx, files)
 }
 
-func (f Floor) all(ctx context.Context, file vfs.File) ([]Limit, error) {
+func (f Floor) all(ctx context.Context, files [floorWriters]vfs.File) ([]Limit, error) {
 	f.Progress.prefix("floor")
-	f.Progress.begin("write a file", 0)
-	if err := fillFile(file); err != nil {
-		return nil, err
+	f.Progress.begin("write files", 0)
+	for _, file := range files {
+		if err := fillFile(file); err != nil {
+			return nil, err
+		}
 	}
+	file := files[0]
 	type step struct {
 		name, text string
 		size       int
@@ -73,6 +82,7 @@ func (f Floor) all(ctx context.Context, file vfs.File) ([]Limit, error) {
 			step{"receive", "receive frames over loopback TCP", size, f.intake(nil)},
 			step{"append", "receive frames, CRC, write to a file", size, f.intake(appendOnly)},
 			step{"durable", "receive frames, CRC, write to a file, group fdatasync", size, f.intake(appendSync)},
+			step{"replicated", "three at once, each as durable and with a file of its own; rate of one of them", size, f.writers(files)},
 			step{"socket", "read a file, send frames over loopback TCP", size, f.outlet},
 		)
 	}
@@ -233,6 +243,30 @@ func (f Floor) intake(to sink) func(context.Context, vfs.File, *Limit) error {
 	}
 }
 
+// floorWriters is how often a cluster of three writes a message.
+const floorWriters = clusterNodes
+
+// writers measures several that take the same at once, as the nodes of a cluster
+// do on one machine: the rate is that of one of them, on average.
+func (f Floor) writers(files [floorWriters]vfs.File) func(context.Context, vfs.File, *Limit) error {
+	return func(ctx context.Context, _ vfs.File, l *Limit) error {
+		var each [floorWriters]Limit
+		var g errgroup.Group
+		for i := range files {
+			each[i].Size = l.Size
+			g.Go(func() error { return f.intake(appendSync)(ctx, files[i], &each[i]) })
+		}
+		if err := g.Wait(); err != nil {
+			return err
+		}
+		for _, one := range each {
+			l.Rate += one.Rate / floorWriters
+			l.Disk += one.Disk / floorWriters
+		}
+		return nil
+	}
+}
+
 // sendFrames sends as fast as it goes, in large writes, and closes.
 func sendFrames(ctx context.Context, w net.Conn, size int, d time.Duration) error {
 	defer w.Close()
@@ -370,7 +404,7 @@ func floorRows(limits []Limit, rows []Row) []Row {
 	}
 	var out []Row
 	for _, r := range rows {
-		if r.System != Ours {
+		if !ours(r.System) {
 			continue
 		}
 		row := Row{ID: r.ID, Workload: r.Workload, System: FloorName}
@@ -379,6 +413,8 @@ func floorRows(limits []Limit, rows []Row) []Row {
 		switch w := r.Workload; {
 		case w.Name == "batch":
 			l, ok = byName[fmt.Sprintf("durable-%d", w.Size)]
+		case w.Name == "cluster-batch":
+			l, ok = byName[fmt.Sprintf("replicated-%d", w.Size)]
 		case w.Name == "drain":
 			l, ok = byName[fmt.Sprintf("socket-%d", w.Size)]
 		case w.Name == "publish" && w.Publishers == 1:

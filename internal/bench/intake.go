@@ -43,10 +43,20 @@ func (in *intake) add(l *ledger) {
 	in.open.Add(1)
 }
 
-// consume starts one consumer on a channel of its own ledger.
+// consume starts one consumer, of several servers one at each, on a channel of
+// its own ledger.
 func (in *intake) consume(ctx context.Context, t Target, topic, channel string, l *ledger, window int, o observer) error {
 	in.add(l)
-	return in.join(ctx, t, topic, channel, l, window, o)
+	n := 1
+	if t, ok := t.(wide); ok {
+		n = t.everywhere()
+	}
+	for range n {
+		if err := in.join(ctx, t, topic, channel, l, window, o); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // join starts a consumer on a channel whose ledger was added.

@@ -21,30 +21,39 @@ var errRefused = errors.New("server refuses")
 
 // JetStream is a nats-server with JetStream. A topic is a stream in a file, a
 // channel a durable pull consumer with explicit acknowledgement.
-type JetStream struct{ Addr string }
+type JetStream struct {
+	Addr     string
+	Replicas int // of a stream; 0 is 1
+}
 
 // jetWindow is the unfinished messages of a channel, as NSQ's by default.
 const jetWindow = nsqWindow
 
 // request calls JetStream's API.
 func (c *natsConn) request(subject string, v any) error {
+	_, err := c.ask(subject, v)
+	return err
+}
+
+// ask is request with its answer, which is valid until the next frame is read.
+func (c *natsConn) ask(subject string, v any) ([]byte, error) {
 	body, err := json.Marshal(v)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	inbox := natsInbox()
 	c.out = fmt.Appendf(c.out, "SUB %s 9\r\nUNSUB 9 1\r\n", inbox)
 	c.pub(subject, inbox, body)
 	if err := c.flush(); err != nil {
-		return err
+		return nil, err
 	}
 	for {
 		f, err := c.frame()
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if f.op == 'M' {
-			return jetError(f)
+			return f.payload, jetError(f)
 		}
 	}
 }
@@ -63,29 +72,91 @@ func (j *JetStream) Prepare(ctx context.Context, topic string, channels []string
 		return err
 	}
 	defer c.conn.Close()
-	err = c.request("$JS.API.STREAM.CREATE."+topic, map[string]any{
-		"name": topic, "subjects": []string{topic}, "storage": "file", "retention": "limits", "num_replicas": 1,
-		"max_msgs": -1, "max_bytes": -1,
-	})
-	if err != nil {
+	if err := j.settle(ctx, func() error { return j.makeStream(c, topic) }); err != nil {
 		return fmt.Errorf("make stream: %w", err)
 	}
 	for _, name := range channels {
-		if err := c.makeConsumer(topic, name); err != nil {
+		if err := j.makeConsumer(c, topic, name); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (c *natsConn) makeConsumer(topic, name string) error {
-	err := c.request("$JS.API.CONSUMER.CREATE."+topic+"."+name, map[string]any{
-		"stream_name": topic,
-		"config": map[string]any{
-			"name": name, "durable_name": name, "ack_policy": "explicit", "deliver_policy": "all",
-			"ack_wait": int64(10 * time.Minute), "max_ack_pending": jetWindow,
-		},
+// settleTimeout is how long a cluster of servers may refuse a stream.
+const settleTimeout = 10 * time.Second
+
+// settle tries again for a while what a cluster may refuse that has just come
+// together, and one server may not.
+func (j *JetStream) settle(ctx context.Context, try func() error) error {
+	for begun := time.Now(); ; {
+		err := try()
+		if err == nil || j.Replicas < 2 || time.Since(begun) > settleTimeout {
+			return err
+		}
+		if err := sleep(ctx, 20*time.Millisecond); err != nil {
+			return err
+		}
+	}
+}
+
+// jetWrongSequence is how a stream refuses a message that was to be stored only
+// behind another one that it does not have.
+var jetWrongSequence = []byte(`"err_code":10071`)
+
+// learn implements learner: a server passes nothing on to a stream of another
+// until it has heard of it. The question is a message that no stream takes.
+func (j *JetStream) learn(ctx context.Context, topic string) error {
+	c, err := dialNATS(ctx, j.Addr)
+	if err != nil {
+		return err
+	}
+	defer c.conn.Close()
+	const head = "NATS/1.0\r\nNats-Expected-Last-Sequence: 9007199254740991\r\n\r\n"
+	inbox := natsInbox()
+	c.out = fmt.Appendf(c.out, "SUB %s 9\r\n", inbox)
+	return j.settle(ctx, func() error {
+		if err := c.conn.SetDeadline(time.Now().Add(dialTimeout)); err != nil {
+			return err
+		}
+		c.out = fmt.Appendf(c.out, "HPUB %s %s %d %d\r\n%s\r\n", topic, inbox, len(head), len(head), head)
+		if err := c.flush(); err != nil {
+			return err
+		}
+		for {
+			f, err := c.frame()
+			if err != nil {
+				return err
+			}
+			if f.op != 'M' {
+				continue
+			}
+			if bytes.Contains(f.payload, jetWrongSequence) {
+				return nil
+			}
+			return fmt.Errorf("%s does not know stream %s: %w", j.Addr, topic, jetError(f))
+		}
 	})
+}
+
+func (j *JetStream) makeStream(c *natsConn, topic string) error {
+	return c.request("$JS.API.STREAM.CREATE."+topic, map[string]any{
+		"name": topic, "subjects": []string{topic}, "storage": "file", "retention": "limits", "num_replicas": max(1, j.Replicas),
+		"max_msgs": -1, "max_bytes": -1,
+	})
+}
+
+func (j *JetStream) makeConsumer(c *natsConn, topic, name string) error {
+	config := map[string]any{
+		"name": name, "durable_name": name, "ack_policy": "explicit", "deliver_policy": "all",
+		"ack_wait": int64(10 * time.Minute), "max_ack_pending": jetWindow,
+	}
+	if j.Replicas > 1 {
+		// In a cluster consumers only read back, which is not measured: they need
+		// not agree on every acknowledgement.
+		config["num_replicas"], config["mem_storage"] = 1, true
+	}
+	err := c.request("$JS.API.CONSUMER.CREATE."+topic+"."+name, map[string]any{"stream_name": topic, "config": config})
 	if err != nil {
 		return fmt.Errorf("make consumer: %w", err)
 	}
@@ -180,7 +251,7 @@ func (j *JetStream) Consumer(ctx context.Context, topic, channel string, window 
 		window = jetWindow
 	}
 	k := &jetConsumer{natsConn: c, inbox: natsInbox(), next: "$JS.API.CONSUMER.MSG.NEXT." + topic + "." + channel, window: window}
-	if err := c.makeConsumer(topic, channel); err != nil {
+	if err := j.makeConsumer(c, topic, channel); err != nil {
 		c.conn.Close()
 		return nil, err
 	}

@@ -23,9 +23,10 @@ func (v Verdict) add(o Verdict) Verdict {
 type ledger struct {
 	first   uint32            // number of the first publisher; the others follow
 	counts  []int             // by publisher: messages that must come
-	total   int64             // sum of counts
+	total   int64             // sum of counts, without those in unsure
 	anyhow  bool              // order is not promised: deferred messages
 	seen    [][]atomic.Uint64 // by publisher: one bit per sequence
+	unsure  []map[uint64]bool // by publisher: sequences that were sent, and may have been taken or not; nil: none
 	once    sync.Once         // the channel became complete
 	unique  atomic.Int64
 	twice   atomic.Int64
@@ -41,6 +42,19 @@ func newLedger(counts []int) *ledger {
 		l.seen[i] = make([]atomic.Uint64, (n+63)/64)
 	}
 	return l
+}
+
+// doubt says which sequences of each publisher were never acknowledged: they
+// may come once, or not.
+func (l *ledger) doubt(unsure [][]uint64) {
+	l.unsure = make([]map[uint64]bool, len(unsure))
+	for p, list := range unsure {
+		l.unsure[p] = make(map[uint64]bool, len(list))
+		for _, n := range list {
+			l.unsure[p][n] = true
+		}
+		l.total -= int64(len(l.unsure[p]))
+	}
 }
 
 func (l *ledger) complete() bool { return l.unique.Load() >= l.total }
@@ -79,6 +93,9 @@ func (v *view) take(ms []Message, each func(stamp)) {
 		if v.l.seen[p][s.sequence/64].Or(bit)&bit != 0 {
 			twice++
 			continue
+		}
+		if v.l.unsure != nil && v.l.unsure[p][s.sequence] {
+			continue // not expected, and in no order with what was sent after it
 		}
 		unique++
 		if s.sequence >= v.next[p] {

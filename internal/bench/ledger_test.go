@@ -39,6 +39,31 @@ func TestLedger(t *testing.T) {
 	}
 }
 
+// What was never acknowledged may come, and at any time, but not twice.
+func TestLedgerDoubt(t *testing.T) {
+	for name, c := range map[string]struct {
+		in   []Message
+		want Verdict
+	}{
+		"none of them comes": {[]Message{message(0, 0), message(0, 2), message(1, 0)}, Verdict{}},
+		"one comes late":     {[]Message{message(0, 0), message(0, 2), message(0, 1), message(1, 0)}, Verdict{}},
+		"one comes early":    {[]Message{message(0, 3), message(0, 0), message(0, 2), message(1, 0)}, Verdict{}},
+		"one comes twice":    {[]Message{message(0, 0), message(0, 1), message(0, 2), message(0, 1), message(1, 0)}, Verdict{Duplicated: 1}},
+		"another is lost":    {[]Message{message(0, 1), message(0, 2), message(0, 3), message(1, 0)}, Verdict{Lost: 1}},
+		"others are late":    {[]Message{message(0, 2), message(0, 1), message(0, 0), message(1, 0)}, Verdict{Reordered: 1}},
+	} {
+		l := newLedger([]int{4, 1})
+		l.doubt([][]uint64{{1, 3}, nil})
+		l.view().take(c.in, nil)
+		if d := cmp.Diff(c.want, l.verdict()); d != "" {
+			t.Errorf("%s (-want +got):\n%s", name, d)
+		}
+		if complete := c.want.Lost == 0; l.complete() != complete {
+			t.Errorf("%s: complete is %v", name, l.complete())
+		}
+	}
+}
+
 // Whatever happens to the messages on the way, the ledger's counts explain it.
 func TestLedgerAddsUp(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {

@@ -18,7 +18,7 @@ func (m *measurement) memory(ctx context.Context) error {
 	if err := m.Target.Prepare(ctx, m.topic, []string{channel}); err != nil {
 		return err
 	}
-	idle, _ := m.Process.rss()
+	idle, _ := m.Processes.rss()
 	m.begin()
 	counts, err := m.backlog(ctx, "fill")
 	if err != nil {
@@ -28,7 +28,7 @@ func (m *measurement) memory(ctx context.Context) error {
 	if err := m.rest(ctx); err != nil {
 		return err
 	}
-	m.row.RSS, m.row.PeakRSS = m.Process.rss()
+	m.row.RSS, m.row.PeakRSS = m.Processes.rss()
 	m.row.figure("idle_rss_bytes", float64(idle))
 	m.row.figure("bytes_per_message", float64(m.row.RSS-idle)/float64(w.Count))
 

@@ -44,7 +44,7 @@ func TestServerOutlivesTheThread(t *testing.T) {
 		_, err := os.Stat(fmt.Sprintf("/proc/self/task/%d", s.thread))
 		return os.IsNotExist(err)
 	})
-	if err := s.server.Process().Known(); err != nil || !listens(s.server.Addr(0)) {
+	if err := s.server.Processes().Known(); err != nil || !listens(s.server.Addr(0)) {
 		t.Errorf("the server ended with the thread: %v", err)
 	}
 	if err := s.server.Stop(); err != nil {

@@ -9,6 +9,9 @@ import (
 // SyncedBeforeAnswer is the durability of a tidings node.
 const SyncedBeforeAnswer = "synced before the answer"
 
+// SyncedByMost is the durability of a cluster of tidings nodes.
+const SyncedByMost = "synced by two of three before the answer"
+
 // System is a server that Compare can start: a program, the flags it is started
 // with, and what its answers mean.
 type System struct {
@@ -23,6 +26,8 @@ type System struct {
 	Adapt  func(Workload) (Workload, bool)
 	Spec   func(path string) Spec
 	Target func(*Server, Workload) Target
+	// Cluster, in place of Spec and Target, starts several servers as one system.
+	Cluster func(path string) ClusterSpec
 }
 
 // takes says whether the system takes part in a workload, and in what size.
@@ -36,17 +41,31 @@ func (s System) takes(w Workload) (Workload, bool) {
 	return s.Adapt(w)
 }
 
-// Ours is the name of our own system in rows and ratios.
-const Ours = "tidings"
+// Ours and OurCluster are the names of our own systems in rows and ratios: one
+// node, and three.
+const (
+	Ours       = "tidings"
+	OurCluster = "tidings-3"
+)
+
+func ours(system string) bool { return system == Ours || system == OurCluster }
+
+// alone names the workloads for one server, together those for a cluster.
+func alone() (names []string) { return slices.DeleteFunc(Names(), clustered) }
+
+func together() []string {
+	return slices.DeleteFunc(Names(), func(n string) bool { return !clustered(n) })
+}
 
 // Peers are the programs that Compare knows.
 func Peers() []string { return []string{"nsqd", "nats-server", "redis-server"} }
 
 // Systems lists what Compare can start, our own first.
 func Systems() []System {
-	return slices.Concat([]System{{
-		Name: Ours, Durability: SyncedBeforeAnswer, Workloads: Names(), Spec: TidingsSpec, Target: nsqTarget,
-	}}, nsqdSystems(), natsSystems(), redisSystems())
+	return slices.Concat([]System{
+		{Name: Ours, Durability: SyncedBeforeAnswer, Workloads: alone(), Spec: TidingsSpec, Target: nsqTarget},
+		{Name: OurCluster, Durability: SyncedByMost, Workloads: together(), Cluster: TidingsClusterSpec},
+	}, nsqdSystems(), natsSystems(), redisSystems())
 }
 
 func nsqdSystems() []System {
@@ -58,7 +77,7 @@ func nsqdSystems() []System {
 	}
 	return []System{
 		{
-			Name: "nsqd", Peer: "nsqd", Durability: "memory, overflow to disk, no sync", Promise: promise, Workloads: Names(),
+			Name: "nsqd", Peer: "nsqd", Durability: "memory, overflow to disk, no sync", Promise: promise, Workloads: alone(),
 			Spec: nsqdSpec(), Target: nsqTarget,
 		},
 		{
@@ -101,6 +120,10 @@ func natsSystems() []System {
 		{
 			Name: "jetstream-always", Peer: "nats-server", Durability: SyncedBeforeAnswer,
 			Workloads: []string{"publish", "batch"}, Spec: natsSpec("sync_interval: always"), Target: jet,
+		},
+		{
+			Name: "jetstream-3-always", Peer: "nats-server", Durability: SyncedByMost,
+			Workloads: together(), Cluster: natsClusterSpec("sync_interval: always"),
 		},
 	}
 }
@@ -180,7 +203,7 @@ func redisSpec(sync string) func(path string) Spec {
 	}
 }
 
-// Standard lists the rows of a comparison: W1 to W8 with the numbers that the
+// Standard lists the rows of a comparison: W1 to W9 with the numbers that the
 // published tables have, cut to sizes that take seconds each.
 func Standard() []Workload {
 	vary := func(name string, set func(*Workload)) Workload {
@@ -217,17 +240,21 @@ func Standard() []Workload {
 		vary("timers", func(w *Workload) {
 			w.Deferred, w.Unfinished, w.Delay = 1_000_000, 1_000_000, 45*time.Second
 		}),
+		defaults("cluster-publish"),
+		defaults("cluster-batch"),
+		defaults("cluster-kill"),
 	}
 }
 
 // Select returns the standard rows whose ID is name or begins with it.
 func Select(name string) []Workload {
-	if w, err := Lookup(name); err == nil {
-		name = w.Name // W3 is drain
+	names := numbered(name) // W3 is drain
+	if len(names) == 0 {
+		names = []string{name}
 	}
 	var out []Workload
 	for _, w := range Standard() {
-		if matchesRow(w.ID(), name) {
+		if slices.ContainsFunc(names, func(n string) bool { return matchesRow(w.ID(), n) }) {
 			out = append(out, w)
 		}
 	}

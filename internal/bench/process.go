@@ -8,29 +8,39 @@ import (
 	"time"
 )
 
-// Process reads a broker's CPU time and memory from /proc. A nil one knows
-// nothing, and so does one on a system without /proc.
-type Process struct{ PID int }
+// Processes are the ids of the processes that make up a broker, whose CPU time
+// and memory are read from /proc and added up. None, or a system without /proc,
+// gives 0 for everything.
+type Processes []int
 
 // clockTick is the unit of times in /proc/PID/stat; Linux fixes it at 100 Hz
 // for programs whatever the kernel uses.
 const clockTick = 10 * time.Millisecond
 
-// Known says whether the process can be read.
-func (p *Process) Known() error {
-	if p == nil {
+// Known says whether all of them can be read.
+func (ps Processes) Known() error {
+	if len(ps) == 0 {
 		return fmt.Errorf("no process")
 	}
-	_, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.PID))
-	return err
+	for _, pid := range ps {
+		if _, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-// cpu is user and system time since the process started; 0 when not known.
-func (p *Process) cpu() time.Duration {
-	if p == nil {
-		return 0
+// cpu is user and system time since the processes started; those that are not
+// known count 0.
+func (ps Processes) cpu() (sum time.Duration) {
+	for _, pid := range ps {
+		sum += cpuOf(pid)
 	}
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.PID))
+	return sum
+}
+
+func cpuOf(pid int) time.Duration {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return 0
 	}
@@ -47,22 +57,28 @@ func (p *Process) cpu() time.Duration {
 	return time.Duration(user+system) * clockTick
 }
 
-// rss is resident memory in bytes, now and at its highest; 0 when not known.
-func (p *Process) rss() (now, peak int64) {
-	v := p.numbers("status")
-	return v["VmRSS"] << 10, v["VmHWM"] << 10 // in KiB
+// rss is resident memory in bytes: now, and the highest of each process since it
+// started, which need not have been at the same moment.
+func (ps Processes) rss() (now, peak int64) {
+	for _, pid := range ps {
+		v := numbers(pid, "status")
+		now, peak = now+v["VmRSS"]<<10, peak+v["VmHWM"]<<10 // in KiB
+	}
+	return now, peak
 }
 
-// written is how many bytes the process has given to file systems; 0 when not
-// known.
-func (p *Process) written() int64 { return p.numbers("io")["write_bytes"] }
-
-// numbers reads a file of the process with lines such as "VmRSS:  123 kB".
-func (p *Process) numbers(file string) map[string]int64 {
-	if p == nil {
-		return nil
+// written is how many bytes the processes have given to file systems.
+func (ps Processes) written() (sum int64) {
+	for _, pid := range ps {
+		sum += numbers(pid, "io")["write_bytes"]
 	}
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", p.PID, file))
+	return sum
+}
+
+// numbers reads a file of a process with lines such as "VmRSS:  123 kB"; nil
+// when it can't be read.
+func numbers(pid int, file string) map[string]int64 {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", pid, file))
 	if err != nil {
 		return nil
 	}

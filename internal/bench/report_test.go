@@ -57,6 +57,39 @@ func sample(t *testing.T) Report {
 	return r
 }
 
+// Nodes of ours that form a cluster are held against clusters, and its batches
+// against as many writers.
+func TestClusterRowsAreOurs(t *testing.T) {
+	batch, kill := defaults("cluster-batch"), defaults("cluster-kill")
+	r := Report{Floor: []Limit{{Name: "durable-200", Rate: 9e6}, {Name: "replicated-200", Rate: 400e3}}}
+	for i, gap := range []float64{1000, 3000, 2000} {
+		k := Row{ID: kill.ID(), Workload: kill, System: OurCluster, Rate: 5000}
+		k.figure("gap_median_ms", gap)
+		k.figure("gap_max_ms", gap+100*float64(i))
+		r.Runs = append(r.Runs, k,
+			Row{ID: batch.ID(), Workload: batch, System: OurCluster, Rate: 100e3}, Row{ID: batch.ID(), Workload: batch, System: "jetstream-3-always", Rate: 50e3})
+	}
+	var require []Requirement
+	for _, text := range []string{"cluster-batch/jetstream-3-always>=2", "cluster-batch/floor>=0.25", "cluster-kill<=2000", "cluster-kill.gap_max_ms<=3100"} {
+		q, err := ParseRequirement(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		require = append(require, q)
+	}
+	r.sum(require)
+	for _, o := range r.Outcomes {
+		if !o.Met {
+			t.Errorf("%s: %g %s", o.Requirement, o.Value, o.Why)
+		}
+	}
+	for _, row := range r.Rows {
+		if row.ID == "cluster-kill" && (row.Figures["gap_median_ms"] != 2000 || row.Figures["gap_max_ms"] != 3100) {
+			t.Errorf("want the median and the highest of all rounds, got %v", row.Figures)
+		}
+	}
+}
+
 func TestReportGolden(t *testing.T) {
 	var got bytes.Buffer
 	if err := sample(t).Write(&got); err != nil {
@@ -118,7 +151,7 @@ func TestRowNames(t *testing.T) {
 		}
 		seen[w.ID()] = true
 	}
-	for name, want := range map[string]int{"W1": 3, "drain": 3, "drain-8": 1, "publish-64": 2, "publish-6": 0, "latency": 3, "none": 0, "topics": 2, "memory": 2, "timers": 2, "ephemeral": 1, "W8": 2, "W9": 0} {
+	for name, want := range map[string]int{"W1": 3, "drain": 3, "drain-8": 1, "publish-64": 2, "publish-6": 0, "latency": 3, "none": 0, "topics": 2, "memory": 2, "timers": 2, "ephemeral": 1, "W8": 2, "W9": 3, "cluster": 3, "cluster-publish-64": 1, "W10": 0} {
 		if got := len(Select(name)); got != want {
 			t.Errorf("%s selects %d rows, want %d", name, got, want)
 		}
@@ -151,7 +184,10 @@ func TestSystemsTakePart(t *testing.T) {
 			}
 		}
 	}
-	for name, want := range map[string]int{Ours: len(Standard()), "nsqd": len(Standard()), "nsqd-sync": 3, "nsqd-unbuffered": 2} {
+	one := len(Standard()) - 3 // without W9
+	for name, want := range map[string]int{
+		Ours: one, "nsqd": one, "nsqd-sync": 3, "nsqd-unbuffered": 2, OurCluster: 3, "jetstream-3-always": 3,
+	} {
 		if took[name] != want {
 			t.Errorf("%s has %d rows, want %d", name, took[name], want)
 		}

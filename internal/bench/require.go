@@ -52,6 +52,8 @@ func (w Workload) result() string {
 		return "p99_ratio"
 	case "memory":
 		return "rss"
+	case "cluster-kill":
+		return "gap_median_ms"
 	}
 	return "rate"
 }
@@ -67,6 +69,9 @@ func (w Workload) compared() []string {
 	case "timers":
 		names = append(names, "idle_cpu_percent", "burst_rate")
 	}
+	if w.Name == "cluster-kill" {
+		names = []string{"gap_median_ms", "gap_max_ms"}
+	}
 	if w.Name == "stopped" {
 		names = append(names, "p99_ratio")
 	}
@@ -77,11 +82,11 @@ func (w Workload) compared() []string {
 func ratios(rows []Row) []Ratio {
 	var out []Ratio
 	for _, own := range rows {
-		if own.System != Ours || own.Failure != "" {
+		if !ours(own.System) || own.Failure != "" {
 			continue
 		}
 		for _, peer := range rows {
-			if peer.ID != own.ID || peer.System == Ours || peer.Failure != "" {
+			if peer.ID != own.ID || ours(peer.System) || peer.Failure != "" {
 				continue
 			}
 			for _, name := range own.Workload.compared() {
@@ -140,7 +145,7 @@ func matchesRow(id, pattern string) bool {
 func (q Requirement) check(rows []Row) []Outcome {
 	var out []Outcome
 	for _, own := range rows {
-		if own.System != Ours || !matchesRow(own.ID, q.row) {
+		if !ours(own.System) || !matchesRow(own.ID, q.row) {
 			continue
 		}
 		v, why := q.measure(own, rows)

@@ -18,8 +18,9 @@ type Run struct {
 	System     string // the row's name for the server
 	Durability string
 	Promise    Promise
-	Process    *Process // the broker's; nil: no CPU and memory figures
-	Server     *Server  // when the bench started it and may kill it; nil otherwise
+	Processes  Processes // the broker's; none: no CPU and memory figures
+	Server     *Server   // when the bench started it and may kill it; nil otherwise
+	Cluster    *Cluster  // when the target is a cluster that the bench started; nil otherwise
 	Progress   *Progress
 	// Settle is how long the broker is left alone before it is measured, at
 	// most: where its process is known, until it does nothing any more.
@@ -29,11 +30,17 @@ type Run struct {
 // errNeedsServer says that a workload kills its server.
 var errNeedsServer = errors.New("this workload kills the server: it runs against servers that the bench starts itself")
 
+// errNeedsCluster says that a workload is for several servers.
+var errNeedsCluster = errors.New("this workload is for a cluster: it runs against servers that the bench starts itself")
+
 // Do measures. An error is a run that could not be carried out; a run that was
 // and found fault has the reason in the row's Failure.
 func (r Run) Do(ctx context.Context) (Row, error) {
 	if err := r.Workload.Check(); err != nil {
 		return Row{}, err
+	}
+	if r.Workload.Clustered() && r.Cluster == nil {
+		return Row{}, errNeedsCluster
 	}
 	m := &measurement{Run: r, topic: "bench_" + randomName()}
 	begun := time.Now()
@@ -45,6 +52,7 @@ func (r Run) Do(ctx context.Context) (Row, error) {
 		"publish": m.publish, "batch": m.publish, "drain": m.drain, "fanout": m.fanout,
 		"latency": m.latency, "memory": m.memory, "stopped": m.stopped, "timers": m.timers,
 		"topics": m.topics, "ephemeral": m.ephemeral,
+		"cluster-publish": m.publish, "cluster-batch": m.publish, "cluster-kill": m.kill,
 	}[r.Workload.Name]
 	if err := do(ctx); err != nil {
 		return m.row, fmt.Errorf("%s on %s: %w", m.row.ID, r.System, err)
@@ -88,16 +96,16 @@ const restLook = 100 * time.Millisecond
 // rest leaves the broker alone until what it does by itself is done, such as
 // preparing files: that belongs to no message.
 func (m *measurement) rest(ctx context.Context) error {
-	if m.Process == nil {
+	if len(m.Processes) == 0 {
 		return sleep(ctx, m.Settle)
 	}
-	cpu, written := m.Process.cpu(), m.Process.written()
+	cpu, written := m.Processes.cpu(), m.Processes.written()
 	for left, idle := m.Settle, 0; left > 0 && idle < 2; left -= restLook {
 		if err := sleep(ctx, min(left, restLook)); err != nil {
 			return err
 		}
 		idle++
-		c, w := m.Process.cpu(), m.Process.written()
+		c, w := m.Processes.cpu(), m.Processes.written()
 		if c-cpu > clockTick || w != written {
 			idle = 0
 		}
@@ -109,7 +117,7 @@ func (m *measurement) rest(ctx context.Context) error {
 // begin starts the clock and the CPU meter.
 func (m *measurement) begin() {
 	m.start = time.Now()
-	m.cpu = m.Process.cpu()
+	m.cpu = m.Processes.cpu()
 }
 
 // end books what has happened since begin, up to the moment at.
@@ -119,11 +127,11 @@ func (m *measurement) end(messages int64, at time.Time) {
 	if spent > 0 {
 		m.row.Rate = float64(messages) / spent.Seconds()
 	}
-	m.row.RSS, m.row.PeakRSS = m.Process.rss()
-	if m.Process == nil {
+	m.row.RSS, m.row.PeakRSS = m.Processes.rss()
+	if len(m.Processes) == 0 {
 		return
 	}
-	used := m.Process.cpu() - m.cpu
+	used := m.Processes.cpu() - m.cpu
 	m.row.Cores = used.Seconds() / spent.Seconds()
 	if messages > 0 {
 		m.row.CPUMicros = float64(used.Microseconds()) / float64(messages)
@@ -132,7 +140,7 @@ func (m *measurement) end(messages int64, at time.Time) {
 
 // drop removes topics; servers that are thrown away afterwards need not.
 func (m *measurement) drop(ctx context.Context, topics ...string) {
-	if m.Server != nil {
+	if m.Server != nil || m.Cluster != nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dialTimeout)
@@ -183,7 +191,11 @@ func (m *measurement) backlog(ctx context.Context, label string) ([]int, error) 
 
 // verify consumes all that waits in the topic on a new channel, unmeasured.
 func (m *measurement) verify(ctx context.Context, counts []int) error {
-	l := newLedger(counts)
+	return m.verifyAll(ctx, newLedger(counts))
+}
+
+// verifyAll consumes all that waits in the topic into a ledger.
+func (m *measurement) verifyAll(ctx context.Context, l *ledger) error {
 	m.Progress.begin("verify", l.total)
 	in := newIntake(m.Progress)
 	defer in.close()

@@ -25,8 +25,8 @@ func small(name string) Workload {
 
 func TestHonestServerPasses(t *testing.T) {
 	for _, name := range Names() {
-		if name == "memory" {
-			continue // it kills its server: TestComparisonOfOurselves
+		if name == "memory" || clustered(name) {
+			continue // they need servers of their own: TestComparisonOfOurselves, TestCluster
 		}
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -151,6 +151,18 @@ func TestMemoryNeedsAServerOfItsOwn(t *testing.T) {
 	}
 }
 
+func TestClusterWorkloadsNeedACluster(t *testing.T) {
+	for _, name := range together() {
+		_, err := Run{Workload: small(name), Target: startFake(t, &fake{})}.Do(t.Context())
+		if err == nil || !strings.Contains(err.Error(), "for a cluster") {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+	if _, err := Lookup("W9"); err == nil || !strings.Contains(err.Error(), "cluster-kill") {
+		t.Errorf("W9 is one workload: %v", err)
+	}
+}
+
 func TestCancelEndsARun(t *testing.T) {
 	for _, name := range []string{"publish", "drain", "fanout", "latency", "timers", "topics", "ephemeral"} {
 		w := small(name)
@@ -190,7 +202,7 @@ func TestStallIsALatency(t *testing.T) {
 func TestTopicsAreHeldAgainstOne(t *testing.T) {
 	w := small("topics")
 	w.Count = 4000
-	row, err := Run{Workload: w, Target: startFake(t, &fake{}), System: "fake", Process: &Process{PID: os.Getpid()}}.Do(t.Context())
+	row, err := Run{Workload: w, Target: startFake(t, &fake{}), System: "fake", Processes: Processes{os.Getpid()}}.Do(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -56,15 +56,21 @@ func Start(ctx context.Context, spec Spec, dir string) (*Server, error) {
 	if s.ports, err = freePorts(spec.Ports); err != nil {
 		return nil, err
 	}
-	if spec.File != nil {
-		if err := os.WriteFile(filepath.Join(data, "config"), []byte(spec.File(data, s.ports)), 0o600); err != nil {
-			return nil, fmt.Errorf("write configuration: %w", err)
-		}
-	}
-	if err := s.start(ctx); err != nil {
+	if err := errors.Join(s.configure(), s.start(ctx)); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(data))
 	}
 	return s, nil
+}
+
+// configure writes the file that the server is given, if any.
+func (s *Server) configure() error {
+	if s.spec.File == nil {
+		return nil
+	}
+	if err := os.WriteFile(filepath.Join(s.dir, "config"), []byte(s.Config()), 0o600); err != nil {
+		return fmt.Errorf("write configuration: %w", err)
+	}
+	return nil
 }
 
 // freePorts asks the kernel for ports that nobody listens on.
@@ -87,8 +93,8 @@ func (s *Server) Addr(i int) string { return fmt.Sprintf("127.0.0.1:%d", s.ports
 // Started is when the process was last started.
 func (s *Server) Started() time.Time { return s.started }
 
-// Process reads the running process.
-func (s *Server) Process() *Process { return &Process{PID: s.cmd.Process.Pid} }
+// Processes is the running process.
+func (s *Server) Processes() Processes { return Processes{s.cmd.Process.Pid} }
 
 // Command is how the server was started, for people.
 func (s *Server) Command() string {
@@ -128,7 +134,7 @@ func (s *Server) answers(ctx context.Context) error {
 		}
 		select {
 		case <-s.exited:
-			return fmt.Errorf("start %s: it ended: %s", s.spec.Name, s.output)
+			return s.ended()
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-time.After(time.Millisecond):
@@ -137,21 +143,48 @@ func (s *Server) answers(ctx context.Context) error {
 	return fmt.Errorf("start %s: no answer on %s within %s: %s", s.spec.Name, s.Addr(0), startTimeout, s.output)
 }
 
-// Restart kills the process as a crash would, and starts it on its old data.
-func (s *Server) Restart(ctx context.Context) error {
+// errEnded is a server that did not stay, as when a port of its was taken.
+var errEnded = errors.New("it ended")
+
+func (s *Server) ended() error {
+	return fmt.Errorf("start %s: %w: %s", s.spec.Name, errEnded, s.output)
+}
+
+// running says whether the process has not ended.
+func (s *Server) running() bool {
+	select {
+	case <-s.exited:
+		return false
+	default:
+		return true
+	}
+}
+
+// Kill ends the process as a crash would.
+func (s *Server) Kill() error {
 	if err := s.cmd.Process.Kill(); err != nil {
 		return fmt.Errorf("kill %s: %w", s.spec.Name, err)
 	}
 	<-s.exited
+	return nil
+}
+
+// Restart kills the process as a crash would, and starts it on its old data.
+func (s *Server) Restart(ctx context.Context) error {
+	if err := s.Kill(); err != nil {
+		return err
+	}
 	return s.start(ctx)
 }
 
 // Stop ends the process and removes its data.
-func (s *Server) Stop() error {
+func (s *Server) Stop() error { return errors.Join(s.halt(), os.RemoveAll(s.dir)) }
+
+// halt ends the process.
+func (s *Server) halt() (err error) {
 	if s.cmd.Process.Signal(os.Interrupt) != nil {
 		_ = s.cmd.Process.Kill() // it has ended already, or this system has no signals
 	}
-	var err error
 	select {
 	case <-s.exited:
 	case <-time.After(stopTimeout):
@@ -159,7 +192,7 @@ func (s *Server) Stop() error {
 		<-s.exited
 		err = fmt.Errorf("stop %s: it did not end within %s", s.spec.Name, stopTimeout)
 	}
-	return errors.Join(err, os.RemoveAll(s.dir))
+	return err
 }
 
 // tail keeps the end of what a process says.

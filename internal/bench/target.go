@@ -63,6 +63,13 @@ type deferrer interface {
 	SendLater(body []byte, delayMs int64) error
 }
 
+// wide is a target of several servers.
+type wide interface {
+	// everywhere is how many consumers it takes, connected one after the other, to
+	// have one at each server.
+	everywhere() int
+}
+
 // counter is a target that keeps nothing which could be read back, but counts.
 type counter interface {
 	// Received is how many messages the server has taken in since its start.

@@ -43,7 +43,7 @@ func (m *measurement) topics(ctx context.Context) error {
 			s[turn].add(got)
 		}
 	}
-	m.row.RSS, m.row.PeakRSS = m.Process.rss()
+	m.row.RSS, m.row.PeakRSS = m.Processes.rss()
 	m.compareTopics(s[0], s[1])
 	return nil
 }
@@ -91,7 +91,7 @@ func (m *measurement) spread(ctx context.Context, topics []string, count int) (s
 		return s, err
 	}
 	m.Progress.begin(fmt.Sprintf("publish to %d", len(topics)), int64(count))
-	began, cpu := time.Now(), m.Process.cpu()
+	began, cpu := time.Now(), m.Processes.cpu()
 	if err := m.publishTurns(ctx, topics[0], turns); err != nil {
 		return s, err
 	}
@@ -109,7 +109,7 @@ func (m *measurement) spread(ctx context.Context, topics []string, count int) (s
 	if err := in.wait(ctx, w.Patience); err != nil {
 		return s, err
 	}
-	s.draining, s.cpu = in.ended().Sub(began), m.Process.cpu()-cpu
+	s.draining, s.cpu = in.ended().Sub(began), m.Processes.cpu()-cpu
 	m.row.Verdict = m.row.add(in.verdict())
 	return s, nil
 }

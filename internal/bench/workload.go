@@ -22,11 +22,12 @@ type Workload struct {
 	Window     int           `json:"window"`           // unfinished messages of a consumer; 0: as many as the server allows
 	Rate       float64       `json:"rate"`             // messages per second, open loop
 	Load       float64       `json:"load,omitempty"`   // latency: the rate is this share of what the server takes in batches
-	Duration   time.Duration `json:"duration"`         // open loop: how long; closed loop: stop earlier than Count
+	Duration   time.Duration `json:"duration"`         // open loop: how long; closed loop: stop earlier than Count; cluster-kill: load after each kill
 	Deferred   int           `json:"deferred"`         // timers: messages that wait for their time
 	Unfinished int           `json:"unfinished"`
-	Delay      time.Duration `json:"delay"`    // timers: from publish until due
-	Patience   time.Duration `json:"patience"` // without a delivery for so long, what is missing is lost
+	Delay      time.Duration `json:"delay"`           // timers: from publish until due
+	Kills      int           `json:"kills,omitempty"` // cluster-kill: how often the leader is killed
+	Patience   time.Duration `json:"patience"`        // without a delivery for so long, what is missing is lost
 }
 
 // kinds are the workloads, in the order of their numbers.
@@ -39,6 +40,9 @@ var kinds = []struct{ name, number, text string }{
 	{"memory", "W6", "memory of a backlog; kill -9, and the time to be back (own servers only)"},
 	{"stopped", "W7", "what one stopped channel does to the latency of the others"},
 	{"timers", "W8", "idle CPU with many deferred and unfinished messages, and accuracy of timers"},
+	{"cluster-publish", "W9", "publish one by one, through all nodes of a cluster of three"},
+	{"cluster-batch", "W9", "publish in batches, through all nodes of a cluster of three"},
+	{"cluster-kill", "W9", "kill -9 of a cluster's leader under load: how long publishing stops"},
 	{"topics", "", "publish and consume on many topics, against the same on one"},
 	{"ephemeral", "", "publish in batches and consume at once, on an #ephemeral topic and channel"},
 }
@@ -64,14 +68,31 @@ func Explain(name string) string {
 	return ""
 }
 
+// numbered names the workloads with a number, such as W9; none for another text.
+func numbered(number string) (names []string) {
+	for _, k := range kinds {
+		if k.number != "" && strings.EqualFold(number, k.number) {
+			names = append(names, k.name)
+		}
+	}
+	return names
+}
+
 // Lookup returns a workload, by name or number, with values that take seconds.
 func Lookup(name string) (Workload, error) {
 	for _, k := range kinds {
-		if strings.EqualFold(name, k.name) || k.number != "" && strings.EqualFold(name, k.number) {
+		if strings.EqualFold(name, k.name) {
 			return defaults(k.name), nil
 		}
 	}
-	return Workload{}, fmt.Errorf("no workload %q: want %s, or W1 to W8", name, strings.Join(Names(), ", "))
+	switch names := numbered(name); len(names) {
+	case 0:
+		return Workload{}, fmt.Errorf("no workload %q: want %s, or W1 to W9", name, strings.Join(Names(), ", "))
+	case 1:
+		return defaults(names[0]), nil
+	default:
+		return Workload{}, fmt.Errorf("%s is several workloads: say %s", name, strings.Join(names, ", "))
+	}
 }
 
 func defaults(name string) Workload {
@@ -80,9 +101,11 @@ func defaults(name string) Workload {
 		Duration: 10 * time.Second, Patience: 10 * time.Second,
 	}
 	switch name {
-	case "publish":
+	case "publish", "cluster-publish":
 		w.Publishers, w.Batch, w.InFlight, w.Duration = 64, 1, 1, 3*time.Second
-	case "batch":
+	case "cluster-kill":
+		w.Publishers, w.Batch, w.InFlight, w.Kills, w.Duration, w.Patience = 64, 1, 1, 5, 4*time.Second, 20*time.Second
+	case "batch", "cluster-batch":
 		w.Count, w.Duration = 2_000_000, 3*time.Second
 	case "drain":
 		w.Size, w.Count = 1024, 300_000
@@ -125,6 +148,7 @@ func (w Workload) Check() error {
 		{"window", w.Window, 0, 1 << 20},
 		{"deferred", w.Deferred, 0, 1 << 30},
 		{"unfinished", w.Unfinished, 0, 1 << 24},
+		{"kills", w.Kills, 0, 10_000},
 	} {
 		if f.v < f.min || f.v > f.max {
 			return fmt.Errorf("%s %d: want %d to %d", f.name, f.v, f.min, f.max)
@@ -145,6 +169,9 @@ func (w Workload) Check() error {
 	if w.leads() && min(w.Publishers*w.Batch, w.Count) > leadMax {
 		return fmt.Errorf("batch %d: the %s workload lets %d publishers be %d messages ahead of the consumers, together", w.Batch, w.Name, w.Publishers, leadMax)
 	}
+	if w.Name == "cluster-kill" && w.Kills < 1 {
+		return fmt.Errorf("kills %d: the cluster-kill workload needs one", w.Kills)
+	}
 	if w.Name == "topics" && w.Topics < 2 {
 		return fmt.Errorf("topics %d: the topics workload needs 2, to hold against one", w.Topics)
 	}
@@ -157,7 +184,13 @@ func (w Workload) openLoop() bool { return w.Name == "latency" || w.Name == "sto
 func (w Workload) leads() bool { return w.Name == "fanout" || w.Name == "ephemeral" }
 
 // crashes says that the workload kills its server.
-func (w Workload) crashes() bool { return w.Name == "memory" }
+func (w Workload) crashes() bool { return w.Name == "memory" || w.Name == "cluster-kill" }
+
+// clustered says that the workload with this name needs a cluster.
+func clustered(name string) bool { return strings.HasPrefix(name, "cluster-") }
+
+// Clustered says that the workload is for a cluster that the bench has started.
+func (w Workload) Clustered() bool { return clustered(w.Name) }
 
 // ID names the row: the workload and what tells its rows apart, as
 // requirements name them.
@@ -167,6 +200,10 @@ func (w Workload) ID() string {
 		return fmt.Sprintf("publish-%d-%d", w.Publishers, w.Size)
 	case "batch":
 		return fmt.Sprintf("batch-%d", w.Size)
+	case "cluster-publish":
+		return fmt.Sprintf("cluster-publish-%d-%d", w.Publishers, w.Size)
+	case "cluster-batch":
+		return fmt.Sprintf("cluster-batch-%d", w.Size)
 	case "drain":
 		return fmt.Sprintf("drain-%d", w.Consumers)
 	case "fanout":

@@ -44,6 +44,7 @@ func workloadFlags(f *pflag.FlagSet) func(w *bench.Workload) {
 	f.IntVar(&v.Deferred, "deferred", 0, "timers: deferred messages")
 	f.IntVar(&v.Unfinished, "unfinished", 0, "timers: messages in flight")
 	f.DurationVar(&v.Delay, "delay", 0, "timers: from publishing until the deferred messages are due")
+	f.IntVar(&v.Kills, "kills", 0, "cluster-kill: how often the leader is killed")
 	f.DurationVar(&v.Patience, "patience", 0, "what has not come when nothing came for so long is lost")
 	return func(w *bench.Workload) {
 		for name, set := range map[string]func(){
@@ -53,7 +54,7 @@ func workloadFlags(f *pflag.FlagSet) func(w *bench.Workload) {
 			"channels": func() { w.Channels = v.Channels }, "topics": func() { w.Topics = v.Topics }, "window": func() { w.Window = v.Window },
 			"rate": func() { w.Rate, w.Load = v.Rate, 0 }, "load": func() { w.Load = v.Load }, "duration": func() { w.Duration = v.Duration },
 			"deferred": func() { w.Deferred = v.Deferred }, "unfinished": func() { w.Unfinished = v.Unfinished },
-			"delay": func() { w.Delay = v.Delay }, "patience": func() { w.Patience = v.Patience },
+			"delay": func() { w.Delay = v.Delay }, "patience": func() { w.Patience = v.Patience }, "kills": func() { w.Kills = v.Kills },
 		} {
 			if f.Changed(name) {
 				set()
@@ -77,7 +78,7 @@ func newBenchRun(s streams) *cobra.Command {
 	var o benchRun
 	cmd := &cobra.Command{
 		Use: "run WORKLOAD", Short: "Run one workload against a server that speaks NSQ", Args: args(cobra.ExactArgs(1)),
-		Long:      "Run one workload against the server at --nsqd, or against a node of this program\nstarted for the purpose on a free port. Every message is verified: a loss, a\nduplicate or a message out of order fails the command.\n\n" + workloadHelp(),
+		Long:      "Run one workload against the server at --nsqd, or against a node of this program\nstarted for the purpose on a free port; the workloads of a cluster start three.\nEvery message is verified: a loss, a duplicate or a message out of order fails the\ncommand.\n\n" + workloadHelp(),
 		ValidArgs: bench.Names(),
 	}
 	apply := workloadFlags(cmd.Flags())
@@ -107,26 +108,21 @@ func workloadHelp() string {
 	var text strings.Builder
 	text.WriteString("Workloads:\n")
 	for _, n := range bench.Names() {
-		fmt.Fprintf(&text, "  %-11s%s\n", n, bench.Explain(n))
+		fmt.Fprintf(&text, "  %-17s%s\n", n, bench.Explain(n))
 	}
 	return text.String()
 }
 
 func (o benchRun) run(ctx context.Context, s streams, w bench.Workload) error {
 	r := bench.Run{Workload: w, Settle: o.settle, Progress: new(bench.Progress)}
-	prepare := o.external
-	if o.nsqd == "" {
-		prepare = o.own
-	}
-	if err := prepare(ctx, &r); err != nil {
+	end, err := o.prepare(ctx, &r)
+	if err != nil {
 		return err
 	}
 	stop := showProgress(s.err, r.Progress)
 	row, err := r.Do(ctx)
 	stop()
-	if r.Server != nil {
-		err = errors.Join(err, r.Server.Stop())
-	}
+	err = errors.Join(err, end())
 	if err != nil {
 		return reachable(err)
 	}
@@ -141,23 +137,49 @@ func (o benchRun) run(ctx context.Context, s streams, w bench.Workload) error {
 	return err
 }
 
+// prepare describes the server at --nsqd, or starts what the run is against;
+// end stops that.
+func (o benchRun) prepare(ctx context.Context, r *bench.Run) (end func() error, err error) {
+	switch {
+	case o.nsqd != "":
+		return func() error { return nil }, o.external(r)
+	case r.Workload.Clustered():
+		return o.cluster(ctx, r)
+	}
+	return o.own(ctx, r)
+}
+
 // own starts a node of this program for the run.
-func (o benchRun) own(ctx context.Context, r *bench.Run) error {
+func (o benchRun) own(ctx context.Context, r *bench.Run) (end func() error, err error) {
 	self, err := ownProgram()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	server, err := bench.Start(ctx, bench.TidingsSpec(self), o.dir)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	r.System, r.Durability, r.Server, r.Process = "tidings", bench.SyncedBeforeAnswer, server, server.Process()
+	r.System, r.Durability, r.Server, r.Processes = bench.Ours, bench.SyncedBeforeAnswer, server, server.Processes()
 	r.Target = o.target(server.Addr(0), server.Addr(1), r.Workload)
-	return nil
+	return server.Stop, nil
+}
+
+// cluster starts three nodes of this program for the run.
+func (o benchRun) cluster(ctx context.Context, r *bench.Run) (end func() error, err error) {
+	self, err := ownProgram()
+	if err != nil {
+		return nil, err
+	}
+	c, err := bench.StartCluster(ctx, bench.TidingsClusterSpec(self), o.dir)
+	if err != nil {
+		return nil, err
+	}
+	r.System, r.Durability, r.Cluster, r.Processes, r.Target = bench.OurCluster, bench.SyncedByMost, c, c.Processes(), c.Target()
+	return c.Stop, nil
 }
 
 // external describes the server at --nsqd.
-func (o benchRun) external(_ context.Context, r *bench.Run) error {
+func (o benchRun) external(r *bench.Run) error {
 	host, port, err := net.SplitHostPort(o.nsqd)
 	if err != nil {
 		return usagef("--nsqd %q: want HOST:PORT", o.nsqd)
@@ -175,8 +197,8 @@ func (o benchRun) external(_ context.Context, r *bench.Run) error {
 	if o.pid == 0 {
 		return nil
 	}
-	r.Process = &bench.Process{PID: o.pid}
-	if err := r.Process.Known(); err != nil {
+	r.Processes = bench.Processes{o.pid}
+	if err := r.Processes.Known(); err != nil {
 		return failf(exitNotFound, "--pid %d: %w", o.pid, err)
 	}
 	return nil
