@@ -3,6 +3,7 @@
 package chaos
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -53,6 +54,8 @@ type testCluster struct {
 	history *history
 	members []*member
 
+	patience time.Duration // with the start of nodes
+
 	mu      sync.Mutex
 	leaders [dataShards + 1]string // by shard, as last seen; 0 is metadata
 	terms   [dataShards + 1]uint64
@@ -67,13 +70,14 @@ type options struct {
 	env func(i int) []string // of a node; nil: nothing special
 	dir func(i int) string   // for a node's data; nil: a folder of the test
 	// lenient: publishers may be refused, a planted bug may do anything
-	lenient bool
+	lenient  bool
+	patience time.Duration // with the start of nodes; 0: rig.Patience
 }
 
 // newCluster starts three nodes and waits until they serve and are healthy.
 func newCluster(t *testing.T, h *history, o options) *testCluster {
 	t.Helper()
-	c := &testCluster{t: t, net: newNetwork(t, members), history: h, gone: make(chan struct{})}
+	c := &testCluster{t: t, net: newNetwork(t, members), history: h, gone: make(chan struct{}), patience: cmp.Or(o.patience, rig.Patience)}
 	dir := rig.DataDir(t, os.Getenv("CHAOS_KEEP"))
 	certs := filepath.Join(dir, "certs")
 	if out, code := rig.Command(t, o.bin, "cluster", "cert", "--dir", certs, "a", "b", "c"); code != 0 {
@@ -154,8 +158,8 @@ func (m *member) served() error {
 		return nil
 	case <-m.Exited():
 		return fmt.Errorf("node %s: %w with %v: %s", m.host.name, rig.ErrExited, m.Cmd.ProcessState, m.Log.Tail(5))
-	case <-time.After(rig.Patience):
-		return fmt.Errorf("node %s does not serve after %s: %s", m.host.name, rig.Patience, m.Log.Tail(5))
+	case <-time.After(m.cluster.patience):
+		return fmt.Errorf("node %s does not serve after %s: %s", m.host.name, m.cluster.patience, m.Log.Tail(5))
 	}
 }
 
@@ -319,7 +323,7 @@ next:
 // behind.
 func (c *testCluster) settle() error {
 	var last error
-	err := rig.Await(rig.Patience, func() (bool, error) {
+	err := rig.Await(c.patience, func() (bool, error) {
 		last = nil
 		for _, m := range c.members {
 			if err := m.settled(); err != nil {

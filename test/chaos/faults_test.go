@@ -3,6 +3,7 @@
 package chaos
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -79,7 +80,7 @@ func scaled(d time.Duration) time.Duration {
 	if long() {
 		return d
 	}
-	return d * 3 / 4
+	return d * 5 / 8
 }
 
 // anyLeader is the leader of a topic drawn at random.
@@ -267,8 +268,8 @@ func (s *scenario) slow(file, wait string, d time.Duration) error {
 	return os.Remove(file)
 }
 
-// A full disk on one node: its clients may be refused, the others go on; with
-// room again all is as before.
+// A full disk on one node: what it leads takes no publishes until the disk has
+// room again, or the node has ended and others lead; nothing is lost.
 func TestFullDisk(t *testing.T) {
 	volume := t.TempDir()
 	if err := syscall.Mount("tmpfs", volume, "tmpfs", 0, "size=192m"); err != nil {
@@ -289,28 +290,37 @@ func TestFullDisk(t *testing.T) {
 
 // full lets another program take all room on the node's volume, for a while.
 func (s *scenario) full(m *member, other string) error {
-	m.troubled("disk full")
-	f, err := os.Create(other)
+	for _, any := range s.members {
+		any.troubled("a disk is full")
+	}
+	if err := fillUp(other); err != nil {
+		return err
+	}
+	s.hold(scaled(8 * time.Second))
+	err := os.Remove(other)
+	if !m.Alive() { // a node may end rather than go on without a disk
+		s.h.mark("node %s has ended: %s", m.host.name, m.Log.Tail(1))
+		err = errors.Join(err, m.restart())
+	}
+	for _, any := range s.members {
+		any.calmSoon()
+	}
+	return errors.Join(err, s.flowsAgain())
+}
+
+// fillUp writes to a file until the volume takes no more.
+func fillUp(name string) error {
+	f, err := os.Create(name)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
 	for size := 1 << 20; size > 0; {
-		if _, err := f.Write(make([]byte, size)); err != nil {
+		if _, err := f.Write(make([]byte, size)); errors.Is(err, syscall.ENOSPC) {
 			size /= 2
+		} else if err != nil {
+			return err
 		}
 	}
-	s.hold(scaled(8 * time.Second))
-	if err := s.flowsAgain(); err != nil {
-		return err
-	}
-	if err := os.Remove(other); err != nil {
-		return err
-	}
-	if !m.Alive() { // a node may end rather than go on without a disk
-		s.h.mark("node %s has ended: %s", m.host.name, m.Log.Tail(1))
-		return m.restart()
-	}
-	m.calmSoon()
 	return nil
 }
