@@ -16,6 +16,9 @@ const (
 	// StallSync is how slow a sync makes a node stalled: it is then not chosen
 	// as leader.
 	StallSync = time.Second
+	// FullSync is what a node says of its syncs whose disk is full down to the
+	// reserve: it takes no publishes, so others are to lead.
+	FullSync = time.Hour
 )
 
 // LeaseState is whether a node lives, as the leader of metadata sees it.

@@ -204,7 +204,7 @@ func (b *builder) node(n meta.Node, shards []ShardStatus) NodeStatus {
 	st.Lease = l.State.String()
 	if l.Boot != 0 {
 		st.RenewedMs, st.LiveMs = l.Age.Milliseconds(), l.Since.Milliseconds()
-		st.SyncMs = float64(l.Sync) / float64(time.Millisecond)
+		st.SyncMs = float64(l.Sync%FullSync) / float64(time.Millisecond)
 	}
 	for _, s := range shards {
 		if s.Leader == n.Name {
@@ -221,6 +221,8 @@ func (b *builder) node(n meta.Node, shards []ShardStatus) NodeStatus {
 		b.notes = append(b.notes, fmt.Sprintf("node %s has not been heard of", n.Name))
 	case l.State == LeaseLapsed:
 		b.notes = append(b.notes, fmt.Sprintf("node %s has not been heard of for %s", n.Name, l.Age.Round(time.Second)))
+	case l.State == LeaseLive && l.Sync >= FullSync:
+		b.notes = append(b.notes, fmt.Sprintf("node %s: its disk is full down to the reserve", n.Name))
 	case l.State == LeaseLive && l.Sync >= StallSync:
 		b.notes = append(b.notes, fmt.Sprintf("node %s: its disk takes %s for a sync", n.Name, l.Sync.Round(time.Millisecond)))
 	}

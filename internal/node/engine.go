@@ -144,5 +144,36 @@ func (e *engine) mark(set *map[uint32]bool, id uint32, on bool) {
 // Sync is how the WAL's syncs are doing.
 func (e *engine) Sync() time.Duration {
 	l := e.mb.n.wal.Latency(time.Now())
+	if r := e.mb.n.reserve; r != nil && r.Reached() {
+		return cluster.FullSync
+	}
 	return max(l.Current, l.Median)
+}
+
+// leaveFull hands the groups that this node leads to others while its disk is
+// full down to the reserve: it would refuse every publish.
+func (mb *member) leaveFull() {
+	if !mb.n.reserve.Reached() {
+		return
+	}
+	leases := mb.agent.Load().Leases()
+	fit := func(id uint64) bool {
+		return slices.ContainsFunc(leases, func(l cluster.Lease) bool {
+			return l.RaftID == id && l.State == cluster.LeaseLive && l.Sync < cluster.StallSync
+		})
+	}
+	for i, g := range mb.n.groups {
+		s := g.Status()
+		var to []uint64
+		for _, m := range s.Members {
+			if m.ID != mb.self.ID && !m.Learner && m.Active && m.State == "replicate" && fit(m.ID) {
+				to = append(to, m.ID)
+			}
+		}
+		if !s.Leader || len(to) == 0 {
+			continue
+		}
+		mb.n.log.Warn("handing over a shard, since the disk is full down to the reserve", "shard", s.ID)
+		_ = mb.engine.Transfer(cluster.Transfer{Shard: s.ID, To: to[i%len(to)]}) // the group is there
+	}
 }

@@ -340,6 +340,7 @@ func (mb *member) reportLatencies(ctx context.Context) {
 			return
 		case <-ticker.C:
 		}
+		mb.leaveFull()
 		var leases []cluster.Lease
 		for _, g := range mb.n.groups {
 			if !g.Leader() {
