@@ -27,7 +27,7 @@ var layers = [][]string{
 	{"internal/telemetry"},
 	{"internal/front/"},
 	{"internal/config"},
-	{"internal/node", "internal/bench"},
+	{"internal/node", "internal/bench", "internal/tools"},
 	{"internal/cli"},
 	{"cmd/"},
 }

@@ -11,6 +11,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/tidings-io/tidings/internal/tools"
 )
 
 var update = flag.Bool("update", false, "write the reference page")
@@ -49,7 +51,14 @@ func describe(b *strings.Builder, cmd *cobra.Command) {
 		b.WriteString("\nEvery setting of [configuration.md](configuration.md) is a flag as well.\n")
 	}
 	head := "\n| flag | default | |\n|---|---|---|\n"
-	cmd.LocalFlags().VisitAll(func(f *pflag.Flag) {
+	flags := cmd.LocalFlags()
+	for _, t := range tools.All() {
+		if t.Name == cmd.Name() {
+			flags = pflag.NewFlagSet(t.Name, pflag.ContinueOnError)
+			flags.AddGoFlagSet(t.Flags())
+		}
+	}
+	flags.VisitAll(func(f *pflag.Flag) {
 		if _, ok := f.Value.(*setting); ok || f.Name == "help" {
 			return
 		}
@@ -59,9 +68,9 @@ func describe(b *strings.Builder, cmd *cobra.Command) {
 		}
 		def := ""
 		if f.DefValue != "" && f.DefValue != "false" {
-			def = "`" + f.DefValue + "`"
+			def = "`" + strings.ReplaceAll(f.DefValue, "\n", `\n`) + "`"
 		}
-		fmt.Fprintf(b, "%s| `--%s`%s | %s | %s |\n", head, f.Name, short, def, strings.ReplaceAll(f.Usage, "|", `\|`))
+		fmt.Fprintf(b, "%s| `--%s`%s | %s | %s |\n", head, f.Name, short, def, strings.NewReplacer("|", `\|`, "<", "&lt;").Replace(f.Usage))
 		head = ""
 	})
 }

@@ -10,10 +10,13 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"github.com/tidings-io/tidings/internal/tools"
 )
 
 // streams are the process's three, replaceable in tests.
@@ -49,7 +52,9 @@ func Main(args []string, in io.Reader, out, errOut io.Writer) int {
 var errSilent = errors.New("")
 
 // isNSQName says that the binary answers to this name as the NSQ program.
-func isNSQName(name string) bool { return name == "nsqd" }
+func isNSQName(name string) bool {
+	return name == "nsqd" || slices.ContainsFunc(tools.All(), func(t tools.Tool) bool { return t.Name == name })
+}
 
 func newRoot(s streams) *cobra.Command {
 	cmd := &cobra.Command{
@@ -81,11 +86,12 @@ Commands that print data take --json. ` + exitHelp,
 	})
 	cmd.CompletionOptions.DisableDefaultCmd = true
 	cmd.AddGroup(&cobra.Group{ID: "node", Title: "Run a node:"}, &cobra.Group{ID: "use", Title: "Use it:"},
-		&cobra.Group{ID: "look", Title: "Look after it:"})
+		&cobra.Group{ID: "look", Title: "Look after it:"}, &cobra.Group{ID: "nsq", Title: "NSQ's utilities:"})
 	for group, cmds := range map[string][]*cobra.Command{
 		"node": {newDev(s), newServe(s), newNSQD(s), newConfig(s)},
 		"use":  {newPub(s), newSub(s), newTopic(s), newChannel(s)},
 		"look": {newCluster(s), newLog(s), newBench(s), newVersion(s), newCompletion(s)},
+		"nsq":  newTools(s),
 	} {
 		for _, c := range cmds {
 			c.GroupID = group

@@ -22,11 +22,17 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/spf13/cobra"
+
+	"github.com/tidings-io/tidings/internal/tools"
 )
 
 func TestMain(m *testing.M) {
 	program := func() { os.Exit(Main(os.Args, os.Stdin, os.Stdout, os.Stderr)) }
-	testscript.Main(m, map[string]func(){"tidings": program, "nsqd": program})
+	programs := map[string]func(){"tidings": program, "nsqd": program}
+	for _, t := range tools.All() {
+		programs[t.Name] = program
+	}
+	testscript.Main(m, programs)
 }
 
 // The scripts in testdata/script are what a user types. Beside testscript's own
@@ -320,7 +326,7 @@ func TestEveryCommandHasAScript(t *testing.T) {
 			t.Errorf("`%s --json` is in no script", path)
 		case !has("code ", path+" "):
 			t.Errorf("no error exit of `%s` is in a script", path)
-		case cmd.Flags().Lookup("json") == nil && path != "tidings nsqd" && path != "tidings completion":
+		case cmd.Flags().Lookup("json") == nil && !cmd.DisableFlagParsing && path != "tidings completion":
 			t.Errorf("`%s` has no --json", path)
 		}
 	}
