@@ -69,7 +69,7 @@ func TestMisuse(t *testing.T) {
 	const from = " -nsqd-tcp-address=127.0.0.1:1 "
 	for _, row := range []struct{ name, words, want string }{
 		{"nsq_tail", "-topik=x", "-topik; did you mean -topic?; see `nsq_tail --help`"},
-		{"nsq_tail", "--nsqd-tcp-addres x", "did you mean -nsqd-tcp-address?"},
+		{"nsq_tail", "--nsqd-tcp-addr x", "did you mean -nsqd-tcp-address?"},
 		{"nsq_tail", "-nsqd_tcp_address x", "did you mean -nsqd-tcp-address?"},
 		{"nsq_tail", "-lookupd x", "did you mean -lookupd-http-address?"},
 		{"nsq_tail", "-zzz", "flag provided but not defined: -zzz; see"},

@@ -102,6 +102,7 @@ type channel struct {
 	InFlight int    `json:"in_flight_count"`
 	Deferred int    `json:"deferred_count"`
 	Messages int    `json:"message_count"`
+	Requeued int    `json:"requeue_count"`
 	Clients  int    `json:"client_count"`
 	Details  []struct {
 		Finished int `json:"finish_count"`

@@ -176,6 +176,9 @@ func TestTailEndsAfterN(t *testing.T) {
 		t.Errorf("%d lines, want 3", got)
 	}
 	eventually(t, "the others are still there", func() bool { return s.channel(t, "orders", "c").unfinished() == 97 })
+	if n := s.channel(t, "orders", "c").Requeued; n > 0 {
+		t.Errorf("%d messages were taken and given back", n)
+	}
 }
 
 type brokenPipe struct{}

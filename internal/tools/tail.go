@@ -33,11 +33,12 @@ type tail struct {
 	total      int
 	printTopic bool
 
-	mu     sync.Mutex
-	out    io.Writer
-	shown  int
-	err    error  // the first of out
-	enough func() // ends the run
+	mu        sync.Mutex
+	out       io.Writer
+	consumers []*nsq.Consumer
+	shown     int
+	err       error  // the first of out
+	enough    func() // ends the run
 }
 
 func (t *tail) define(fs *flag.FlagSet) {
@@ -69,6 +70,9 @@ func (t *tail) run(ctx context.Context, env Env) error {
 	defer stop()
 	t.out, t.enough = env.Out, stop
 	err := t.consume(ctx, env, t.topics, func(topic string, c *nsq.Consumer) {
+		t.mu.Lock()
+		t.consumers = append(t.consumers, c)
+		t.mu.Unlock()
 		c.AddHandler(nsq.HandlerFunc(func(m *nsq.Message) error { return t.show(topic, m) }))
 	})
 	t.mu.Lock()
@@ -101,8 +105,22 @@ func (t *tail) show(topic string, m *nsq.Message) error {
 		m.RequeueWithoutBackoff(0)
 		return nil
 	}
-	if t.shown++; t.shown == t.total {
+	t.shown++
+	t.askForTheRest()
+	return nil
+}
+
+// askForTheRest closes the windows of the consumers as the end comes nearer, so
+// that they are given no message that is not shown.
+func (t *tail) askForTheRest() {
+	rest := t.total - t.shown
+	if t.total == 0 || rest >= t.maxInFlight {
+		return
+	}
+	for _, c := range t.consumers {
+		c.ChangeMaxInFlight(rest)
+	}
+	if rest == 0 {
 		t.enough()
 	}
-	return nil
 }
