@@ -283,18 +283,16 @@ func eventually(t *testing.T, what string, holds func() bool) {
 	}
 }
 
-// finished waits until a channel has had so many messages, and its consumers
-// have finished the last of them.
+// finished waits until the consumers that a channel has now have finished so
+// many messages, and none is left.
 func (s server) finished(t *testing.T, topic, name string, messages int) {
 	t.Helper()
-	var last channel
 	eventually(t, fmt.Sprintf("%d messages of %s/%s finished", messages, topic, name), func() bool {
-		last = s.channel(t, topic, name)
-		some := 0 // a channel that is just taken into use has no figures yet
-		for _, c := range last.Details {
-			some += c.Finished
+		c, done := s.channel(t, topic, name), 0
+		for _, client := range c.Details {
+			done += client.Finished
 		}
-		return last.Messages >= messages && last.unfinished() == 0 && some > 0
+		return done >= messages && c.unfinished() == 0
 	})
 }
 
