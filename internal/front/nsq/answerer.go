@@ -82,7 +82,7 @@ func (c *conn) answered(err error) {
 	switch {
 	case c.driving.Load():
 		// The reader looks when it is back.
-	case err != nil || c.socket == nil || c.sub.Load() != nil:
+	case err != nil || c.socket.Load() == nil || c.sub.Load() != nil:
 		c.ring()
 	default:
 		c.answerer.add(c)
@@ -107,7 +107,8 @@ func (c *conn) answerNow() {
 // answerNow is conn.answerNow under the lock. It reports whether there is
 // something left that it may not do: only OKs are its business.
 func (w *writer) answerNow() (left bool) {
-	if w.buf != nil {
+	socket := w.c.socket.Load()
+	if w.buf != nil || socket == nil {
 		return true
 	}
 	w.ready, left = w.c.out.takeOKs(w.ready[:0])
@@ -129,7 +130,7 @@ func (w *writer) answerNow() (left bool) {
 	if w.extendDeadline() != nil {
 		return true
 	}
-	if n := w.c.socket.write(b); n < len(b) {
+	if n := socket.write(b); n < len(b) {
 		*w.buf = append(b[:0], b[n:]...)
 		return true // the writer waits for the client, or meets the error
 	}

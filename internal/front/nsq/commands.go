@@ -62,7 +62,7 @@ func init() {
 	commands = make(map[string]*command)
 	for _, cmd := range []command{
 		{"IDENTIFY", inInit, 0, "", identify},
-		{"AUTH", inInit, 0, "", auth},
+		{"AUTH", inInit, 0, "", authenticate},
 		{"SUB", inInit, 0, "", sub}, // looks at heartbeats before words
 		{"RDY", inSubscribed | inClosing, 0, "", rdy},
 		{"FIN", inSubscribed | inClosing, 1, "params", fin},
@@ -100,6 +100,9 @@ func splitWords(dst [][]byte, line []byte) [][]byte {
 func (c *conn) execute(line []byte) error {
 	c.words = splitWords(c.words[:0], line)
 	w := c.words
+	if c.needsTLS && string(w[0]) != "IDENTIFY" {
+		return refuse("E_INVALID", "cannot %s in current state (TLS required)", w[0])
+	}
 	if string(w[0]) != c.command.name { // most clients say the same all the time
 		known, ok := commands[string(w[0])]
 		if !ok {
@@ -144,6 +147,9 @@ func sub(c *conn, w [][]byte) error {
 		return refuse("E_BAD_CHANNEL", "SUB channel name %q is not valid", w[2])
 	}
 	s := &subscribed{topic: string(w[1]), channel: string(w[2])}
+	if err := c.authorize("SUB", s.topic, s.channel); err != nil {
+		return err
+	}
 	if err := c.settle(); err != nil {
 		return err
 	}
@@ -165,7 +171,7 @@ func sub(c *conn, w [][]byte) error {
 	if err != nil {
 		return subRefusal(c, s, err)
 	}
-	if err := c.add(reply{frame: okFrame, sub: s}); err != nil {
+	if err := c.add(reply{frame: okFrame, change: &change{sub: s}}); err != nil {
 		s.Close(true)
 		return err
 	}
@@ -279,16 +285,6 @@ func (c *conn) op(op delivery.Op, w [][]byte) error {
 	}
 	c.ops = append(c.ops, op)
 	return nil
-}
-
-func auth(c *conn, w [][]byte) error {
-	if len(w) != 1 {
-		return refuse("E_INVALID", "AUTH invalid number of parameters")
-	}
-	if _, err := c.body("AUTH"); err != nil {
-		return err
-	}
-	return refuse("E_AUTH_DISABLED", "AUTH disabled")
 }
 
 // body reads the sized body of IDENTIFY and AUTH.

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/tidings-io/tidings/internal/auth"
 	"github.com/tidings-io/tidings/internal/broker/delivery"
 	"github.com/tidings-io/tidings/internal/broker/partition"
 	"github.com/tidings-io/tidings/internal/fault"
@@ -72,14 +73,19 @@ type conn struct {
 	atCommand bool  // between commands: a read moves the deadline
 	deadline  time.Time
 	pump      pump
-	ahead     int // publishes for which the client counts as one that sends ahead
+	needsTLS  bool         // refuse everything before it
+	secret    string       // of AUTH
+	grants    *auth.Grants // of AUTH; nil: none
+	granted   string       // topic that grants allow to publish to, as the last one
+	upgraded  *stream      // nil: plain
+	ahead     int          // publishes for which the client counts as one that sends ahead
 
 	// The writing side, under its own lock.
 	writer   writer
-	socket   *socket     // nil: only the writer's goroutine writes
-	answerer *answerer   // set with socket
-	listed   atomic.Bool // on the answerer's list
-	driving  atomic.Bool // the reader is in the broker, and looks for answers when it is back
+	socket   atomic.Pointer[socket] // nil: only the writer's goroutine writes
+	answerer *answerer              // of a connection that has, or had, a socket
+	listed   atomic.Bool            // on the answerer's list
+	driving  atomic.Bool            // the reader is in the broker, and looks for answers when it is back
 
 	// Shared.
 	state    atomic.Int32
@@ -116,7 +122,7 @@ func newConn(f *Front, nc net.Conn) *conn {
 	}
 	c := &conn{
 		front: f, net: nc, remote: nc.RemoteAddr().String(), since: time.Now(),
-		raise: -1,
+		raise: -1, needsTLS: f.o.TLSRequired != TLSOptional,
 		bell:  make(chan struct{}, 1),
 		dead:  make(chan struct{}),
 		beats: make(chan time.Duration, 1),
@@ -125,7 +131,8 @@ func newConn(f *Front, nc net.Conn) *conn {
 	c.ctx, c.kill = context.WithCancel(context.Background())
 	c.command = commands["NOP"]
 	c.writer.c = c
-	if c.socket = newSocket(nc); c.socket != nil {
+	if s := newSocket(nc); s != nil {
+		c.socket.Store(s)
 		c.answerer = f.answerers[f.turn.Add(1)%uint64(len(f.answerers))]
 	}
 	c.in = input{src: nc, wait: c.beforeRead}
@@ -162,6 +169,9 @@ func (c *conn) run() {
 	c.out.add(reply{frame: c.farewell(err), last: true}, nil)
 	c.ring()
 	writer.Wait()
+	if c.writer.stream != nil {
+		c.writer.stream.end()
+	}
 	if c.refused.Load() {
 		c.linger()
 	}
@@ -343,7 +353,7 @@ func (c *conn) lone(p *publish) bool {
 		c.ahead--
 		return false
 	}
-	return len(p.body) <= driveBytesMax && c.socket != nil && c.sub.Load() == nil
+	return len(p.body) <= driveBytesMax && c.socket.Load() != nil && c.sub.Load() == nil
 }
 
 // drive gives p to the broker and goes on with the broker's work. When that
@@ -356,7 +366,7 @@ func (c *conn) drive(p *publish) {
 	if err == nil {
 		b.Drive(topic)
 	}
-	if c.socket.pending() { // asked while nobody answers
+	if c.socket.Load().pending() { // asked while nobody answers
 		c.ahead = aheadPublishes
 	}
 	c.driving.Store(false)

@@ -2,6 +2,7 @@ package nsq
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -12,12 +13,29 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/tidings-io/tidings/internal/auth"
 )
 
 // Options are the front's settings. Zero values become nsqd's defaults.
 type Options struct {
 	// TCP and HTTP are the listeners; the front closes them. Either may be nil.
 	TCP, HTTP net.Listener
+	// HTTPS is a listener for HTTP inside TLS; it needs TLS. The front closes it;
+	// it may be nil.
+	HTTPS net.Listener
+	// TLS is offered to TCP clients, and is what HTTPS speaks; nil: none.
+	TLS *tls.Config
+	// TLSRequired says who must use it.
+	TLSRequired TLSRequired
+	// NoSnappy and NoDeflate keep a compression from being offered.
+	NoSnappy, NoDeflate bool
+	// Auth is asked what TCP clients may do, once they have shown a secret with
+	// AUTH; nil: everybody may do everything.
+	Auth *auth.Client
+	// HTTPAuth asks the same of HTTP requests, which show their secret in the
+	// header Authorization.
+	HTTPAuth bool
 	// Version is a semantic version as nsqd's clients compare it.
 	Version string
 	// BroadcastAddress is the host name that clients should use; "" is the
@@ -64,6 +82,17 @@ type Options struct {
 	// answer what they have in flight.
 	DrainTimeout time.Duration
 }
+
+// TLSRequired says which clients are refused without TLS; the numbers are
+// nsqd's, which /config shows.
+type TLSRequired int
+
+// The values of TLSRequired.
+const (
+	TLSOptional   TLSRequired = iota // nobody
+	TLSExceptHTTP                    // TCP clients; nsqd calls it tcp-https
+	TLSAlways                        // TCP and HTTP clients
+)
 
 func orDefault[T comparable](v *T, d T) {
 	var zero T
@@ -116,6 +145,7 @@ type Front struct {
 	broker  Broker
 	log     *slog.Logger
 	budget  *budget
+	grants  *auth.Cache // of HTTP requests; nil: they need none
 	metrics metrics
 
 	memCache memoryCache
@@ -139,6 +169,9 @@ func New(b Broker, o Options) *Front {
 	f.answerers = newAnswerers()
 	f.stopping = func() bool { return false }
 	f.budget = newBudget(f.o.MaxBufferedBytes, f.o.PublishPatience, &f.metrics.backPressure)
+	if f.o.HTTPAuth && f.o.Auth != nil {
+		f.grants = auth.NewCache(f.o.Auth)
+	}
 	return f
 }
 
@@ -155,7 +188,7 @@ func (f *Front) Run(ctx context.Context) error {
 	if f.o.TCP != nil {
 		g.Go(func() error { return f.accept(ctx) })
 	}
-	if f.o.HTTP != nil {
+	if f.o.HTTP != nil || f.o.HTTPS != nil {
 		g.Go(func() error { return f.serveHTTP(ctx) })
 	}
 	g.Go(func() error {

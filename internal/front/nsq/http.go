@@ -2,10 +2,12 @@ package nsq
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/pprof"
 	"net/url"
@@ -14,6 +16,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/tidings-io/tidings/internal/fault"
 	metadata "github.com/tidings-io/tidings/internal/meta"
@@ -54,30 +58,31 @@ type route struct {
 	path   string
 	method string
 	handle endpoint
+	need   need // the grant it takes
 	body   bool // looks at its body before its parameters, and bounds it
 	plain  bool // errors are text
 }
 
 var routes = []route{
-	{path: "/ping", method: "GET", handle: ping, plain: true},
+	{path: "/ping", method: "GET", handle: ping, need: needsNothing, plain: true},
 	{path: "/info", method: "GET", handle: info},
 	{path: "/stats", method: "GET", handle: stats},
-	{path: "/pub", method: "POST", handle: httpPub, body: true},
-	{path: "/mpub", method: "POST", handle: httpMPub, body: true},
-	{path: "/topic/create", method: "POST", handle: createTopic},
-	{path: "/topic/delete", method: "POST", handle: deleteTopic},
-	{path: "/topic/empty", method: "POST", handle: emptyTopic},
-	{path: "/topic/pause", method: "POST", handle: pauseTopic(true)},
-	{path: "/topic/unpause", method: "POST", handle: pauseTopic(false)},
-	{path: "/channel/create", method: "POST", handle: channelCall(Broker.CreateChannel)},
-	{path: "/channel/delete", method: "POST", handle: channelCall(Broker.DeleteChannel)},
-	{path: "/channel/empty", method: "POST", handle: channelCall(Broker.EmptyChannel)},
-	{path: "/channel/pause", method: "POST", handle: channelCall(pauseChannel(true))},
-	{path: "/channel/unpause", method: "POST", handle: channelCall(pauseChannel(false))},
+	{path: "/pub", method: "POST", handle: httpPub, need: needsTopic, body: true},
+	{path: "/mpub", method: "POST", handle: httpMPub, need: needsTopic, body: true},
+	{path: "/topic/create", method: "POST", handle: createTopic, need: needsTopic},
+	{path: "/topic/delete", method: "POST", handle: deleteTopic, need: needsTopic},
+	{path: "/topic/empty", method: "POST", handle: emptyTopic, need: needsTopic},
+	{path: "/topic/pause", method: "POST", handle: pauseTopic(true), need: needsTopic},
+	{path: "/topic/unpause", method: "POST", handle: pauseTopic(false), need: needsTopic},
+	{path: "/channel/create", method: "POST", handle: channelCall(Broker.CreateChannel), need: needsChannel},
+	{path: "/channel/delete", method: "POST", handle: channelCall(Broker.DeleteChannel), need: needsChannel},
+	{path: "/channel/empty", method: "POST", handle: channelCall(Broker.EmptyChannel), need: needsChannel},
+	{path: "/channel/pause", method: "POST", handle: channelCall(pauseChannel(true)), need: needsChannel},
+	{path: "/channel/unpause", method: "POST", handle: channelCall(pauseChannel(false)), need: needsChannel},
 	{path: "/config/{option}", method: "GET", handle: getConfig},
-	{path: "/config/{option}", method: "PUT", handle: putConfig, body: true},
-	{path: "/debug/setblockrate", method: "PUT", handle: setBlockRate, plain: true},
-	{path: "/debug/freememory", method: "POST", handle: freeMemory, plain: true},
+	{path: "/config/{option}", method: "PUT", handle: putConfig, need: needsAll, body: true},
+	{path: "/debug/setblockrate", method: "PUT", handle: setBlockRate, need: needsAll, plain: true},
+	{path: "/debug/freememory", method: "POST", handle: freeMemory, need: needsAll, plain: true},
 }
 
 // pprofRoutes are nsqd's, GET only.
@@ -101,21 +106,36 @@ func (f *Front) serveHTTP(ctx context.Context) error {
 		MaxHeaderBytes:    headerBytesMax,
 		ErrorLog:          slog.NewLogLogger(f.log.Handler(), slog.LevelDebug),
 	}
-	done := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		defer close(done)
+	g, ctx := errgroup.WithContext(ctx)
+	for _, l := range f.httpListeners() {
+		g.Go(func() error {
+			if err := server.Serve(l); ctx.Err() == nil { // not stopped by ctx
+				return fmt.Errorf("serve HTTP: %w", err)
+			}
+			return nil
+		})
+	}
+	g.Go(func() error {
+		<-ctx.Done()
 		grace, cancel := context.WithTimeout(context.Background(), f.o.DrainTimeout+killAfter)
 		defer cancel()
 		if server.Shutdown(grace) != nil {
 			server.Close()
 		}
+		return nil
 	})
-	err := server.Serve(f.o.HTTP)
-	if stop() { // not stopped by ctx
-		return fmt.Errorf("serve HTTP: %w", err)
+	return g.Wait()
+}
+
+// httpListeners are those for HTTP and HTTPS, where they are served.
+func (f *Front) httpListeners() (all []net.Listener) {
+	if f.o.HTTP != nil {
+		all = append(all, f.o.HTTP)
 	}
-	<-done
-	return nil
+	if f.o.HTTPS != nil {
+		all = append(all, tls.NewListener(f.o.HTTPS, f.o.TLS))
+	}
+	return all
 }
 
 // handler is the API as an http.Handler.
@@ -131,12 +151,16 @@ func (f *Front) handler() http.Handler {
 		add(routes[i].path, routes[i].method, f.serve(&routes[i]))
 	}
 	for path, h := range pprofRoutes {
-		add(path, "GET", h)
+		add(path, "GET", f.guarded(needsAll, h))
 	}
-	add("/debug/pprof/symbol", "POST", pprofRoutes["/debug/pprof/symbol"])
+	add("/debug/pprof/symbol", "POST", f.guarded(needsAll, pprofRoutes["/debug/pprof/symbol"]))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		f.metrics.requests.Add(1)
 		w.Header().Set("X-NSQ-Content-Type", "nsq; version=1.0")
+		if f.o.TLSRequired == TLSAlways && r.TLS == nil {
+			f.wantTLS(w)
+			return
+		}
 		path := r.URL.Path
 		if rest, ok := strings.CutPrefix(path, "/config/"); ok && rest != "" && !strings.Contains(rest, "/") {
 			path = "/config/{option}"
@@ -154,6 +178,15 @@ func (f *Front) handler() http.Handler {
 			f.fail(w, &httpError{http.StatusMethodNotAllowed, "METHOD_NOT_ALLOWED"}, false)
 		}
 	})
+}
+
+// wantTLS answers a request that came in clear, in nsqd's words: its tools read
+// the port and come again.
+func (f *Front) wantTLS(w http.ResponseWriter) {
+	f.metrics.requestsFailed.Add(1)
+	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	w.WriteHeader(http.StatusForbidden)
+	fmt.Fprintf(w, `{"message": "TLS_REQUIRED", "https_port": %d}`, max(port(f.o.HTTPS), 0))
 }
 
 // lost answers a path that is not there, or is but for its last slash.
@@ -207,7 +240,10 @@ func (f *Front) serve(rt *route) http.Handler {
 		if err != nil {
 			query = nil // said when it is its turn
 		}
-		data, err := rt.handle(f, r, query)
+		var data any
+		if err = f.admit(r, rt.need, query); err == nil {
+			data, err = rt.handle(f, r, query)
+		}
 		if err != nil {
 			f.fail(w, err, rt.plain)
 			return
@@ -250,6 +286,9 @@ func (f *Front) fail(w http.ResponseWriter, err error, plain bool) {
 	}
 	if h.status >= 500 {
 		f.log.Warn("answer request", "status", h.status, "error", err)
+	}
+	if h.status == http.StatusUnauthorized {
+		w.Header()["Www-Authenticate"] = []string{"Bearer", `Basic realm="tidings"`}
 	}
 	if h.status == http.StatusServiceUnavailable {
 		w.Header().Set("Retry-After", "1")

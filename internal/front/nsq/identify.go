@@ -1,8 +1,12 @@
 package nsq
 
 import (
+	"bytes"
+	"crypto/tls"
 	"encoding/json"
 	"time"
+
+	"github.com/tidings-io/tidings/internal/auth"
 )
 
 // identity is the body of IDENTIFY. Unknown fields are ignored.
@@ -57,6 +61,31 @@ type meta struct {
 	sampleRate                    int32
 	bufferSize                    int
 	bufferTimeout, msgTimeout     time.Duration
+	transport                     transport
+	grants                        *auth.Grants // nil: none
+}
+
+// transport is what /stats tells of a connection's encoding.
+type transport struct {
+	tls             bool
+	cipher, version string // names of the TLS suite and version
+	protocol        string // negotiated inside TLS
+	snappy, deflate bool
+}
+
+// tlsVersions are nsqd's names.
+var tlsVersions = map[uint16]string{
+	tls.VersionTLS10: "TLS1.0", tls.VersionTLS11: "TLS1.1", tls.VersionTLS12: "TLS1.2", tls.VersionTLS13: "TLS1.3",
+}
+
+func (s *stream) transport() transport {
+	t := transport{snappy: s.snappy, deflate: s.level != 0}
+	if s.tls != nil {
+		state := s.tls.ConnectionState()
+		t.tls, t.cipher, t.version = true, tls.CipherSuiteName(state.CipherSuite), tlsVersions[state.Version]
+		t.protocol = state.NegotiatedProtocol
+	}
+	return t
 }
 
 // defaultMeta is a client that has not said anything.
@@ -97,11 +126,19 @@ func identify(c *conn, _ [][]byte) error {
 	if !id.FeatureNegotiation {
 		return c.answer(okFrame)
 	}
-	answer, err := json.Marshal(c.negotiate(&m))
+	u, n, err := c.negotiate(&id, &m)
+	if err != nil {
+		return err
+	}
+	answer, err := json.Marshal(n)
 	if err != nil {
 		return refuse("E_IDENTIFY_FAILED", "IDENTIFY failed %s", err)
 	}
-	return c.answer(appendFrame(nil, frameResponse, string(answer)))
+	frame := appendFrame(nil, frameResponse, string(answer))
+	if u == nil {
+		return c.answer(frame)
+	}
+	return c.upgrade(frame, u)
 }
 
 // apply checks an identity's figures, in nsqd's order, and joins them with
@@ -161,15 +198,36 @@ func millisOf(ms int) time.Duration {
 	return time.Duration(ms) * time.Millisecond
 }
 
-// negotiate is the answer: TLS, compression and AUTH are not offered.
-func (c *conn) negotiate(m *meta) *negotiation {
+// negotiate is the answer, and the upgrade that follows it, nil for none. What
+// is asked for and not offered is answered with false, and is no error.
+func (c *conn) negotiate(id *identity, m *meta) (*upgrade, *negotiation, error) {
 	o := &c.front.o
-	return &negotiation{
+	u := &upgrade{snappy: id.Snappy && !o.NoSnappy}
+	if id.TLSv1 {
+		u.tls = o.TLS
+	}
+	deflate := id.Deflate && !o.NoDeflate
+	level := defaultDeflateLevel
+	if deflate && id.DeflateLevel > 0 {
+		level = id.DeflateLevel
+	}
+	level = min(level, o.MaxDeflateLevel)
+	if deflate {
+		u.level = level
+	}
+	if deflate && u.snappy {
+		return nil, nil, refuse("E_IDENTIFY_FAILED", "cannot enable both deflate and snappy compression")
+	}
+	n := &negotiation{
 		MaxRdyCount:         o.MaxRdyCount,
 		Version:             o.Version,
 		MaxMsgTimeout:       o.MaxMsgTimeout.Milliseconds(),
 		MsgTimeout:          m.msgTimeout.Milliseconds(),
-		DeflateLevel:        min(defaultDeflateLevel, o.MaxDeflateLevel),
+		TLSv1:               u.tls != nil,
+		Deflate:             deflate,
+		DeflateLevel:        level,
+		Snappy:              u.snappy,
+		AuthRequired:        o.Auth != nil,
 		MaxDeflateLevel:     o.MaxDeflateLevel,
 		SampleRate:          m.sampleRate,
 		OutputBufferSize:    m.bufferSize,
@@ -177,4 +235,48 @@ func (c *conn) negotiate(m *meta) *negotiation {
 		TopologyRegion:      o.TopologyRegion,
 		TopologyZone:        o.TopologyZone,
 	}
+	if u.tls == nil && !u.snappy && !deflate {
+		u = nil
+	}
+	return u, n, nil
+}
+
+// upgrade sends the answer to an IDENTIFY and waits until the writer has done
+// the upgrade. What the client has sent behind its IDENTIFY, without waiting
+// for the answer, belongs to the new encoding: nothing that came in clear is
+// ever taken for what TLS protects.
+func (c *conn) upgrade(frame []byte, u *upgrade) error {
+	if s := c.upgraded; s != nil && (s.pack != nil || s.tls != nil && u.tls != nil) {
+		return refuse("E_IDENTIFY_FAILED", "IDENTIFY failed connection is upgraded already")
+	}
+	if err := c.settle(); err != nil {
+		return err
+	}
+	c.socket.Store(nil) // for good: from here only the writer writes
+	u.stream, u.unread = c.upgraded, bytes.Clone(c.in.next(c.in.buffered()))
+	u.done = make(chan error, 1)
+	if err := c.add(reply{frame: frame, change: &change{upgrade: u}}); err != nil {
+		return err
+	}
+	select {
+	case err := <-u.done:
+		switch {
+		case c.drainEnd.Load() != 0:
+			return errStop
+		case err != nil:
+			return refuse("E_IDENTIFY_FAILED", "IDENTIFY failed %s", err)
+		}
+	case <-c.dead:
+		return errStop
+	}
+	c.upgraded = u.stream
+	c.in.src = c.upgraded.src
+	c.deadline = time.Time{}
+	if c.upgraded.tls != nil {
+		c.needsTLS = false
+	}
+	c.mu.Lock()
+	c.meta.transport = c.upgraded.transport()
+	c.mu.Unlock()
+	return nil
 }

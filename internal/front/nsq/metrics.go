@@ -18,6 +18,8 @@ type metrics struct {
 	backPressure    atomic.Uint64
 	requests        atomic.Uint64
 	requestsFailed  atomic.Uint64
+
+	authQueries, authQueriesFailed atomic.Uint64
 }
 
 // Metrics are the front's figures at one moment. Counts run since the process
@@ -41,6 +43,9 @@ type Metrics struct {
 	BackPressureTotal uint64
 	// HTTPRequestsTotal and HTTPRequestsFailedTotal (status 400 and above).
 	HTTPRequestsTotal, HTTPRequestsFailedTotal uint64
+	// AuthQueriesTotal are questions to auth servers for TCP clients;
+	// AuthQueriesFailedTotal got no valid answer.
+	AuthQueriesTotal, AuthQueriesFailedTotal uint64
 	// BufferedBytes are bodies being read or waiting for the broker;
 	// BufferedBytesMax is their limit.
 	BufferedBytes, BufferedBytesMax int64
@@ -65,6 +70,7 @@ func (f *Front) Snapshot() Metrics {
 		AnswersTotal: m.answers.Load(), AnswersFailedTotal: m.answersFailed.Load(),
 		RefusalsTotal: m.refusals.Load(), HeartbeatsTotal: m.heartbeats.Load(), BackPressureTotal: m.backPressure.Load(),
 		HTTPRequestsTotal: m.requests.Load(), HTTPRequestsFailedTotal: m.requestsFailed.Load(),
+		AuthQueriesTotal: m.authQueries.Load(), AuthQueriesFailedTotal: m.authQueriesFailed.Load(),
 		BufferedBytes: f.budget.used.Load(), BufferedBytesMax: f.budget.limit,
 	}
 }

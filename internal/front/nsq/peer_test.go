@@ -34,6 +34,12 @@ func start(t *testing.T, b Broker, o Options) *running {
 			t.Fatal(err)
 		}
 	}
+	return startOn(t, b, o)
+}
+
+// startOn is start with listeners.
+func startOn(t *testing.T, b Broker, o Options) *running {
+	t.Helper()
 	o.LogLevel = new(slog.LevelVar)
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &running{Front: New(b, o), t: t, tcp: o.TCP.Addr().String(), http: o.HTTP.Addr().String(), stop: cancel, done: make(chan error, 1)}

@@ -126,6 +126,9 @@ func (c *conn) message(command, topic string, m partition.Message) error {
 		}
 	}
 	m.Body = c.in.next(int(n))
+	if err := c.authorize(command, topic, ""); err != nil {
+		return err
+	}
 	g.command, g.topic = command, topic
 	g.msgs = append(g.msgs, m)
 	g.bytes += len(m.Body) + len(m.Key) + len(m.ID)
@@ -152,6 +155,10 @@ func (c *conn) large(command, topic string, m partition.Message, n int) error {
 		}
 		return c.cut(err, "E_BAD_MESSAGE", "%s failed to read message body", command)
 	}
+	if err := c.authorize(command, topic, ""); err != nil {
+		p.drop()
+		return err
+	}
 	m.Body = p.body
 	p.msgs = append(p.msgs[:0], m)
 	p.answers = 1
@@ -163,6 +170,9 @@ func (c *conn) large(command, topic string, m partition.Message, n int) error {
 func mpub(c *conn, w [][]byte) error {
 	topic, err := c.topic("MPUB", w[1])
 	if err != nil {
+		return err
+	}
+	if err := c.authorize("MPUB", topic, ""); err != nil {
 		return err
 	}
 	var m partition.Message

@@ -38,8 +38,15 @@ func appendFrame(dst []byte, kind uint32, text string) []byte {
 type reply struct {
 	publish *publish
 	frame   []byte
-	sub     *subscribed // of the SUB that frame answers
-	last    bool        // close after it
+	change  *change // of the connection, behind frame; nil: none
+	last    bool    // close after it
+}
+
+// change is what becomes of a connection behind an answer: a consumer, or one
+// with another encoding.
+type change struct {
+	sub     *subscribed // of the SUB that was answered
+	upgrade *upgrade    // of the IDENTIFY that was answered
 }
 
 // replies is the queue of answers, from the reader to whoever writes, in the

@@ -92,6 +92,9 @@ type (
 		Deflate       bool        `json:"deflate"`
 		Snappy        bool        `json:"snappy"`
 		UserAgent     string      `json:"user_agent"`
+		Authed        bool        `json:"authed,omitempty"`
+		Identity      string      `json:"auth_identity,omitempty"`
+		IdentityURL   string      `json:"auth_identity_url,omitempty"`
 		Zone          string      `json:"topology_zone"`
 		Region        string      `json:"topology_region"`
 		PubCounts     []countJSON `json:"pub_counts,omitempty"`
@@ -239,6 +242,11 @@ func (c *conn) stats(topic string) clientJSON {
 		ClientID: m.clientID, Hostname: m.hostname, Version: "V2", RemoteAddress: c.remote,
 		State: c.state.Load(), ConnectTime: c.since.Unix(), SampleRate: m.sampleRate,
 		UserAgent: m.userAgent, Zone: m.zone, Region: m.region, PubCounts: counts,
+		Snappy: m.transport.snappy, Deflate: m.transport.deflate, TLS: m.transport.tls, CipherSuite: m.transport.cipher,
+		TLSVersion: m.transport.version, TLSProtocol: m.transport.protocol, TLSProtoMutal: m.transport.tls, // as Go says since 1.16
+	}
+	if m.grants != nil {
+		s.Authed, s.Identity, s.IdentityURL = m.grants.Len() > 0, m.grants.Identity, m.grants.IdentityURL
 	}
 	if sub := c.sub.Load(); sub != nil {
 		st := sub.Stats()

@@ -41,6 +41,7 @@ type writer struct {
 	buf      *[]byte   // nil while there is nothing to write
 	since    time.Time // when the oldest byte came in; zero: not looked yet
 	deadline time.Time
+	stream   *stream // nil: plain
 	ready    []reply
 	batch    []delivery.Delivery
 	beat     *time.Timer
@@ -205,12 +206,16 @@ func (w *writer) answer(r *reply) error {
 			return err
 		}
 	}
-	if r.sub != nil {
-		w.sub = r.sub
-	}
 	if r.last {
 		return errLast
 	}
+	switch {
+	case r.change == nil:
+		return nil
+	case r.change.upgrade != nil:
+		return w.upgrade(r.change.upgrade)
+	}
+	w.sub = r.change.sub
 	return nil
 }
 
@@ -330,7 +335,12 @@ func (w *writer) flush() error {
 	if err := w.extendDeadline(); err != nil {
 		return err
 	}
-	_, err := w.c.net.Write(*w.buf)
+	var err error
+	if w.stream == nil {
+		_, err = w.c.net.Write(*w.buf)
+	} else {
+		err = w.stream.write(*w.buf, nil)
+	}
 	*w.buf = (*w.buf)[:0]
 	w.since = time.Time{}
 	return err
@@ -341,8 +351,13 @@ func (w *writer) flushWith(body []byte) error {
 	if err := w.extendDeadline(); err != nil {
 		return err
 	}
-	bufs := net.Buffers{*w.buf, body}
-	_, err := bufs.WriteTo(w.c.net)
+	var err error
+	if w.stream == nil {
+		bufs := net.Buffers{*w.buf, body}
+		_, err = bufs.WriteTo(w.c.net)
+	} else {
+		err = w.stream.write(*w.buf, body)
+	}
 	*w.buf = (*w.buf)[:0]
 	w.since = time.Time{}
 	return err
