@@ -53,8 +53,11 @@ func (v *setting) Type() string     { return v.field.Type }
 func (v *setting) IsBoolFlag() bool { return v.field.IsBool() }
 
 // Set notes the text for config.Load; a bad value is refused here, where the
-// error can name the flag as it was written.
+// error can name the flag as it was written. A list grows with every flag.
 func (v *setting) Set(text string) error {
+	if before, again := v.set[v.field.Name]; again && v.field.Type == "list" {
+		text = before + "," + text
+	}
 	if err := v.field.Set(text); err != nil {
 		return err
 	}
@@ -131,9 +134,13 @@ func served(s streams, asJSON bool, talk func(io.Writer, config.Config, node.Add
 		if !asJSON {
 			return nil
 		}
-		return printJSONLine(s.out, map[string]string{
+		where := map[string]string{
 			"tcp_address": a.TCP, "http_address": a.HTTP, "admin_address": a.Admin, "data_path": cfg.DataPath,
-		})
+		}
+		if a.HTTPS != "" {
+			where["https_address"] = a.HTTPS
+		}
+		return printJSONLine(s.out, where)
 	}
 }
 

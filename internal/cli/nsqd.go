@@ -22,19 +22,15 @@ import (
 // nsqdPassedOver are nsqd's flags that mean nothing here yet or any more; they
 // are accepted so that scripts go on working. true: the flag takes no value.
 var nsqdPassedOver = map[string]bool{
-	"verbose": true, "node-id": false, "worker-id": false, "log-prefix": false, "https-address": false,
+	"verbose": true, "node-id": false, "worker-id": false, "log-prefix": false,
 	"broadcast-tcp-port": false, "broadcast-http-port": false, "lookupd-tcp-address": false,
-	"auth-http-address": false, "auth-http-request-method": false,
-	"http-client-connect-timeout": false, "http-client-request-timeout": false,
 	"max-bytes-per-file": false, "sync-every": false, "sync-timeout": false,
 	"queue-scan-interval": false, "queue-scan-refresh-interval": false, "queue-scan-selection-count": false,
 	"queue-scan-worker-pool-max": false, "queue-scan-dirty-percent": false,
 	"statsd-address": false, "statsd-interval": false, "statsd-mem-stats": true, "statsd-prefix": false,
 	"statsd-udp-packet-size": false, "statsd-exclude-ephemeral": true,
 	"e2e-processing-latency-percentile": false, "e2e-processing-latency-window-time": false,
-	"tls-cert": false, "tls-key": false, "tls-client-auth-policy": false, "tls-root-ca-file": false,
-	"tls-required": true, "tls-min-version": false,
-	"deflate": true, "max-deflate-level": false, "snappy": true, "enable-experiment": false,
+	"enable-experiment": false,
 }
 
 func newNSQD(s streams) *cobra.Command {
@@ -43,7 +39,7 @@ func newNSQD(s streams) *cobra.Command {
 		Long: `Run a node that takes nsqd's flags, its configuration file and its defaults, as
 it also does when called by the name nsqd (a symlink will do). Its own data is
 in <data-path>/tidings. Flags without a meaning here are accepted with a
-warning; what asks for TLS or AUTH is refused, because the node would be open.
+warning.
 ` + "`tidings nsqd --help`" + ` lists the flags.`,
 		Example: `  tidings nsqd --data-path=/var/lib/nsqd
   ln -s "$(command -v tidings)" /usr/local/bin/nsqd`,
@@ -84,10 +80,7 @@ func runNSQD(ctx context.Context, s streams, words []string) error {
 	if fs.NArg() > 0 {
 		return usagef("nsqd takes no argument, and there is %q; see `nsqd --help`", fs.Arg(0))
 	}
-	useless, err := passedOver(fs)
-	if err != nil {
-		return err
-	}
+	useless := passedOver(fs)
 	cfg, warnings, err := config.Load(config.Source{File: *file, Environ: os.Environ(), Flags: set, NSQD: true})
 	if err != nil {
 		return settingsError(err)
@@ -102,8 +95,8 @@ func runNSQD(ctx context.Context, s streams, words []string) error {
 	if len(useless) > 0 {
 		logger.Warn("flags accepted for nsqd's sake have no effect", "flags", strings.Join(useless, " "))
 	}
-	return runNode(ctx, logger, cfg, func(_ config.Config, a node.Addrs) error {
-		saysOpen(logger.Logger, a)
+	return runNode(ctx, logger, cfg, func(cfg config.Config, a node.Addrs) error {
+		saysOpen(logger.Logger, &cfg, a)
 		return nil
 	})
 }
@@ -124,9 +117,20 @@ func nsqdFlags(set map[string]string) *flag.FlagSet {
 
 // saysOpen says in one line who can reach the node, and warns if that is
 // everybody.
-func saysOpen(logger *slog.Logger, a node.Addrs) {
+func saysOpen(logger *slog.Logger, c *config.Config, a node.Addrs) {
+	var lacks []string
+	if !c.TLSOffered() {
+		lacks = append(lacks, "TLS")
+	}
+	if len(c.AuthHTTPAddresses) == 0 {
+		lacks = append(lacks, "AUTH")
+	}
+	if len(lacks) == 0 {
+		return
+	}
+	without := "without " + strings.Join(lacks, " or ")
 	var exposed []string
-	for _, addr := range []string{a.TCP, a.HTTP, a.Admin} {
+	for _, addr := range []string{a.TCP, a.HTTP, a.HTTPS, a.Admin} {
 		host, _, err := net.SplitHostPort(addr)
 		if err != nil {
 			continue
@@ -136,26 +140,20 @@ func saysOpen(logger *slog.Logger, a node.Addrs) {
 		}
 	}
 	if len(exposed) > 0 {
-		logger.Warn("open to every host that can reach this one, without TLS or AUTH, as nsqd is", "addresses", strings.Join(exposed, " "))
+		logger.Warn("open to every host that can reach this one, "+without+", as nsqd is", "addresses", strings.Join(exposed, " "))
 		return
 	}
-	logger.Info("open to this machine only, without TLS or AUTH", "tcp", a.TCP, "http", a.HTTP)
+	logger.Info("open to this machine only, "+without, "tcp", a.TCP, "http", a.HTTP)
 }
 
-// passedOver names the flags that were given and have no effect. Those that ask
-// for protection which is not to be had are an error.
-func passedOver(fs *flag.FlagSet) (names []string, err error) {
+// passedOver names the flags that were given and have no effect.
+func passedOver(fs *flag.FlagSet) (names []string) {
 	fs.Visit(func(f *flag.Flag) {
-		given, ok := f.Value.(*ignored)
-		if !ok || f.Name == "verbose" {
-			return
+		if _, ok := f.Value.(*ignored); ok && f.Name != "verbose" {
+			names = append(names, "--"+f.Name)
 		}
-		if guard := config.Unprotected(f.Name, given.text); guard != nil && err == nil {
-			err = usagef("--%s=%s: %w", f.Name, given.text, guard)
-		}
-		names = append(names, "--"+f.Name)
 	})
-	return names, err
+	return names
 }
 
 // nsqdDataPath puts our data beside nsqd's, and refuses to leave a backlog of

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -52,7 +53,11 @@ func writeConfig(s streams, c config.Config) error {
 	}
 	for _, f := range c.Fields() {
 		value := f.String()
-		if f.Type != "bool" && f.Type != "int" {
+		switch f.Type {
+		case "bool", "int":
+		case "list":
+			value = fmt.Sprintf("[%s]", quoted(f.Value().([]string)))
+		default:
 			value = fmt.Sprintf("%q", value)
 		}
 		if _, err := fmt.Fprintf(s.out, "# %s\n#%s = %s\n\n", f.Help, f.Key(), value); err != nil {
@@ -60,6 +65,14 @@ func writeConfig(s streams, c config.Config) error {
 		}
 	}
 	return nil
+}
+
+// quoted is the inside of a TOML array.
+func quoted(values []string) string {
+	for i, v := range values {
+		values[i] = fmt.Sprintf("%q", v)
+	}
+	return strings.Join(values, ", ")
 }
 
 func newConfigCheck(s streams) *cobra.Command {

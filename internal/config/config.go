@@ -22,13 +22,16 @@ import (
 type Bytes int64
 
 // Config holds the settings of one node. The tags are the reference: name (the
-// flag; the file key has underscores), default, min and max where there are
-// bounds, help, and nsqd where the default differs under `tidings nsqd`.
+// flag; the file key has underscores), key where nsqd's file key is another
+// word, default, min and max where there are bounds, help, nsqd where the
+// default differs under `tidings nsqd`, and bool for a text that may also be a
+// truth value, so that its flag needs no value.
 type Config struct {
 	DataPath       string        `name:"data-path" default:"./tidings-data" nsqd:"" help:"folder for everything that must survive a restart"`
 	Node           string        `name:"node" default:"" help:"name of this node (default: that of its cluster certificate, else the host name)"`
-	TCPAddress     string        `name:"tcp-address" default:"127.0.0.1:4150" nsqd:"0.0.0.0:4150" help:"address for NSQ TCP clients"`
-	HTTPAddress    string        `name:"http-address" default:"127.0.0.1:4151" nsqd:"0.0.0.0:4151" help:"address for nsqd's HTTP API"`
+	TCPAddress     string        `name:"tcp-address" default:"127.0.0.1:4150" nsqd:"0.0.0.0:4150" help:"address for NSQ TCP clients: HOST:PORT, or the path of a unix socket"`
+	HTTPAddress    string        `name:"http-address" default:"127.0.0.1:4151" nsqd:"0.0.0.0:4151" help:"address for nsqd's HTTP API: HOST:PORT, or the path of a unix socket"`
+	HTTPSAddress   string        `name:"https-address" default:"127.0.0.1:4152" nsqd:"0.0.0.0:4152" help:"address for nsqd's HTTP API over TLS; used with tls-cert only (empty: not served)"`
 	AdminAddress   string        `name:"admin-address" default:"127.0.0.1:4180" nsqd:"" help:"address for /metrics and health (empty: not served)"`
 	BroadcastAddr  string        `name:"broadcast-address" default:"" help:"host name or address that clients are told (default: the host name)"`
 	Seeds          string        `name:"seeds" default:"" help:"nodes that form the cluster, once, each NAME=HOST:PORT or HOST:PORT: 1, 3 or 5, the same on all of them, separated by commas (empty: this node is alone)"`
@@ -43,6 +46,22 @@ type Config struct {
 	TopologyZone   string        `name:"topology-zone" default:"" help:"zone that clients are told"`
 	MemoryLimit    string        `name:"memory-limit" default:"auto" help:"memory that the node tries to stay below: a size, off, or auto (GOMEMLIMIT, else 90 % of the control group's limit)"`
 	DrainTimeout   time.Duration `name:"drain-timeout" default:"1s" min:"0s" help:"how long a stopping node waits for consumers to finish what they hold"`
+
+	TLSCert             string `name:"tls-cert" default:"" help:"PEM file with the certificate that clients see, and those between it and its authority (empty: no TLS)"`
+	TLSKey              string `name:"tls-key" default:"" help:"PEM file with the key of tls-cert"`
+	TLSClientAuthPolicy string `name:"tls-client-auth-policy" default:"" help:"require: TLS clients show a certificate; require-verify: one that tls-root-ca-file signed; either makes TLS required"`
+	TLSRootCAFile       string `name:"tls-root-ca-file" default:"" help:"PEM file with the authorities for client certificates and for auth servers (empty: the system's)"`
+	TLSRequired         string `name:"tls-required" default:"false" bool:"true" help:"refuse clients without TLS: true, false, or tcp-https, which leaves http-address open"`
+	TLSMinVersion       string `name:"tls-min-version" default:"tls1.2" help:"oldest version of TLS: tls1.0, tls1.1, tls1.2 or tls1.3"`
+	Deflate             bool   `name:"deflate" default:"true" help:"offer deflate to TCP clients"`
+	MaxDeflateLevel     int    `name:"max-deflate-level" default:"6" min:"1" max:"9" help:"highest level of deflate that a client may ask for"`
+	Snappy              bool   `name:"snappy" default:"true" help:"offer snappy to TCP clients"`
+	AuthHTTPAddresses   List   `name:"auth-http-address" key:"auth_http_addresses" default:"" help:"auth servers, HOST:PORT or a URL, that are asked what a client may do; the flag may be repeated (empty: everybody may do everything)"`
+	AuthHTTPMethod      string `name:"auth-http-request-method" default:"get" help:"how auth servers are asked: get or post"`
+	HTTPAuth            bool   `name:"http-auth" default:"true" nsqd:"false" help:"let requests to nsqd's HTTP API take the same grants as TCP commands, if there are auth servers; /ping takes none"`
+
+	HTTPConnectTimeout time.Duration `name:"http-client-connect-timeout" default:"2s" min:"1ms" help:"longest wait for a connection when asking another server over HTTP"`
+	HTTPRequestTimeout time.Duration `name:"http-client-request-timeout" default:"5s" min:"1ms" help:"longest wait for the whole answer of another server over HTTP"`
 
 	MaxMsgSize             Bytes         `name:"max-msg-size" default:"1MiB" min:"1" help:"largest message body"`
 	MaxBodySize            Bytes         `name:"max-body-size" default:"5MiB" min:"1" max:"1GiB" help:"largest command body"`
@@ -85,13 +104,18 @@ func (c *Config) Validate() error {
 			return fmt.Errorf("--%s %s: %w", f.Name, f, err)
 		}
 	}
-	for _, a := range []struct{ name, addr string }{
-		{"tcp-address", c.TCPAddress},
-		{"http-address", c.HTTPAddress},
-		{"admin-address", c.AdminAddress},
-		{"cluster-address", c.ClusterAddress},
+	for _, a := range []struct {
+		name, addr string
+		empty      bool // may be
+		path       bool // may be
+	}{
+		{"tcp-address", c.TCPAddress, false, true},
+		{"http-address", c.HTTPAddress, false, true},
+		{"https-address", c.HTTPSAddress, true, false},
+		{"admin-address", c.AdminAddress, true, false},
+		{"cluster-address", c.ClusterAddress, false, false},
 	} {
-		if a.addr == "" && a.name == "admin-address" {
+		if a.empty && a.addr == "" || a.path && IsSocketPath(a.addr) {
 			continue
 		}
 		if err := checkAddress(a.addr); err != nil {
@@ -108,6 +132,9 @@ func (c *Config) Validate() error {
 		return fmt.Errorf("--memory-limit %q: %w", c.MemoryLimit, err)
 	}
 	if err := c.validateCluster(); err != nil {
+		return err
+	}
+	if err := c.validateSecurity(); err != nil {
 		return err
 	}
 	return c.validateLog()

@@ -13,14 +13,21 @@ type Field struct {
 	Name    string // flag name, with dashes
 	Default string // as it would be written on the command line
 	Help    string // one line
-	Type    string // string, bool, int, size, duration
+	Type    string // string, bool, int, size, duration, list
 	Min     string // smallest value, as text; empty: no bound
 	Max     string // largest value, as text; empty: no bound
+	truth   bool   // a text that may also be a truth value
+	key     string // in the configuration file, where it does not follow from Name
 	value   reflect.Value
 }
 
 // Key is the name in the configuration file.
-func (f Field) Key() string { return strings.ReplaceAll(f.Name, "-", "_") }
+func (f Field) Key() string {
+	if f.key != "" {
+		return f.key
+	}
+	return strings.ReplaceAll(f.Name, "-", "_")
+}
 
 // Env is the name in the environment.
 func (f Field) Env() string {
@@ -67,16 +74,20 @@ func (f Field) String() string {
 	return formatValue(f.value)
 }
 
-// Value is the present value; a duration is its text.
+// Value is the present value; a duration is its text, a list a []string that is
+// not nil.
 func (f Field) Value() any {
-	if d, ok := f.value.Interface().(time.Duration); ok {
-		return d.String()
+	switch x := f.value.Interface().(type) {
+	case time.Duration:
+		return x.String()
+	case List:
+		return append([]string{}, x...)
 	}
 	return f.value.Interface()
 }
 
 // IsBool says that the flag needs no value.
-func (f Field) IsBool() bool { return f.value.Kind() == reflect.Bool }
+func (f Field) IsBool() bool { return f.truth || f.value.Kind() == reflect.Bool }
 
 // Fields lists the settings of c in the order of the struct; setting a Field
 // changes c.
@@ -94,7 +105,7 @@ func (c *Config) fields(nsqd bool) []Field {
 		}
 		out = append(out, Field{
 			Name: tag.Get("name"), Default: def, Help: tag.Get("help"),
-			Type: typeName(v.Field(i)), Min: tag.Get("min"), Max: tag.Get("max"), value: v.Field(i),
+			Type: typeName(v.Field(i)), Min: tag.Get("min"), Max: tag.Get("max"), key: tag.Get("key"), truth: tag.Get("bool") != "", value: v.Field(i),
 		})
 	}
 	return out
@@ -126,6 +137,8 @@ func typeName(v reflect.Value) string {
 		return "size"
 	case time.Duration:
 		return "duration"
+	case List:
+		return "list"
 	}
 	return v.Kind().String()
 }
@@ -145,6 +158,9 @@ func setValue(v reflect.Value, text string) error {
 			return err
 		}
 		v.SetInt(int64(d))
+		return nil
+	case List:
+		v.Set(reflect.ValueOf(ParseList(text)))
 		return nil
 	}
 	switch v.Kind() {
@@ -174,6 +190,8 @@ func formatValue(v reflect.Value) string {
 		return x.String()
 	case time.Duration:
 		return formatDuration(x)
+	case List:
+		return x.String()
 	}
 	return fmt.Sprint(v.Interface())
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -52,7 +53,8 @@ func Load(src Source) (c Config, warnings []string, err error) {
 		known[f.Key()] = f
 	}
 	l := &layered{values: koanf.New("\x00"), place: make(map[string]string)} // flat names: no key is split
-	if err := l.add(byKey(src.Defaults), flagName); err != nil {
+	place := func(key string) string { return "--" + known[key].Name }
+	if err := l.add(byKey(src.Defaults, fields), place); err != nil {
 		return c, nil, fmt.Errorf("read defaults: %w", err)
 	}
 	if src.File != "" {
@@ -65,7 +67,7 @@ func Load(src Source) (c Config, warnings []string, err error) {
 	if err := l.add(env, func(key string) string { return known[key].Env() }); err != nil {
 		return c, nil, fmt.Errorf("read environment: %w", err)
 	}
-	if err := l.add(byKey(src.Flags), flagName); err != nil {
+	if err := l.add(byKey(src.Flags, fields), place); err != nil {
 		return c, nil, fmt.Errorf("read flags: %w", err)
 	}
 	for _, key := range l.values.Keys() {
@@ -84,13 +86,15 @@ func Load(src Source) (c Config, warnings []string, err error) {
 	return c, warnings, c.Validate()
 }
 
-func flagName(key string) string { return "--" + strings.ReplaceAll(key, "_", "-") }
-
 // byKey turns flag names into file keys.
-func byKey(flags map[string]string) map[string]any {
+func byKey(flags map[string]string, fields []Field) map[string]any {
 	out := make(map[string]any, len(flags))
 	for name, v := range flags {
-		out[strings.ReplaceAll(name, "-", "_")] = v
+		key := strings.ReplaceAll(name, "-", "_")
+		if i := slices.IndexFunc(fields, func(f Field) bool { return f.Name == name }); i >= 0 {
+			key = fields[i].Key()
+		}
+		out[key] = v
 	}
 	return out
 }
@@ -107,11 +111,6 @@ func (l *layered) addFile(src Source, known map[string]Field) (warnings []string
 	}
 	values := make(map[string]any)
 	for key, v := range file.Raw() {
-		if src.NSQD {
-			if err := Unprotected(key, v); err != nil {
-				return nil, fmt.Errorf("%s: %s: %w", src.File, key, err)
-			}
-		}
 		f, ok := known[key]
 		switch {
 		case ok:
@@ -144,12 +143,16 @@ func scalar(f Field, v any) (string, error) {
 	case string:
 		return x, nil
 	case bool:
-		if f.Type == "bool" {
+		if f.IsBool() {
 			return strconv.FormatBool(x), nil
 		}
 	case int64:
 		if f.Type == "int" || f.Type == "size" || f.Type == "duration" {
 			return strconv.FormatInt(x, 10), nil
+		}
+	case []any:
+		if f.Type == "list" {
+			return listText(x)
 		}
 	}
 	return "", errors.New("want " + wanted[f.Type])
@@ -162,28 +165,31 @@ var wanted = map[string]string{
 	"int":      `a whole number`,
 	"size":     `a size such as "64MiB", or a number of bytes`,
 	"duration": `a duration such as "30s", or a number of milliseconds`,
+	"list":     `texts in brackets, such as ["127.0.0.1:4160"], without commas in them`,
 }
 
 // environ picks the settings out of the environment. An empty value counts only
 // where empty text is a value.
 func environ(env []string, known map[string]Field) (values map[string]any, misspelt []string) {
 	values = make(map[string]any)
+	byEnv := make(map[string]Field, len(known))
+	for _, f := range known {
+		byEnv[f.Env()] = f
+	}
 	for _, kv := range env {
 		name, value, _ := strings.Cut(kv, "=")
 		rest, ok := strings.CutPrefix(name, "TIDINGS_")
 		if !ok {
 			continue
 		}
-		key := strings.ToLower(rest)
-		f, ok := known[key]
-		switch {
-		case ok && f.Env() == name:
-			if value != "" || f.Type == "string" {
-				values[key] = value
+		switch f, ok := byEnv[name]; {
+		case ok:
+			if value != "" || f.Type == "string" || f.Type == "list" {
+				values[f.Key()] = value
 			}
 		case rest == "SERVER" || rest == "VFS": // the command line's, and a test build's
 		default:
-			if near := nearest(key, known); near != "" {
+			if near := nearest(strings.ToLower(rest), known); near != "" {
 				misspelt = append(misspelt, fmt.Sprintf("environment variable %s is no setting; did you mean %s?", name, known[near].Env()))
 			}
 		}

@@ -206,16 +206,87 @@ tls_client_auth_policy = ""
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
 	}
-	if len(warn) != 10 {
+	if len(warn) != 7 {
 		t.Errorf("%d warnings:\n%s", len(warn), strings.Join(warn, "\n"))
 	}
-	for _, line := range []string{
-		"tls_required = true", "tls_required = \"tcp-https\"", "tls_client_auth_policy = \"require\"",
-		"auth_http_addresses = [\"127.0.0.1:4181\"]", "auth_http_address = \"x\"",
+}
+
+// The settings of TLS and AUTH have nsqd's names, and what asks for protection
+// that can't be given is an error.
+func TestSecurity(t *testing.T) {
+	c, _, err := Load(Source{NSQD: true, File: write(t, `tls_cert = "c.pem"
+tls_key = "k.pem"
+tls_required = true
+tls_min_version = "tls1.3"
+auth_http_addresses = ["127.0.0.1:4181", "https://auth.example/nsq"]
+`)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	required, err := c.TLSRequirement()
+	version, verr := c.MinTLSVersion()
+	got := []any{required, version, c.AuthHTTPAddresses, c.HTTPAuth, c.HTTPSAddress, err, verr}
+	want := []any{TLSRequired, uint16(0x0304), List{"127.0.0.1:4181", "https://auth.example/nsq"}, false, "0.0.0.0:4152", nil, nil}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
+	cert := map[string]string{"tls-cert": "c", "tls-key": "k"}
+	for _, x := range []struct {
+		required, policy string
+		want             TLSRequirement
+	}{
+		{"false", "", TLSNotRequired},
+		{"TRUE", "", TLSRequired},
+		{"tcp-https", "", TLSRequiredExceptHTTP},
+		{"false", "require", TLSRequired},
+		{"tcp-https", "require-verify", TLSRequiredExceptHTTP},
+		{"0", "", TLSNotRequired},
 	} {
-		_, _, err := Load(Source{File: write(t, line), NSQD: true})
-		if !errors.Is(err, errUnprotected) {
-			t.Errorf("%s: %v", line, err)
+		cert["tls-required"], cert["tls-client-auth-policy"] = x.required, x.policy
+		c, _, err := Load(Source{Flags: cert})
+		if err != nil {
+			t.Errorf("%+v: %v", x, err)
+			continue
+		}
+		if got, err := c.TLSRequirement(); err != nil || got != x.want {
+			t.Errorf("%+v: %v %v", x, got, err)
+		}
+	}
+	for want, flags := range map[string]map[string]string{
+		"--tls-required":             {"tls-required": "true"},
+		"--tls-required \"maybe\"":   {"tls-required": "maybe"},
+		"--tls-client-auth-policy":   {"tls-client-auth-policy": "require"},
+		"want require":               {"tls-client-auth-policy": "verify"},
+		"want both":                  {"tls-cert": "c"},
+		"--tls-min-version":          {"tls-min-version": "ssl3.0"},
+		"--auth-http-request-method": {"auth-http-request-method": "put"},
+		"--auth-http-address \"x\"":  {"auth-http-address": "127.0.0.1:1,x"},
+		"--auth-http-address \"ftp":  {"auth-http-address": "ftp://x"},
+		"--max-deflate-level":        {"max-deflate-level": "10"},
+		"--https-address":            {"https-address": "/run/nsqd.sock"},
+	} {
+		if _, _, err := Load(Source{Flags: flags}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v: %v, want %s", flags, err, want)
+		}
+	}
+	for _, path := range []string{"/run/nsqd.sock", "nsqd.sock", "./s"} {
+		if _, _, err := Load(Source{Flags: map[string]string{"tcp-address": path, "http-address": path}}); err != nil {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+}
+
+// A list is an array in the file, commas elsewhere, and has nsqd's key.
+func TestListOfAuthServers(t *testing.T) {
+	file := write(t, `auth_http_addresses = ["a:1", "b:2"]`)
+	for want, src := range map[string]Source{
+		"a:1,b:2": {File: file},
+		"c:3,d:4": {File: file, Environ: []string{"TIDINGS_AUTH_HTTP_ADDRESS=c:3, d:4,c:3"}},
+		"e:5":     {File: file, Flags: map[string]string{"auth-http-address": "e:5"}},
+	} {
+		c, warn, err := Load(src)
+		if err != nil || len(warn) > 0 || c.AuthHTTPAddresses.String() != want {
+			t.Errorf("%v: %q %v, want %s", src, c.AuthHTTPAddresses, err, want)
 		}
 	}
 }

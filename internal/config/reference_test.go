@@ -23,7 +23,10 @@ func reference() string {
 		"`--config`, and `TIDINGS_MAX_MSG_SIZE` in the environment. A flag wins over the environment, the environment\n" +
 		"over the file, the file over the default. There are no tables. An unknown key in the file is an error.\n\n" +
 		"A size is a number of bytes or has a unit: `\"64KiB\"`, `\"64MiB\"`, `\"1.5GiB\"` (powers of 1,024), `\"64MB\"` (of 1,000).\n" +
-		"A duration has a unit, `\"30s\"`, `\"1h30m\"`; a bare number is milliseconds.\n\n" +
+		"A duration has a unit, `\"30s\"`, `\"1h30m\"`; a bare number is milliseconds.\n" +
+		"A list is an array in the file, `[\"10.0.0.5:4180\", \"10.0.0.6:4180\"]`, and has commas between its values elsewhere; its flag\n" +
+		"may be repeated. `auth_http_addresses` is nsqd's key; its flag is `--auth-http-address`, as there, and its variable\n" +
+		"`TIDINGS_AUTH_HTTP_ADDRESS`.\n\n" +
 		"`tidings config init` prints a file with every setting, `tidings config check FILE` checks one.\n\n" +
 		"| setting | type | default | |\n|---|---|---|---|\n")
 	c, n := Default(), DefaultNSQD()
@@ -44,8 +47,7 @@ func reference() string {
 	b.WriteString("\nThe command line finds a node by `--server` or `TIDINGS_SERVER`, its HTTP address; the default is `127.0.0.1:4151`.\n\n" +
 		"## Under the name nsqd\n\n" +
 		"`tidings nsqd`, or the binary called as `nsqd`, takes nsqd's flags (`-x v`, `-x=v`, `--x v` and `--x=v`) and its configuration\n" +
-		"file. Settings of nsqd's that mean nothing here are accepted with a warning. Those that ask for TLS or AUTH\n" +
-		"(`tls_required`, `tls_client_auth_policy`, `auth_http_addresses`) are refused, because the node would be open. Data is in\n" +
+		"file. Settings of nsqd's that mean nothing here are accepted with a warning. Data is in\n" +
 		"`<data-path>/tidings`; a data path that holds an nsqd's backlog (`nsqd.dat`) and no `tidings/` is refused unless\n" +
 		"`--ignore-nsqd-data` is given.\n")
 	return b.String()

@@ -43,7 +43,9 @@ func (l *lateHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (n *Node) buildFronts() error {
 	c := &n.cfg
 	n.nsq = nsq.New(nsq.Over(n.broker), nsq.Options{
-		TCP: n.fronts.tcp, HTTP: n.fronts.http, Version: version.NSQ, BroadcastAddress: c.BroadcastAddr,
+		TCP: n.fronts.tcp, HTTP: n.fronts.http, HTTPS: n.fronts.https, TLS: n.secure.tls, TLSRequired: n.secure.required,
+		NoSnappy: !c.Snappy, NoDeflate: !c.Deflate, MaxDeflateLevel: c.MaxDeflateLevel, Auth: n.secure.auth, HTTPAuth: c.HTTPAuth,
+		Version: version.NSQ, BroadcastAddress: c.BroadcastAddr,
 		StartTime: n.start, Logger: n.log, LogLevel: n.level, Settings: n.setting, Warning: n.warning,
 		MsgTimeout: c.MsgTimeout, MaxMsgTimeout: c.MaxMsgTimeout,
 		MaxMsgSize: int64(c.MaxMsgSize), MaxBodySize: int64(c.MaxBodySize),
@@ -87,6 +89,13 @@ func (n *Node) transfer(ctx context.Context, id uint32, to string) error {
 
 // setting answers GET /config for a setting by its file key.
 func (n *Node) setting(key string) (any, bool) {
+	switch key { // numbers in nsqd
+	case "tls_required":
+		return n.secure.required, true
+	case "tls_min_version":
+		version, err := n.cfg.MinTLSVersion()
+		return version, err == nil
+	}
 	for _, f := range n.cfg.Fields() {
 		if f.Key() == key {
 			return f.Value(), true

@@ -39,7 +39,9 @@ type Options struct {
 }
 
 // Addrs are where a node listens, with the ports it really got.
-type Addrs struct{ TCP, HTTP, Admin string }
+//
+// HTTPS is empty where it is not served.
+type Addrs struct{ TCP, HTTP, HTTPS, Admin string }
 
 // Node is a data folder, the engine on it, and the fronts.
 type Node struct {
@@ -48,6 +50,7 @@ type Node struct {
 	log    *slog.Logger
 	dir    *dataDir
 	fronts listeners
+	secure *security
 	member *member // nil: the node is alone
 	level  *slog.LevelVar
 	start  time.Time
@@ -68,10 +71,10 @@ type Node struct {
 
 // listeners are the sockets, bound before anything is opened, so that a busy
 // port is known at once.
-type listeners struct{ tcp, http, admin, cluster net.Listener }
+type listeners struct{ tcp, http, https, admin, cluster net.Listener }
 
 func (l listeners) close() {
-	for _, x := range []net.Listener{l.tcp, l.http, l.admin, l.cluster} {
+	for _, x := range []net.Listener{l.tcp, l.http, l.https, l.admin, l.cluster} {
 		if x != nil {
 			x.Close()
 		}
@@ -83,6 +86,10 @@ func (l listeners) close() {
 // belongs to one. The node serves when Run does.
 func New(o Options) (*Node, error) {
 	n := &Node{cfg: o.Config, fs: o.FS, log: o.Logger, level: o.LogLevel, start: time.Now()}
+	var err error
+	if n.secure, err = newSecurity(&n.cfg); err != nil {
+		return nil, err
+	}
 	if err := n.listen(); err != nil {
 		return nil, err
 	}
@@ -124,14 +131,15 @@ func (n *Node) listen() error {
 	}{
 		{"tcp-address", n.cfg.TCPAddress, &n.fronts.tcp},
 		{"http-address", n.cfg.HTTPAddress, &n.fronts.http},
+		{"https-address", n.cfg.HTTPSAddress, &n.fronts.https},
 		{"admin-address", n.cfg.AdminAddress, &n.fronts.admin},
 		{"cluster-address", n.cfg.ClusterAddress, &n.fronts.cluster},
 	} {
-		if l.addr == "" || l.to == &n.fronts.cluster && n.cfg.Seeds == "" {
+		if l.addr == "" || l.to == &n.fronts.cluster && n.cfg.Seeds == "" || l.to == &n.fronts.https && n.secure.tls == nil {
 			continue
 		}
 		var err error
-		if *l.to, err = net.Listen("tcp", l.addr); err != nil {
+		if *l.to, err = listen(l.addr); err != nil {
 			n.fronts.close()
 			return fmt.Errorf("listen on %s: %w; choose another address with --%s", l.addr, err, l.flag)
 		}
@@ -142,6 +150,9 @@ func (n *Node) listen() error {
 // Addrs says where the node listens.
 func (n *Node) Addrs() Addrs {
 	a := Addrs{TCP: n.fronts.tcp.Addr().String(), HTTP: n.fronts.http.Addr().String()}
+	if n.fronts.https != nil {
+		a.HTTPS = n.fronts.https.Addr().String()
+	}
 	if n.fronts.admin != nil {
 		a.Admin = n.fronts.admin.Addr().String()
 	}
@@ -489,7 +500,7 @@ func (n *Node) serve(ctx, engine context.Context, ready func()) error {
 		return nil
 	})
 	a := n.Addrs()
-	n.log.Info("listening", "tcp", a.TCP, "http", a.HTTP, "admin", a.Admin, "data_path", n.cfg.DataPath)
+	n.log.Info("listening", "tcp", a.TCP, "http", a.HTTP, "https", a.HTTPS, "admin", a.Admin, "data_path", n.cfg.DataPath)
 	ready()
 	err := eg.Wait()
 	settle, cancel := context.WithTimeout(engine, settleTimeout)

@@ -1,0 +1,108 @@
+package node
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/tidings-io/tidings/internal/auth"
+	"github.com/tidings-io/tidings/internal/config"
+	"github.com/tidings-io/tidings/internal/front/nsq"
+)
+
+// security is how clients of the NSQ front prove who they are, and how the node
+// does.
+type security struct {
+	tls      *tls.Config // nil: TLS is not offered
+	required nsq.TLSRequired
+	auth     *auth.Client // nil: everybody may do everything
+}
+
+// newSecurity reads the certificates.
+func newSecurity(c *config.Config) (*security, error) {
+	version, err := c.MinTLSVersion()
+	if err != nil {
+		return nil, err
+	}
+	required, err := c.TLSRequirement()
+	if err != nil {
+		return nil, err
+	}
+	authorities, err := certPool(c.TLSRootCAFile)
+	if err != nil {
+		return nil, err
+	}
+	s := &security{required: nsq.TLSRequired(required)}
+	if c.TLSOffered() {
+		cert, err := tls.LoadX509KeyPair(c.TLSCert, c.TLSKey)
+		if err != nil {
+			return nil, fmt.Errorf("load --tls-cert and --tls-key: %w", err)
+		}
+		s.tls = &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: version, ClientCAs: authorities}
+		switch c.TLSClientAuthPolicy {
+		case "require":
+			s.tls.ClientAuth = tls.RequireAnyClientCert
+		case "require-verify":
+			s.tls.ClientAuth = tls.RequireAndVerifyClientCert
+		}
+	}
+	if len(c.AuthHTTPAddresses) > 0 {
+		s.auth = auth.New(auth.Options{
+			Addresses: c.AuthHTTPAddresses, Method: c.AuthHTTPMethod,
+			ConnectTimeout: c.HTTPConnectTimeout, RequestTimeout: c.HTTPRequestTimeout,
+			TLS: &tls.Config{MinVersion: version, RootCAs: authorities},
+		})
+	}
+	return s, nil
+}
+
+// certPool reads a file of authorities; nil, which is the system's, without one.
+func certPool(file string) (*x509.CertPool, error) {
+	if file == "" {
+		return nil, nil
+	}
+	pem, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("load --tls-root-ca-file: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("load --tls-root-ca-file: no certificate in %s", file)
+	}
+	return pool, nil
+}
+
+// listen binds HOST:PORT, or the path of a unix socket.
+func listen(addr string) (net.Listener, error) {
+	if !config.IsSocketPath(addr) {
+		return net.Listen("tcp", addr)
+	}
+	l, err := net.Listen("unix", addr)
+	if errors.Is(err, syscall.EADDRINUSE) && leftBehind(addr) {
+		if err := os.Remove(addr); err != nil {
+			return nil, err
+		}
+		return net.Listen("unix", addr)
+	}
+	return l, err
+}
+
+// leftBehind reports whether a path is a socket that nobody listens on: that of
+// a process that was killed.
+func leftBehind(path string) bool {
+	info, err := os.Lstat(path)
+	if err != nil || info.Mode()&os.ModeSocket == 0 {
+		return false
+	}
+	c, err := net.DialTimeout("unix", path, time.Second)
+	if err != nil {
+		return errors.Is(err, syscall.ECONNREFUSED)
+	}
+	c.Close()
+	return false
+}
