@@ -25,15 +25,25 @@ func startServer(t *testing.T) (tcpAddr, httpAddr string) {
 
 // againstNSQD says that the server under test is a real nsqd, where the
 // deliberate differences take nsqd's side.
-func againstNSQD() bool { return os.Getenv("TIDINGS_COMPAT_NSQD") == "1" }
+func againstNSQD() bool {
+	return os.Getenv("TIDINGS_COMPAT_NSQD") == "1" || os.Getenv("TIDINGS_COMPAT_NSQD_PROGRAM") != ""
+}
 
 // startOwn starts our own node with nsqd's defaults, on ports of its own.
 func startOwn(t *testing.T) (tcpAddr, httpAddr string) {
 	t.Helper()
 	cfg := config.DefaultNSQD()
-	cfg.DataPath = t.TempDir()
-	cfg.TCPAddress, cfg.HTTPAddress, cfg.AdminAddress = "127.0.0.1:0", "127.0.0.1:0", ""
+	cfg.TCPAddress, cfg.HTTPAddress = "127.0.0.1:0", "127.0.0.1:0"
 	cfg.MaxChannelConsumers = 2
+	cfg.Snappy, cfg.Deflate = false, false
+	a := startNode(t, cfg)
+	return a.TCP, a.HTTP
+}
+
+// startNode starts our own node.
+func startNode(t *testing.T, cfg config.Config) node.Addrs {
+	t.Helper()
+	cfg.DataPath, cfg.AdminAddress = t.TempDir(), ""
 	cfg.WALSegmentSize = 4 << 20
 	level := new(slog.LevelVar)
 	n, err := node.New(node.Options{
@@ -57,5 +67,5 @@ func startOwn(t *testing.T) (tcpAddr, httpAddr string) {
 		ended <- err
 		t.Fatal("node ended before it served")
 	}
-	return n.Addrs().TCP, n.Addrs().HTTP
+	return n.Addrs()
 }
