@@ -27,7 +27,7 @@ const (
 type server struct {
 	flag    string // that names it, without dashes
 	port    string // where none is given
-	addr    string // as given: HOST[:PORT], with or without http://
+	addr    string // as given: HOST[:PORT], with or without http:// or https://
 	timeout time.Duration
 	http    *http.Client
 }
@@ -38,17 +38,15 @@ func serverFlags(cmd *cobra.Command) *server {
 		addr = defaultServer
 	}
 	srv := &server{flag: "server", port: defaultPort, http: &http.Client{}}
-	cmd.Flags().StringVarP(&srv.addr, "server", "s", addr, "HTTP address of a node (environment TIDINGS_SERVER)")
+	cmd.Flags().StringVarP(&srv.addr, "server", "s", addr, "HTTP address of a node, https:// before it for TLS (environment TIDINGS_SERVER)")
 	cmd.Flags().DurationVar(&srv.timeout, "timeout", 30*time.Second, "how long to wait for an answer")
 	return srv
 }
 
 // host is the address as HOST:PORT.
 func (srv *server) host() (string, error) {
-	addr := strings.TrimSuffix(strings.TrimPrefix(srv.addr, "http://"), "/")
-	if strings.HasPrefix(addr, "https://") {
-		return "", usagef("--%s %q: this version has no TLS, give HOST:PORT", srv.flag, srv.addr)
-	}
+	addr := strings.TrimPrefix(strings.TrimPrefix(srv.addr, "http://"), "https://")
+	addr = strings.TrimSuffix(addr, "/")
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil { // no port
 		host, port = strings.Trim(addr, "[]"), srv.port
@@ -86,10 +84,21 @@ func (srv *server) send(ctx context.Context, method, path string, query url.Valu
 	}
 	ctx, cancel := context.WithTimeout(ctx, srv.timeout)
 	defer cancel()
+	a, err := srv.access()
+	if err != nil {
+		return nil, nil, err
+	}
 	u := url.URL{Scheme: "http", Host: host, Path: path, RawQuery: query.Encode()}
+	if a.tls != nil {
+		u.Scheme = "https"
+		srv.transport(a.tls)
+	}
 	req, err := http.NewRequestWithContext(ctx, method, u.String(), bytes.NewReader(body))
 	if err != nil {
 		return nil, nil, usagef("--%s %q: %w", srv.flag, srv.addr, err)
+	}
+	if a.secret != "" && srv.flag == "server" {
+		req.Header.Set("Authorization", "Bearer "+a.secret)
 	}
 	resp, err := srv.http.Do(req)
 	if err != nil {
@@ -142,6 +151,12 @@ func refused(status int, body []byte, query url.Values) error {
 		return failf(exitNotFound, "topic %s not found; `tidings topic ls` lists what is there", topic)
 	case "CHANNEL_NOT_FOUND":
 		return failf(exitNotFound, "channel %s not found on topic %s; `tidings channel ls %s` lists what is there", channel, topic, topic)
+	case "AUTH_FIRST":
+		return failf(exitDenied, "the node wants to know who asks: give its secret in the environment, as %s", envSecret)
+	case "AUTH_FAILED":
+		return failf(exitDenied, "the node's auth servers do not know this %s, or can't be asked", envSecret)
+	case "TLS_REQUIRED":
+		return failf(exitDenied, "the node talks over TLS only: give --server https://HOST:PORT, its https-address")
 	case "INVALID_TOPIC", "INVALID_ARG_TOPIC":
 		return usagef("topic %q: %s", topic, nameRule)
 	case "INVALID_ARG_CHANNEL", "INVALID_CHANNEL":

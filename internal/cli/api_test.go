@@ -68,14 +68,14 @@ func TestNoAnswerIsATimeout(t *testing.T) {
 	if code != exitTimeout || !strings.Contains(errOut, "no answer from "+l.Addr().String()+" within 50ms; it may still be done") {
 		t.Errorf("exit code %d\n%s", code, errOut)
 	}
-	if _, err := dialPeer(context.Background(), l.Addr().String(), 50*time.Millisecond); exitCode(err) != exitTimeout {
+	if _, err := dialPeer(context.Background(), l.Addr().String(), 50*time.Millisecond, access{}); exitCode(err) != exitTimeout {
 		t.Errorf("dial: %v", err)
 	}
 }
 
 func TestServerAddresses(t *testing.T) {
 	for addr, want := range map[string]string{
-		"localhost": "localhost:4151", "localhost:80": "localhost:80", "http://h:1/": "h:1", "10.0.0.1": "10.0.0.1:4151",
+		"localhost": "localhost:4151", "localhost:80": "localhost:80", "http://h:1/": "h:1", "https://h": "h:4151", "https://h:2/": "h:2", "10.0.0.1": "10.0.0.1:4151",
 		"[::1]:5": "[::1]:5", "::1": "[::1]:4151", "[::1]": "[::1]:4151", ":4151": ":4151",
 	} {
 		srv := &server{flag: "server", port: defaultPort, addr: addr}
@@ -83,7 +83,7 @@ func TestServerAddresses(t *testing.T) {
 			t.Errorf("%s: %s %v, want %s", addr, got, err, want)
 		}
 	}
-	for _, addr := range []string{"", "https://h", "h:http", "h/path", "a b", "user@h:1", "h:99999"} {
+	for _, addr := range []string{"", "ftp://h", "h:http", "h/path", "a b", "user@h:1", "h:99999"} {
 		srv := &server{flag: "server", port: defaultPort, addr: addr}
 		if got, err := srv.host(); exitCode(err) != exitUsage {
 			t.Errorf("%q: %s %v", addr, got, err)

@@ -122,8 +122,11 @@ func saysOpen(logger *slog.Logger, c *config.Config, a node.Addrs) {
 	if !c.TLSOffered() {
 		lacks = append(lacks, "TLS")
 	}
-	if len(c.AuthHTTPAddresses) == 0 {
+	switch {
+	case len(c.AuthHTTPAddresses) == 0:
 		lacks = append(lacks, "AUTH")
+	case !c.HTTPAuth:
+		lacks = append(lacks, "AUTH over HTTP (--http-auth)")
 	}
 	if len(lacks) == 0 {
 		return

@@ -3,6 +3,7 @@ package cli
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -52,7 +53,7 @@ type delivery struct {
 }
 
 // dialPeer connects and agrees on terms.
-func dialPeer(ctx context.Context, addr string, timeout time.Duration) (*peer, error) {
+func dialPeer(ctx context.Context, addr string, timeout time.Duration, a access) (*peer, error) {
 	d := net.Dialer{Timeout: timeout}
 	conn, err := d.DialContext(ctx, "tcp", addr)
 	if err != nil {
@@ -62,20 +63,20 @@ func dialPeer(ctx context.Context, addr string, timeout time.Duration) (*peer, e
 		return nil, failf(exitUnreachable, "can't reach a node's TCP address at %s: %w", addr, err)
 	}
 	p := &peer{addr: addr, conn: conn, in: bufio.NewReaderSize(conn, 256<<10), out: bufio.NewWriterSize(conn, 16<<10)}
-	if err := p.greet(timeout); err != nil {
+	if err := p.greet(timeout, a); err != nil {
 		conn.Close()
 		return nil, err
 	}
 	return p, nil
 }
 
-func (p *peer) greet(timeout time.Duration) error {
+func (p *peer) greet(timeout time.Duration, a access) error {
 	host, err := os.Hostname()
 	if err != nil {
 		host = "unknown"
 	}
 	id, err := json.Marshal(map[string]any{
-		"client_id": host, "hostname": host, "feature_negotiation": true,
+		"client_id": host, "hostname": host, "feature_negotiation": true, "tls_v1": a.tls != nil,
 		"user_agent": "tidings/" + version.Number,
 	})
 	if err != nil {
@@ -92,13 +93,48 @@ func (p *peer) greet(timeout time.Duration) error {
 	var terms struct {
 		MsgTimeout int64 `json:"msg_timeout"` // ms
 		MaxRdy     int   `json:"max_rdy_count"`
+		TLS        bool  `json:"tls_v1"`
+		Auth       bool  `json:"auth_required"`
 	}
 	if err := json.Unmarshal(answer, &terms); err != nil {
 		return failf(exitFailure, "read IDENTIFY's answer of %s: %w", p.addr, err)
 	}
 	p.msgTimeout = time.Duration(terms.MsgTimeout) * time.Millisecond
 	p.maxRdy = terms.MaxRdy
-	return nil
+	switch {
+	case terms.TLS:
+		err = p.secure(timeout, a)
+	case a.tls != nil:
+		err = failf(exitFailure, "the node at %s does not offer TLS", p.addr)
+	}
+	if err == nil && terms.Auth && a.secret != "" {
+		err = p.authenticate(timeout, a.secret)
+	}
+	return err
+}
+
+// secure goes on inside TLS.
+func (p *peer) secure(timeout time.Duration, a access) error {
+	c := tls.Client(p.conn, a.named(p.addr))
+	_ = c.SetDeadline(time.Now().Add(timeout))
+	if err := c.Handshake(); err != nil {
+		return failf(exitUnreachable, "TLS with the node's TCP address at %s: %w", p.addr, err)
+	}
+	_ = c.SetDeadline(time.Time{})
+	p.conn = c
+	p.in.Reset(c)
+	p.out.Reset(c)
+	_, err := p.answer(timeout)
+	return err
+}
+
+// authenticate shows the secret.
+func (p *peer) authenticate(timeout time.Duration, secret string) error {
+	if err := p.send("AUTH\n", string(binary.BigEndian.AppendUint32(nil, uint32(len(secret)))), secret); err != nil {
+		return err
+	}
+	_, err := p.answer(timeout)
+	return err
 }
 
 // subscribe makes this the consumer of a channel. Nothing is delivered before

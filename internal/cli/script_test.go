@@ -39,7 +39,7 @@ func TestMain(m *testing.M) {
 // commands they have
 //
 //	node start NAME [serve|dev|nsqd] [FLAG...]   a real node; its addresses become
-//	    TIDINGS_SERVER, $NAME_http, $NAME_tcp, its output $WORK/NAME.log
+//	    TIDINGS_SERVER, $NAME_http, $NAME_https, $NAME_tcp, its output $WORK/NAME.log
 //	node stop|kill NAME     SIGTERM, which has to end with exit code 0, or SIGKILL
 //	code N COMMAND...       run a command, which has to end with exit code N
 //	until REGEXP COMMAND... run a command until its output matches
@@ -161,7 +161,7 @@ func startNode(ts *testscript.TestScript, all *nodes, name string, words []strin
 		n.cmd.Process.Kill() // it may have ended
 		<-n.done
 	})
-	var at struct{ TCP, HTTP, Admin string }
+	var at struct{ TCP, HTTP, HTTPS, Admin string }
 	eventually(ts, n.log.String, func() bool {
 		select {
 		case <-n.done:
@@ -169,9 +169,9 @@ func startNode(ts *testscript.TestScript, all *nodes, name string, words []strin
 		default:
 		}
 		for line := range strings.Lines(n.log.String()) {
-			var entry struct{ Msg, TCP, HTTP, Admin string }
+			var entry struct{ Msg, TCP, HTTP, HTTPS, Admin string }
 			if json.Unmarshal([]byte(line), &entry) == nil && entry.Msg == "listening" {
-				at.TCP, at.HTTP, at.Admin = entry.TCP, entry.HTTP, entry.Admin
+				at.TCP, at.HTTP, at.HTTPS, at.Admin = entry.TCP, entry.HTTP, entry.HTTPS, entry.Admin
 				return true
 			}
 		}
@@ -179,6 +179,7 @@ func startNode(ts *testscript.TestScript, all *nodes, name string, words []strin
 	})
 	ts.Setenv("TIDINGS_SERVER", at.HTTP)
 	ts.Setenv(name+"_http", at.HTTP)
+	ts.Setenv(name+"_https", at.HTTPS)
 	ts.Setenv(name+"_tcp", at.TCP)
 	ts.Setenv(name+"_admin", at.Admin)
 }

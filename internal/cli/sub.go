@@ -181,7 +181,11 @@ func (o *subOptions) consume(ctx context.Context, s streams, out *printer) error
 	if err != nil {
 		return err
 	}
-	conn, err := dialPeer(ctx, addr, o.srv.timeout)
+	a, err := o.srv.access()
+	if err != nil {
+		return err
+	}
+	conn, err := dialPeer(ctx, addr, o.srv.timeout, a)
 	if err != nil {
 		return err
 	}

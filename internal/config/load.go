@@ -187,7 +187,7 @@ func environ(env []string, known map[string]Field) (values map[string]any, missp
 			if value != "" || f.Type == "string" || f.Type == "list" {
 				values[f.Key()] = value
 			}
-		case rest == "SERVER" || rest == "VFS": // the command line's, and a test build's
+		case rest == "SERVER" || rest == "SECRET" || rest == "CA" || rest == "VFS": // the command line's, and a test build's
 		default:
 			if near := nearest(strings.ToLower(rest), known); near != "" {
 				misspelt = append(misspelt, fmt.Sprintf("environment variable %s is no setting; did you mean %s?", name, known[near].Env()))

@@ -44,7 +44,9 @@ func reference() string {
 		}
 		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", f.Key(), f.Type, code(f.String()), help)
 	}
-	b.WriteString("\nThe command line finds a node by `--server` or `TIDINGS_SERVER`, its HTTP address; the default is `127.0.0.1:4151`.\n\n" +
+	b.WriteString("\nThe command line finds a node by `--server` or `TIDINGS_SERVER`, its HTTP address; the default is `127.0.0.1:4151`.\n" +
+		"`https://` before it is TLS, with the authorities in the PEM file that `TIDINGS_CA` names, else the system's; the secret for a node\n" +
+		"with AUTH is in `TIDINGS_SECRET`.\n\n" +
 		"## Under the name nsqd\n\n" +
 		"`tidings nsqd`, or the binary called as `nsqd`, takes nsqd's flags (`-x v`, `-x=v`, `--x v` and `--x=v`) and its configuration\n" +
 		"file. Settings of nsqd's that mean nothing here are accepted with a warning. Data is in\n" +
