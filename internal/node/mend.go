@@ -39,9 +39,9 @@ func (mb *member) replicas(id uint32) (others []uint64) {
 	}
 	s := g.Status()
 	for _, m := range s.Members {
-		switch {
-		case m.ID == mb.self.ID:
-		case m.ID == s.LeaderID:
+		switch m.ID {
+		case mb.self.ID:
+		case s.LeaderID:
 			others = append([]uint64{m.ID}, others...)
 		default:
 			others = append(others, m.ID)
