@@ -58,7 +58,7 @@ func TestPlantedBugsAreCaught(t *testing.T) {
 		},
 	} {
 		t.Run(plant, func(t *testing.T) {
-			s := newScenario(t, options{bin: faultsBinary(t), env: volatileEnv(plant), lenient: true, patience: 15 * time.Second})
+			s := newScenario(t, options{bin: faultsBinary(t), env: volatileEnv(plant), lenient: true, patience: 10 * time.Second})
 			var err error
 			const limit = 3
 			for round := 1; round <= limit; round++ {
