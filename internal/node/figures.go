@@ -6,7 +6,7 @@ import "github.com/tidings-io/tidings/internal/telemetry"
 func (n *Node) figures() []telemetry.Figure {
 	f := n.nsq.Snapshot()
 	s := n.store.Stats()
-	return []telemetry.Figure{
+	list := []telemetry.Figure{
 		{Name: "nsq_connections", Help: "Open NSQ TCP connections.", Value: float64(f.Connections)},
 		{Name: "nsq_consumers", Help: "Open NSQ TCP connections with a subscription.", Value: float64(f.Consumers)},
 		{Name: "nsq_connections_total", Help: "NSQ TCP connections accepted.", Counter: true, Value: float64(f.ConnectionsTotal)},
@@ -24,4 +24,14 @@ func (n *Node) figures() []telemetry.Figure {
 		{Name: "segment_flushed_bytes_total", Help: "Bytes moved from memory to segment files.", Counter: true, Value: float64(s.FlushedBytes)},
 		{Name: "segment_damage_total", Help: "Damaged places found in segment files.", Counter: true, Value: float64(s.CorruptBatches)},
 	}
+	if n.member == nil {
+		return list
+	}
+	m := n.member.mender.Stats()
+	return append(list,
+		telemetry.Figure{Name: "repairs_pending", Help: "Damaged places in segment files that are being fetched from other replicas.", Value: float64(m.Pending)},
+		telemetry.Figure{Name: "repairs_lost", Help: "Damaged places in segment files that no other replica could give.", Value: float64(m.Lost)},
+		telemetry.Figure{Name: "repairs_total", Help: "Damaged places in segment files that were made whole.", Counter: true, Value: float64(m.Repaired)},
+		telemetry.Figure{Name: "repaired_bytes_total", Help: "Bytes fetched from other replicas for repairs.", Counter: true, Value: float64(m.Bytes)},
+	)
 }

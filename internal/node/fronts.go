@@ -106,6 +106,15 @@ func (n *Node) setting(key string) (any, bool) {
 
 // warning tells of damage that was skipped; it stands until the next start.
 func (n *Node) warning() string {
+	if n.member != nil {
+		switch s := n.member.mender.Stats(); {
+		case s.Lost > 0:
+			return fmt.Sprintf("%d damaged places in segment files that no other replica could give; `tidings log verify` names them", s.Lost)
+		case s.Pending > 0:
+			return fmt.Sprintf("%d damaged places in segment files are being fetched from other replicas", s.Pending)
+		}
+		return ""
+	}
 	if damaged := n.store.Stats().CorruptBatches; damaged > 0 {
 		return fmt.Sprintf("%d damaged places in segment files, what they held was skipped; `tidings log verify` names them", damaged)
 	}
