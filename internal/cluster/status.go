@@ -217,6 +217,8 @@ func (b *builder) node(n meta.Node, shards []ShardStatus) NodeStatus {
 	switch {
 	case l.State == LeaseUnknown && n.ID != b.self:
 		b.notes = append(b.notes, fmt.Sprintf("node %s has not been heard of yet", n.Name))
+	case l.State == LeaseLapsed && n.ID == b.self:
+		b.notes = append(b.notes, fmt.Sprintf("node %s cannot renew its lease: it is cut off, or metadata has no leader", n.Name))
 	case l.State == LeaseLapsed && l.Boot == 0:
 		b.notes = append(b.notes, fmt.Sprintf("node %s has not been heard of", n.Name))
 	case l.State == LeaseLapsed:

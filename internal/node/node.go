@@ -300,7 +300,7 @@ func (n *Node) shardDir(id uint32) string {
 func (n *Node) openGroup(id uint32, m shard.Machine, l *late, checkpointBytes int64) error {
 	o := shard.Options{
 		ID: id, RaftID: n.dir.RaftID, Dir: n.shardDir(id), FS: n.fs, WAL: n.wal, Machine: m,
-		Async: !n.cfg.SyncStorage, Logger: n.log.With("shard", id),
+		Async: !n.cfg.SyncStorage, Logger: n.log,
 		CheckpointBytes: checkpointBytes, CheckpointAge: n.cfg.CheckpointAge,
 	}
 	if n.member != nil {

@@ -136,7 +136,7 @@ func (g *Group) superviseHandover(now int64) {
 		return
 	}
 	h.stalled = now
-	g.o.Logger.Warn("the disk stalls; handing over", "shard", g.o.ID, "sync", own.Current, "median", own.Median, "to", to)
+	g.o.Logger.Warn("the disk stalls; handing over", "shard", g.o.ID, "sync", own.Current, "median", own.Median, "to", RaftID(to))
 	if err := g.beginHandover(to, func(error) {}); err == nil {
 		h.begun -= drainTimeout // nothing in flight will be applied here soon
 		g.goOver()

@@ -74,7 +74,7 @@ func (g *Group) beginImport(from uint64) (*Incoming, error) {
 	in.imp = machine.Import(path.Join(g.o.Dir, stagingDir, strconv.FormatUint(g.p.imports, 10)))
 	in.moved.Store(g.p.now)
 	g.p.in = in
-	g.o.Logger.Info("this replica catches up", "shard", g.o.ID, "applied", g.applied, "from", from)
+	g.o.Logger.Info("this replica catches up", "shard", g.o.ID, "applied", g.applied, "from", RaftID(from))
 	return in, nil
 }
 
@@ -195,7 +195,7 @@ func (g *Group) abandoned(now int64) {
 	if in == nil || g.p.installing() || now-in.moved.Load() <= sessionTimeout {
 		return
 	}
-	g.o.Logger.Warn("this replica has got nothing for too long, it begins anew", "shard", g.o.ID, "from", in.from)
+	g.o.Logger.Warn("this replica has got nothing for too long, it begins anew", "shard", g.o.ID, "from", RaftID(in.from))
 	in.lost.Store(true)
 	g.p.in = nil
 }

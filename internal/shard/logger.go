@@ -6,6 +6,15 @@ import (
 	"log/slog"
 )
 
+// RaftID is a Raft id as people read it, 16 hex characters.
+type RaftID uint64
+
+// String is the id.
+func (id RaftID) String() string { return fmt.Sprintf("%016x", uint64(id)) }
+
+// MarshalText is String, for logs.
+func (id RaftID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
+
 // raftLogger hands the library's lines to slog: everything at debug, because
 // what an operator must know about a group is logged by the group itself.
 type raftLogger struct{ to *slog.Logger }

@@ -77,7 +77,7 @@ func (g *Group) export(to uint64, b []byte) (*Outgoing, error) {
 	}
 	o.pulled.Store(g.p.now)
 	g.p.out = append(g.p.out, o)
-	g.o.Logger.Info("a replica catches up from here", "shard", g.o.ID, "replica", to, "index", g.applied, "bytes", o.head.size)
+	g.o.Logger.Info("a replica catches up from here", "shard", g.o.ID, "replica", RaftID(to), "index", g.applied, "bytes", o.head.size)
 	return o, nil
 }
 
@@ -200,7 +200,7 @@ func (g *Group) superviseSessions(now int64) {
 			continue
 		}
 		g.o.Logger.Warn("a replica that catches up from here is too slow, it must begin anew", "shard", g.o.ID,
-			"replica", o.to, "index", o.head.index, "sent", o.bytes.Load(), "bytes", o.head.size)
+			"replica", RaftID(o.to), "index", o.head.index, "sent", o.bytes.Load(), "bytes", o.head.size)
 		o.expire()
 		g.sent(o, false)
 	}
