@@ -77,9 +77,16 @@ wins over the environment, the environment over the file.
 
 The node runs until SIGINT or SIGTERM, then lets consumers finish what they hold
 for --drain-timeout. With --json it prints one line on standard output when it
-serves: its addresses and its data folder.`,
+serves: its addresses and its data folder.
+
+With --seeds it is one of several: nodes that name the same 1, 3 or 5 seeds form
+a cluster, once all of them have been started, and every topic lives on a
+majority of disks. Each needs a certificate, as ` + "`tidings cluster cert`" + ` makes
+them; ` + "`tidings cluster status`" + ` shows what a node waits for.`,
 		Example: `  tidings serve
   tidings serve -c /etc/tidings.toml
+  tidings serve --node n1 --seeds n1=10.0.0.1:4190,n2=10.0.0.2:4190,n3=10.0.0.3:4190 --cluster-address 10.0.0.1:4190 \
+    --cluster-ca certs/ca.crt --cluster-cert certs/n1.crt --cluster-key certs/n1.key
   tidings config init > tidings.toml`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return serve(cmd.Context(), s, config.Source{File: file, Environ: os.Environ(), Flags: set}, served(s, asJSON, nil))
