@@ -120,6 +120,7 @@ func (t *Topic) end(c *channelInUse) {
 	if !mine {
 		return
 	}
+	t.b.changed()
 	c.ch.Close(fault.New(fault.ChannelNotFound, "channel %s is deleted", c.name))
 	t.detach(c)
 	if t.mem != nil && last {

@@ -51,7 +51,14 @@ type Options struct {
 	Clock            func() int64  // unix ns; default the system's
 	// Health says why the node can't take publishes; nil while it can.
 	Health func() error
-	Logger *slog.Logger
+	// Prepare is asked which channels a topic that is being made is to have, and
+	// calls done once with their names, on any goroutine; publishes to the topic
+	// wait for it. It must not block. Nil: none.
+	Prepare func(topic string, done func(channels []string))
+	// Changed is called when a channel that lives in memory only has come or
+	// gone; what metadata knows is told by its Watch. It must not block.
+	Changed func()
+	Logger  *slog.Logger
 }
 
 func (o *Options) fill() {

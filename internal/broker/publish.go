@@ -18,7 +18,10 @@ type waitingPublish struct {
 }
 
 // creation is a topic on its way into metadata, with those who wait for it.
-type creation struct{ waiting []waitingPublish }
+type creation struct {
+	waiting []waitingPublish
+	topic   *Topic // its handle, if there is one already
+}
 
 // Publish appends the messages to a partition of the topic, as one batch with
 // consecutive offsets, all or none; the topic is made on first use. It does not
@@ -104,13 +107,25 @@ func (b *Broker) await(name string, w waitingPublish) (first bool) {
 // create asks for a topic that others wait for. When the name is still being
 // deleted, forgotten asks again.
 func (b *Broker) create(name string) {
-	b.o.Meta.CreateTopic(name, func(_ *meta.Topic, err error) {
-		b.mu.Lock()
-		defer b.mu.Unlock()
+	b.o.Meta.CreateTopic(name, func(m *meta.Topic, err error) {
+		if err == nil && b.o.Prepare != nil {
+			b.prepare(m, func(t *Topic) { b.made(name, t, nil) })
+			return
+		}
 		if fault.CodeOf(err) != fault.Deleting {
-			b.created(name, err)
+			b.made(name, nil, err)
 		}
 	})
+}
+
+// made ends the creation of a topic. t is its handle, if there is one already.
+func (b *Broker) made(name string, t *Topic, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if c := b.creating[name]; c != nil {
+		c.topic = t
+	}
+	b.created(name, err)
 }
 
 // created lets go on, in order, what waited for the topic. b.mu is held.
@@ -120,7 +135,7 @@ func (b *Broker) created(name string, err error) {
 	if c == nil {
 		return
 	}
-	t := b.findLocked(name)
+	t := b.adopt(name, c.topic)
 	if err == nil && t == nil {
 		err = fault.New(fault.TopicNotFound, "topic %s was deleted again", name)
 	}
@@ -138,6 +153,16 @@ func (b *Broker) created(name string, err error) {
 			w.done.Published(0, err)
 		}
 	}
+}
+
+// adopt puts the handle of a topic that has been made into the table, unless the
+// topic has gone meanwhile, and finds the one that is in use. b.mu is held.
+func (b *Broker) adopt(name string, t *Topic) *Topic {
+	m, ok := b.o.Meta.View().Topic(name)
+	if t != nil && ok && m.ID == t.id && !m.Deleting && b.topics[name] == nil {
+		b.topics[name] = t
+	}
+	return b.findLocked(name)
 }
 
 // forgotten begins again the creation of a name whose deletion has ended.

@@ -27,10 +27,13 @@ type rig struct {
 	meta     *meta.Machine
 	machines []*partition.Machine
 	stop     func()
+	options  func(*broker.Options) // changes them; may be nil
 }
 
-func newRig(t *testing.T) *rig {
-	r := &rig{t: t, fs: vfs.NewMem()}
+func newRig(t *testing.T) *rig { return newRigWith(t, nil) }
+
+func newRigWith(t *testing.T, options func(*broker.Options)) *rig {
+	r := &rig{t: t, fs: vfs.NewMem(), options: options}
 	r.start()
 	t.Cleanup(func() { r.stop() })
 	return r
@@ -83,7 +86,11 @@ func (r *rig) start() {
 		r.machines = append(r.machines, m)
 	}
 	flusher := shard.NewFlusher(shard.FlusherOptions{Store: store, WAL: log, Groups: groups})
-	r.Broker = broker.New(broker.Options{Meta: r.meta, Machines: r.machines})
+	o := broker.Options{Meta: r.meta, Machines: r.machines}
+	if r.options != nil {
+		r.options(&o)
+	}
+	r.Broker = broker.New(o)
 
 	var engine, below errgroup.Group
 	ctx, cancel := context.WithCancel(context.Background())

@@ -346,6 +346,9 @@ func (t *Topic) makeChannel(ctx context.Context, c *channelInUse) {
 
 // ready ends the making of a channel, and reports whether it succeeded.
 func (t *Topic) ready(c *channelInUse, err error) bool {
+	if t.mem != nil || IsEphemeral(c.name) {
+		defer t.b.changed()
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	defer close(c.ready)

@@ -143,6 +143,7 @@ func served(s streams, asJSON bool, talk func(io.Writer, config.Config, node.Add
 		}
 		where := map[string]string{
 			"tcp_address": a.TCP, "http_address": a.HTTP, "admin_address": a.Admin, "data_path": cfg.DataPath,
+			"lookup_tcp_address": a.LookupTCP, "lookup_http_address": a.LookupHTTP,
 		}
 		if a.HTTPS != "" {
 			where["https_address"] = a.HTTPS
@@ -158,9 +159,12 @@ func banner(w io.Writer, cfg config.Config, a node.Addrs) {
 	if http != defaultServer {
 		at = " --server " + http
 	}
-	metrics := ""
+	more := ""
+	if a.LookupHTTP != "" {
+		more = fmt.Sprintf("  lookup     http://%s\n", local(a.LookupHTTP))
+	}
 	if a.Admin != "" {
-		metrics = fmt.Sprintf("  metrics    http://%s/metrics\n", local(a.Admin))
+		more += fmt.Sprintf("  metrics    http://%s/metrics\n", local(a.Admin))
 	}
 	self := invocation()
 	fmt.Fprintf(w, `tidings %s, one durable node; data in %s
@@ -175,7 +179,7 @@ Publish a message, then consume it, in another terminal:
   %s sub orders -C audit --follow%s
 
 Ctrl-C stops the node; what it acknowledged stays.
-`, version.String(), cfg.DataPath, local(a.TCP), http, metrics, http, self, at, self, at)
+`, version.String(), cfg.DataPath, local(a.TCP), http, more, http, self, at, self, at)
 }
 
 // local is the address as this machine reaches it.

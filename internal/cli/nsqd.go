@@ -23,7 +23,6 @@ import (
 // are accepted so that scripts go on working. true: the flag takes no value.
 var nsqdPassedOver = map[string]bool{
 	"verbose": true, "node-id": false, "worker-id": false, "log-prefix": false,
-	"broadcast-tcp-port": false, "broadcast-http-port": false, "lookupd-tcp-address": false,
 	"max-bytes-per-file": false, "sync-every": false, "sync-timeout": false,
 	"queue-scan-interval": false, "queue-scan-refresh-interval": false, "queue-scan-selection-count": false,
 	"queue-scan-worker-pool-max": false, "queue-scan-dirty-percent": false,
@@ -133,7 +132,7 @@ func saysOpen(logger *slog.Logger, c *config.Config, a node.Addrs) {
 	}
 	without := "without " + strings.Join(lacks, " or ")
 	var exposed []string
-	for _, addr := range []string{a.TCP, a.HTTP, a.HTTPS, a.Admin} {
+	for _, addr := range []string{a.TCP, a.HTTP, a.HTTPS, a.Admin, a.LookupTCP, a.LookupHTTP} {
 		host, _, err := net.SplitHostPort(addr)
 		if err != nil {
 			continue

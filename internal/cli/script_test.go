@@ -28,7 +28,7 @@ import (
 
 func TestMain(m *testing.M) {
 	program := func() { os.Exit(Main(os.Args, os.Stdin, os.Stdout, os.Stderr)) }
-	programs := map[string]func(){"tidings": program, "nsqd": program}
+	programs := map[string]func(){"tidings": program, "nsqd": program, "nsqlookupd": program}
 	for _, t := range tools.All() {
 		programs[t.Name] = program
 	}
@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 // The scripts in testdata/script are what a user types. Beside testscript's own
 // commands they have
 //
-//	node start NAME [serve|dev|nsqd] [FLAG...]   a real node; its addresses become
+//	node start NAME [serve|dev|nsqd|nsqlookupd] [FLAG...]   a real node; its addresses become
 //	    TIDINGS_SERVER, $NAME_http, $NAME_https, $NAME_tcp, its output $WORK/NAME.log
 //	node stop|kill NAME     SIGTERM, which has to end with exit code 0, or SIGKILL
 //	code N COMMAND...       run a command, which has to end with exit code N
@@ -145,8 +145,11 @@ func startNode(ts *testscript.TestScript, all *nodes, name string, words []strin
 		kind, words = words[0], words[1:]
 	}
 	args := []string{
-		kind, "--tcp-address=127.0.0.1:0", "--http-address=127.0.0.1:0", "--admin-address=127.0.0.1:0",
-		"--data-path=" + name, "--wal-segment-size=1MiB", "--log-level=info",
+		kind, "--data-path=" + name, "--wal-segment-size=1MiB", "--admin-address=127.0.0.1:0", "--tcp-address=127.0.0.1:0", "--http-address=127.0.0.1:0", "--log-level=info",
+		"--lookup-tcp-address=127.0.0.1:0", "--lookup-http-address=127.0.0.1:0",
+	}
+	if kind == "nsqlookupd" {
+		args = []string{kind, "--tcp-address=127.0.0.1:0", "--http-address=127.0.0.1:0"}
 	}
 	program, err := exec.LookPath("tidings")
 	ts.Check(err)
@@ -161,7 +164,7 @@ func startNode(ts *testscript.TestScript, all *nodes, name string, words []strin
 		n.cmd.Process.Kill() // it may have ended
 		<-n.done
 	})
-	var at struct{ TCP, HTTP, HTTPS, Admin string }
+	var at struct{ TCP, HTTP, HTTPS, Admin, LookupTCP, LookupHTTP string }
 	eventually(ts, n.log.String, func() bool {
 		select {
 		case <-n.done:
@@ -169,15 +172,24 @@ func startNode(ts *testscript.TestScript, all *nodes, name string, words []strin
 		default:
 		}
 		for line := range strings.Lines(n.log.String()) {
-			var entry struct{ Msg, TCP, HTTP, HTTPS, Admin string }
+			var entry struct {
+				Msg, TCP, HTTP, HTTPS, Admin string
+				LookupTCP                    string `json:"lookup_tcp"`
+				LookupHTTP                   string `json:"lookup_http"`
+			}
 			if json.Unmarshal([]byte(line), &entry) == nil && entry.Msg == "listening" {
 				at.TCP, at.HTTP, at.HTTPS, at.Admin = entry.TCP, entry.HTTP, entry.HTTPS, entry.Admin
+				at.LookupTCP, at.LookupHTTP = entry.LookupTCP, entry.LookupHTTP
 				return true
 			}
 		}
 		return false
 	})
-	ts.Setenv("TIDINGS_SERVER", at.HTTP)
+	if kind != "nsqlookupd" {
+		ts.Setenv("TIDINGS_SERVER", at.HTTP)
+	}
+	ts.Setenv(name+"_lookup_tcp", at.LookupTCP)
+	ts.Setenv(name+"_lookup_http", at.LookupHTTP)
 	ts.Setenv(name+"_http", at.HTTP)
 	ts.Setenv(name+"_https", at.HTTPS)
 	ts.Setenv(name+"_tcp", at.TCP)

@@ -33,7 +33,9 @@ type Config struct {
 	HTTPAddress    string        `name:"http-address" default:"127.0.0.1:4151" nsqd:"0.0.0.0:4151" help:"address for nsqd's HTTP API: HOST:PORT, or the path of a unix socket"`
 	HTTPSAddress   string        `name:"https-address" default:"127.0.0.1:4152" nsqd:"0.0.0.0:4152" help:"address for nsqd's HTTP API over TLS; used with tls-cert only (empty: not served)"`
 	AdminAddress   string        `name:"admin-address" default:"127.0.0.1:4180" nsqd:"" help:"address for /metrics and health (empty: not served)"`
-	BroadcastAddr  string        `name:"broadcast-address" default:"" help:"host name or address that clients are told (default: the host name)"`
+	BroadcastAddr  string        `name:"broadcast-address" default:"" help:"host name or address that clients are told (default: the host name, or a loopback address if only that is listened on)"`
+	BroadcastTCP   int           `name:"broadcast-tcp-port" default:"0" min:"0" max:"65535" help:"port of tcp-address that clients are told (0: the one listened on)"`
+	BroadcastHTTP  int           `name:"broadcast-http-port" default:"0" min:"0" max:"65535" help:"port of http-address that clients are told (0: the one listened on)"`
 	Seeds          string        `name:"seeds" default:"" help:"nodes that form the cluster, once, each NAME=HOST:PORT or HOST:PORT: 1, 3 or 5, the same on all of them, separated by commas (empty: this node is alone)"`
 	ClusterAddress string        `name:"cluster-address" default:"127.0.0.1:4190" help:"address for the other nodes of the cluster; used with seeds only"`
 	ClusterCA      string        `name:"cluster-ca" default:"" help:"PEM file with the authority that signs the nodes' certificates; 'tidings cluster cert' makes one"`
@@ -46,6 +48,12 @@ type Config struct {
 	TopologyZone   string        `name:"topology-zone" default:"" help:"zone that clients are told"`
 	MemoryLimit    string        `name:"memory-limit" default:"auto" help:"memory that the node tries to stay below: a size, off, or auto (GOMEMLIMIT, else 90 % of the control group's limit)"`
 	DrainTimeout   time.Duration `name:"drain-timeout" default:"1s" min:"0s" help:"how long a stopping node waits for consumers to finish what they hold"`
+
+	LookupTCPAddress    string        `name:"lookup-tcp-address" default:"127.0.0.1:4160" nsqd:"" help:"address where nsqds register, as with nsqlookupd (empty: not served)"`
+	LookupHTTPAddress   string        `name:"lookup-http-address" default:"127.0.0.1:4161" nsqd:"" help:"address for nsqlookupd's HTTP API (empty: not served)"`
+	InactiveTimeout     time.Duration `name:"inactive-producer-timeout" default:"5m" min:"1ms" help:"time since its last ping after which a registered nsqd is left out of lookups"`
+	TombstoneLifetime   time.Duration `name:"tombstone-lifetime" default:"45s" min:"1ms" help:"how long a tombstone keeps a node out of a topic's lookups"`
+	LookupdTCPAddresses List          `name:"lookupd-tcp-address" key:"nsqlookupd_tcp_addresses" default:"" help:"nsqlookupds to register with; the flag may be repeated"`
 
 	TLSCert             string `name:"tls-cert" default:"" help:"PEM file with the certificate that clients see, and those between it and its authority (empty: no TLS)"`
 	TLSKey              string `name:"tls-key" default:"" help:"PEM file with the key of tls-cert"`
@@ -104,23 +112,8 @@ func (c *Config) Validate() error {
 			return fmt.Errorf("--%s %s: %w", f.Name, f, err)
 		}
 	}
-	for _, a := range []struct {
-		name, addr string
-		empty      bool // may be
-		path       bool // may be
-	}{
-		{"tcp-address", c.TCPAddress, false, true},
-		{"http-address", c.HTTPAddress, false, true},
-		{"https-address", c.HTTPSAddress, true, false},
-		{"admin-address", c.AdminAddress, true, false},
-		{"cluster-address", c.ClusterAddress, false, false},
-	} {
-		if a.empty && a.addr == "" || a.path && IsSocketPath(a.addr) {
-			continue
-		}
-		if err := checkAddress(a.addr); err != nil {
-			return fmt.Errorf("--%s %q: %w", a.name, a.addr, err)
-		}
+	if err := c.validateAddresses(); err != nil {
+		return err
 	}
 	switch {
 	case c.MaxMsgSize > c.MaxBodySize:
@@ -153,6 +146,35 @@ func (c *Config) validateCluster() error {
 	} {
 		if f.file == "" {
 			return fmt.Errorf("--%s: nodes of a cluster need certificates; 'tidings cluster cert NAME...' makes them", f.name)
+		}
+	}
+	return nil
+}
+
+func (c *Config) validateAddresses() error {
+	for _, a := range []struct {
+		name, addr string
+		empty      bool // may be
+		path       bool // may be
+	}{
+		{"tcp-address", c.TCPAddress, false, true},
+		{"http-address", c.HTTPAddress, false, true},
+		{"https-address", c.HTTPSAddress, true, false},
+		{"admin-address", c.AdminAddress, true, false},
+		{"cluster-address", c.ClusterAddress, false, false},
+		{"lookup-tcp-address", c.LookupTCPAddress, true, false},
+		{"lookup-http-address", c.LookupHTTPAddress, true, false},
+	} {
+		if a.empty && a.addr == "" || a.path && IsSocketPath(a.addr) {
+			continue
+		}
+		if err := checkAddress(a.addr); err != nil {
+			return fmt.Errorf("--%s %q: %w", a.name, a.addr, err)
+		}
+	}
+	for _, addr := range c.LookupdTCPAddresses {
+		if err := checkAddress(addr); err != nil {
+			return fmt.Errorf("--lookupd-tcp-address %q: %w", addr, err)
 		}
 	}
 	return nil

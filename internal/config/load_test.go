@@ -143,6 +143,7 @@ func TestFileErrors(t *testing.T) {
 		"[node]\nname = 1":                     `: node = map[name:1]: want text in quotes`,
 		"max_msg_size = 1\nnonsense":           `:2:1: not TOML: `,
 		"max_msg_size = 1\n\nmax_msg_size = 2": `: not TOML: key max_msg_size is already defined`,
+		"nsqlookupd_tcp_addresses = [1]":       `: nsqlookupd_tcp_addresses = [1]: want texts in brackets`,
 		"zzzzzzzzzz = 1":                       "zzzzzzzzzz; `tidings config init` lists the keys",
 	} {
 		file := write(t, text)
@@ -153,6 +154,30 @@ func TestFileErrors(t *testing.T) {
 	}
 	if _, _, err := Load(Source{File: "absent.toml"}); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("absent file: %v", err)
+	}
+}
+
+// A list is an array in the file, commas elsewhere, and has nsqd's key.
+func TestLists(t *testing.T) {
+	file := write(t, `nsqlookupd_tcp_addresses = ["a:1", "b:2"]`)
+	for want, src := range map[string]Source{
+		"a:1,b:2": {File: file},
+		"c:3,d:4": {File: file, Environ: []string{"TIDINGS_LOOKUPD_TCP_ADDRESS=c:3, d:4,c:3"}},
+		"e:5":     {File: file, Environ: []string{"TIDINGS_LOOKUPD_TCP_ADDRESS=c:3"}, Flags: map[string]string{"lookupd-tcp-address": "e:5"}},
+		"":        {File: file, Environ: []string{"TIDINGS_LOOKUPD_TCP_ADDRESS="}},
+	} {
+		c, warn, err := Load(src)
+		if err != nil || len(warn) > 0 || c.LookupdTCPAddresses.String() != want {
+			t.Errorf("%v: %q %v, want %s", src, c.LookupdTCPAddresses, err, want)
+		}
+	}
+	_, warn, err := Load(Source{Environ: []string{"TIDINGS_NSQLOOKUPD_TCP_ADDRESSES=a:1"}})
+	if err != nil || len(warn) != 1 || !strings.Contains(warn[0], "did you mean TIDINGS_LOOKUPD_TCP_ADDRESS?") {
+		t.Errorf("%v %q", err, warn)
+	}
+	_, _, err = Load(Source{Flags: map[string]string{"lookupd-tcp-address": "a:1,b"}})
+	if err == nil || err.Error() != `--lookupd-tcp-address "b": want HOST:PORT, such as 127.0.0.1:4150` {
+		t.Error(err)
 	}
 }
 
@@ -206,7 +231,10 @@ tls_client_auth_policy = ""
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
 	}
-	if len(warn) != 7 {
+	if d := cmp.Diff(List{"127.0.0.1:4160"}, c.LookupdTCPAddresses); d != "" {
+		t.Error(d)
+	}
+	if len(warn) != 6 {
 		t.Errorf("%d warnings:\n%s", len(warn), strings.Join(warn, "\n"))
 	}
 }

@@ -24,9 +24,9 @@ func reference() string {
 		"over the file, the file over the default. There are no tables. An unknown key in the file is an error.\n\n" +
 		"A size is a number of bytes or has a unit: `\"64KiB\"`, `\"64MiB\"`, `\"1.5GiB\"` (powers of 1,024), `\"64MB\"` (of 1,000).\n" +
 		"A duration has a unit, `\"30s\"`, `\"1h30m\"`; a bare number is milliseconds.\n" +
-		"A list is an array in the file, `[\"10.0.0.5:4180\", \"10.0.0.6:4180\"]`, and has commas between its values elsewhere; its flag\n" +
-		"may be repeated. `auth_http_addresses` is nsqd's key; its flag is `--auth-http-address`, as there, and its variable\n" +
-		"`TIDINGS_AUTH_HTTP_ADDRESS`.\n\n" +
+		"A list is an array in the file, `[\"10.0.0.5:4160\", \"10.0.0.6:4160\"]`, and has commas between its values elsewhere; its flag\n" +
+		"may be repeated. Two keys are nsqd's: `nsqlookupd_tcp_addresses`, whose flag is `--lookupd-tcp-address` and\n" +
+		"whose variable is `TIDINGS_LOOKUPD_TCP_ADDRESS`, and `auth_http_addresses`, of `--auth-http-address`.\n\n" +
 		"`tidings config init` prints a file with every setting, `tidings config check FILE` checks one.\n\n" +
 		"| setting | type | default | |\n|---|---|---|---|\n")
 	c, n := Default(), DefaultNSQD()

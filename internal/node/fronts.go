@@ -42,10 +42,12 @@ func (l *lateHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // buildFronts makes the protocol servers on the bound sockets.
 func (n *Node) buildFronts() error {
 	c := &n.cfg
+	n.buildLookups()
 	n.nsq = nsq.New(nsq.Over(n.broker), nsq.Options{
 		TCP: n.fronts.tcp, HTTP: n.fronts.http, HTTPS: n.fronts.https, TLS: n.secure.tls, TLSRequired: n.secure.required,
 		NoSnappy: !c.Snappy, NoDeflate: !c.Deflate, MaxDeflateLevel: c.MaxDeflateLevel, Auth: n.secure.auth, HTTPAuth: c.HTTPAuth,
-		Version: version.NSQ, BroadcastAddress: c.BroadcastAddr,
+		Version: version.NSQ, BroadcastAddress: n.lookups.self.BroadcastAddress,
+		Lookupds: n.lookups.registrar.Addresses, SetLookupds: n.lookups.registrar.SetAddresses, Tombstoned: n.tombstoned,
 		StartTime: n.start, Logger: n.log, LogLevel: n.level, Settings: n.setting, Warning: n.warning,
 		MsgTimeout: c.MsgTimeout, MaxMsgTimeout: c.MaxMsgTimeout,
 		MaxMsgSize: int64(c.MaxMsgSize), MaxBodySize: int64(c.MaxBodySize),
@@ -143,5 +145,5 @@ func (n *Node) ready() error {
 
 // frontRuns lists the servers.
 func (n *Node) frontRuns() []func(context.Context) error {
-	return []func(context.Context) error{n.nsq.Run}
+	return []func(context.Context) error{n.nsq.Run, n.lookups.registrar.Run, n.lookups.front.Run}
 }

@@ -80,8 +80,8 @@ func newMember(n *Node) (_ *member, err error) {
 	mb.engine.mb, mb.mender = mb, mb.newMender()
 	mb.self = meta.Node{
 		ID: n.dir.RaftID, Name: name, Addr: addr, Boot: binary.LittleEndian.Uint64(raw[:]) | 1,
-		TCP: n.reach(n.fronts.tcp), HTTP: n.reach(n.fronts.http), Broadcast: c.BroadcastAddr,
 	}
+	mb.self.TCP, mb.self.HTTP, mb.self.Broadcast = n.broadcast()
 	if err = mb.buildTransport(credentials); err != nil {
 		return nil, err
 	}
@@ -118,18 +118,6 @@ func clusterAddress(listen, name string, seeds []cluster.Peer) (string, error) {
 	return listen, nil
 }
 
-// reach is an address of a front as others may use it.
-func (n *Node) reach(l net.Listener) string {
-	host, port, err := net.SplitHostPort(l.Addr().String())
-	if err != nil {
-		return ""
-	}
-	if n.cfg.BroadcastAddr != "" {
-		host = n.cfg.BroadcastAddr
-	}
-	return net.JoinHostPort(host, port)
-}
-
 func (mb *member) buildTransport(credentials *transport.Credentials) (err error) {
 	n := mb.n
 	o := transport.Options{
@@ -153,6 +141,7 @@ func (mb *member) buildTransport(credentials *transport.Credentials) (err error)
 	mb.handleSessions()
 	mb.handleTransfer()
 	mb.handleMend()
+	mb.handleTombstones()
 	return nil
 }
 

@@ -41,7 +41,7 @@ type Options struct {
 // Addrs are where a node listens, with the ports it really got.
 //
 // HTTPS is empty where it is not served.
-type Addrs struct{ TCP, HTTP, HTTPS, Admin string }
+type Addrs struct{ TCP, HTTP, HTTPS, Admin, LookupTCP, LookupHTTP string }
 
 // Node is a data folder, the engine on it, and the fronts.
 type Node struct {
@@ -67,14 +67,15 @@ type Node struct {
 	admin    *admin.Front
 	metrics  *lateHandler
 	opened   atomic.Bool // the engine is there
+	lookups  lookups
 }
 
 // listeners are the sockets, bound before anything is opened, so that a busy
 // port is known at once.
-type listeners struct{ tcp, http, https, admin, cluster net.Listener }
+type listeners struct{ tcp, http, https, admin, cluster, lookupTCP, lookupHTTP net.Listener }
 
 func (l listeners) close() {
-	for _, x := range []net.Listener{l.tcp, l.http, l.https, l.admin, l.cluster} {
+	for _, x := range []net.Listener{l.tcp, l.http, l.https, l.admin, l.cluster, l.lookupTCP, l.lookupHTTP} {
 		if x != nil {
 			x.Close()
 		}
@@ -134,17 +135,31 @@ func (n *Node) listen() error {
 		{"https-address", n.cfg.HTTPSAddress, &n.fronts.https},
 		{"admin-address", n.cfg.AdminAddress, &n.fronts.admin},
 		{"cluster-address", n.cfg.ClusterAddress, &n.fronts.cluster},
+		{"lookup-tcp-address", n.cfg.LookupTCPAddress, &n.fronts.lookupTCP},
+		{"lookup-http-address", n.cfg.LookupHTTPAddress, &n.fronts.lookupHTTP},
 	} {
 		if l.addr == "" || l.to == &n.fronts.cluster && n.cfg.Seeds == "" || l.to == &n.fronts.https && n.secure.tls == nil {
 			continue
 		}
 		var err error
-		if *l.to, err = listen(l.addr); err != nil {
+		if *l.to, err = listen(l.addr); err != nil && n.spare(l.to, l.addr) {
+			n.log.Warn("this node serves no lookup: the address is in use, perhaps by another node; choose one with --"+l.flag, "address", l.addr)
+			*l.to = nil
+			continue
+		}
+		if err != nil {
 			n.fronts.close()
 			return fmt.Errorf("listen on %s: %w; choose another address with --%s", l.addr, err, l.flag)
 		}
 	}
 	return nil
+}
+
+// spare reports whether the node can do without a listener: a lookup where nobody
+// has asked for one. So several nodes of a machine need not name theirs.
+func (n *Node) spare(to *net.Listener, addr string) bool {
+	d := config.Default()
+	return to == &n.fronts.lookupTCP && addr == d.LookupTCPAddress || to == &n.fronts.lookupHTTP && addr == d.LookupHTTPAddress
 }
 
 // Addrs says where the node listens.
@@ -156,6 +171,7 @@ func (n *Node) Addrs() Addrs {
 	if n.fronts.admin != nil {
 		a.Admin = n.fronts.admin.Addr().String()
 	}
+	n.lookupAddrs(&a)
 	return a
 }
 
@@ -255,7 +271,7 @@ func (n *Node) openGroups(checkpointBytes int64) error {
 	bo := broker.Options{
 		Meta: m, Machines: n.machines, MaxConsumers: n.cfg.MaxChannelConsumers, MemQueueSize: n.cfg.MemQueueSize,
 		WaitOnDisconnect: !n.cfg.RequeueOnDisconnect, MaxRequeueDelay: n.cfg.MaxReqTimeout,
-		Health: n.health, Logger: n.log,
+		Health: n.health, Logger: n.log, Prepare: n.prepareChannels, Changed: n.namesChanged,
 	}
 	if n.member != nil {
 		bo.Peers, bo.Boot = peers{n.member}, n.member.self.Boot
@@ -384,7 +400,8 @@ func (n *Node) Run(ctx context.Context, ready func()) error {
 	if err == nil {
 		err = n.run(ctx, ready)
 	} else {
-		listeners{tcp: n.fronts.tcp, http: n.fronts.http}.close()
+		l := n.fronts
+		listeners{tcp: l.tcp, http: l.http, lookupTCP: l.lookupTCP, lookupHTTP: l.lookupHTTP}.close()
 		err = errors.Join(err, n.dir.lock.Close())
 		if errors.Is(err, context.Canceled) && errors.Is(context.Cause(ctx), context.Canceled) {
 			err = nil // it was stopped before it belonged to a cluster
@@ -500,7 +517,8 @@ func (n *Node) serve(ctx, engine context.Context, ready func()) error {
 		return nil
 	})
 	a := n.Addrs()
-	n.log.Info("listening", "tcp", a.TCP, "http", a.HTTP, "https", a.HTTPS, "admin", a.Admin, "data_path", n.cfg.DataPath)
+	n.log.Info("listening", "tcp", a.TCP, "http", a.HTTP, "https", a.HTTPS, "admin", a.Admin,
+		"lookup_tcp", a.LookupTCP, "lookup_http", a.LookupHTTP, "data_path", n.cfg.DataPath)
 	ready()
 	err := eg.Wait()
 	settle, cancel := context.WithTimeout(engine, settleTimeout)

@@ -49,6 +49,14 @@ type Options struct {
 	// Settings answers GET /config/NAME for options that the front does not
 	// know itself, by nsqd's configuration names; may be nil.
 	Settings func(name string) (value any, ok bool)
+	// Lookupds are the nsqlookupds that the node registers with, SetLookupds
+	// changes them; nil: /config/nsqlookupd_tcp_addresses is empty and fixed.
+	Lookupds    func() []string
+	SetLookupds func(addresses []string)
+	// Tombstoned reports whether a tombstone hides this node from the lookups
+	// of a topic: then a deletion of the topic is meant for this node's share
+	// only, and is passed over. May be nil.
+	Tombstoned func(topic string) bool
 	// Warning is what /ping says behind its OK of something that is wrong while
 	// serving goes on, "" for nothing; may be nil.
 	Warning func() string

@@ -362,6 +362,11 @@ func deleteTopic(f *Front, r *http.Request, q url.Values) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if f.o.Tombstoned != nil && f.o.Tombstoned(topic) {
+		f.log.Warn("deletion of a topic passed over: a tombstone says that only this node's share is meant",
+			"topic", topic, "remote", r.RemoteAddr)
+		return nil, nil
+	}
 	return nil, known(f.broker.DeleteTopic(r.Context(), topic))
 }
 

@@ -31,7 +31,12 @@ func (f *Front) setting(name string) (any, bool) {
 		return f.logLevel(), true
 	case "broadcast_address":
 		return o.BroadcastAddress, true
-	case "nsqlookupd_tcp_addresses", "auth_http_addresses":
+	case "nsqlookupd_tcp_addresses":
+		if o.Lookupds != nil {
+			return o.Lookupds(), true
+		}
+		return []string{}, true
+	case "auth_http_addresses":
 		if o.Settings != nil {
 			if v, ok := o.Settings(name); ok {
 				return v, true
@@ -103,7 +108,7 @@ func getConfig(f *Front, r *http.Request, _ url.Values) (any, error) {
 	return json.RawMessage(b), err
 }
 
-// putConfig changes log_level. nsqlookupd_tcp_addresses cannot change yet.
+// putConfig changes log_level and nsqlookupd_tcp_addresses.
 func putConfig(f *Front, r *http.Request, q url.Values) (any, error) {
 	body, err := io.ReadAll(io.LimitReader(r.Body, f.o.MaxMsgSize+1))
 	if err != nil {
@@ -125,6 +130,10 @@ func putConfig(f *Front, r *http.Request, q url.Values) (any, error) {
 		var addresses []string
 		if json.Unmarshal(body, &addresses) != nil {
 			return nil, bad("INVALID_VALUE")
+		}
+		if f.o.SetLookupds != nil {
+			f.o.SetLookupds(addresses)
+			return getConfig(f, r, q)
 		}
 	}
 	return nil, bad("INVALID_OPTION")

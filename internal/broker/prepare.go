@@ -1,0 +1,52 @@
+package broker
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/tidings-io/tidings/internal/meta"
+)
+
+// prepare asks whoever knows which channels a new topic is to have, and makes
+// them before anything is published to it. t is the topic's handle; then is
+// called once, whatever came of it.
+func (b *Broker) prepare(m *meta.Topic, then func(t *Topic)) {
+	b.o.Prepare(m.Name, func(channels []string) {
+		t := b.newTopic(m)
+		if len(channels) == 0 {
+			then(t)
+			return
+		}
+		go func() { // an answer may come on a goroutine that must not wait
+			t.prepare(channels)
+			then(t)
+		}()
+	})
+}
+
+// prepareTimeout bounds how long the first publish to a topic waits for the
+// making of its channels.
+const prepareTimeout = 10 * time.Second
+
+// prepare makes channels; a failure is told in the log only, because the topic
+// works without them.
+func (t *Topic) prepare(channels []string) {
+	ctx, cancel := context.WithTimeout(context.Background(), prepareTimeout)
+	defer cancel()
+	slices.Sort(channels)
+	for _, name := range slices.Compact(channels) {
+		if !ValidChannel(name) || IsEphemeral(name) { // nobody would end it without a consumer
+			continue
+		}
+		var err error
+		if t.mem != nil {
+			_, err = t.ensureChannel(ctx, name)
+		} else {
+			err = t.createChannel(ctx, name)
+		}
+		if err != nil {
+			t.b.o.Logger.Warn("make the channels of a new topic", "topic", t.name, "channel", name, "error", err)
+		}
+	}
+}
