@@ -59,6 +59,17 @@ var faults = []fault{
 	{"1 % of all packets is lost", func(s *scenario) error {
 		return s.cutting(func() error { return s.net.lose(1) })
 	}},
+	{"a leader dies, and its disk with it", func(s *scenario) error {
+		m := s.anyLeader()
+		m.kill()
+		if err := s.flowsAgain(); err != nil {
+			return err
+		}
+		if err := os.RemoveAll(filepath.Join(m.Dir, "data")); err != nil {
+			return err
+		}
+		return m.restart()
+	}},
 	{"all nodes are restarted one by one (SIGTERM)", func(s *scenario) error {
 		for _, m := range s.members {
 			if err := m.stop(); err != nil {
@@ -242,8 +253,8 @@ func (m *member) refusal() (time.Duration, error) {
 
 // --- disks
 
-// A node whose syncs take long hands its leaderships over, and publishing goes
-// on.
+// A node whose disk is slow serves on, and hands over what it leads when syncs
+// stall; nobody is refused.
 func TestSlowSync(t *testing.T) {
 	slow := filepath.Join(t.TempDir(), "slow")
 	s := newScenario(t, options{bin: faultsBinary(t), env: func(i int) []string {
@@ -252,20 +263,38 @@ func TestSlowSync(t *testing.T) {
 		}
 		return nil
 	}})
-	s.verdict(s.around("node a needs 300 ms for a sync", func() error {
-		return s.slow(slow, "300ms", scaled(8*time.Second))
-	}))
+	err := s.around("node a needs 300 ms for a sync", func() error {
+		return s.slow(slow, "300ms", func() error {
+			s.hold(scaled(6 * time.Second))
+			return s.flowsAgain()
+		})
+	})
+	if err == nil {
+		err = s.around("the disk of node a stalls", func() error {
+			return s.slow(slow, "3s", func() error { return errors.Join(s.handsOver(s.members[0]), s.flowsAgain()) })
+		})
+	}
+	s.verdict(err)
 }
 
-func (s *scenario) slow(file, wait string, d time.Duration) error {
-	if err := os.WriteFile(file, []byte(wait), 0o644); err != nil {
+// handsOver waits until the node leads no topic any more.
+func (s *scenario) handsOver(m *member) error {
+	return rig.Await(rig.Patience, func() (bool, error) {
+		for topic, name := range topicNames {
+			if s.leader(topic+1) == m {
+				return false, fmt.Errorf("node %s leads topic %s although its disk stalls", m.host.name, name)
+			}
+		}
+		return true, nil
+	})
+}
+
+// slow makes a node's syncs as slow as the text says while do runs.
+func (s *scenario) slow(file, text string, do func() error) error {
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
 		return err
 	}
-	s.hold(d)
-	if err := s.flowsAgain(); err != nil {
-		return err
-	}
-	return os.Remove(file)
+	return errors.Join(do(), os.Remove(file))
 }
 
 // A full disk on one node: what it leads takes no publishes until the disk has
