@@ -129,8 +129,10 @@ func (p *pub) Published(base int64, err error) {
 func (m *model) verify(n *node) {
 	log := n.groups[m.id-1].log(m.kept())
 	if log == nil {
-		if len(m.pubs) > 0 && m.acked > 0 {
-			m.c.failf("shard %d has lost its topic", m.id)
+		for _, p := range m.pubs { // it may never have been opened: each try to was lost
+			if p.topic == m.kept() && p.outcome == acked && (!p.alone || p.base >= 0) {
+				m.c.failf("shard %d has lost its topic, with the publish %d that was acknowledged", m.id, p.id)
+			}
 		}
 		return
 	}
