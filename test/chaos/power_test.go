@@ -51,34 +51,49 @@ func TestAllKilled(t *testing.T) {
 
 // The suite is worth nothing if it misses what it is for.
 func TestPlantedBugsAreCaught(t *testing.T) {
-	for plant, do := range map[string]func(s *scenario) error{
-		"nosync": (*scenario).blackout,
-		"ack-before-quorum": func(s *scenario) error {
-			return s.around("a leader is alone, then killed", func() error { return s.isolateAndKill(s.anyLeader()) })
-		},
+	for _, bug := range []struct {
+		name   string
+		do     func(s *scenario) error
+		caught func(s *scenario) int // messages
+	}{
+		{"nosync", (*scenario).blackout, (*scenario).lostMessages},
+		{"ack-before-quorum", (*scenario).lonelyDeath, (*scenario).lostMessages},
+		{"forward-doubled", (*scenario).lonelyDeath, (*scenario).doubledMessages},
 	} {
-		t.Run(plant, func(t *testing.T) {
-			s := newScenario(t, options{bin: faultsBinary(t), env: volatileEnv(plant), lenient: true, patience: 10 * time.Second})
-			var err error
-			const limit = 3
+		t.Run(bug.name, func(t *testing.T) {
+			s := newScenario(t, options{bin: faultsBinary(t), env: volatileEnv(bug.name), lenient: true, patience: 10 * time.Second})
+			const limit = 4
 			for round := 1; round <= limit; round++ {
 				s.hold(time.Second)
-				if err = do(s); err == nil {
+				err := bug.do(s)
+				if err == nil {
 					err = s.settle()
 				}
-				lost := s.h.missingSoon()
-				switch {
-				case lost > 0:
-					fmt.Printf("note: planted bug %s caught in round %d: %d acknowledged messages lost\n", plant, round, lost)
+				switch caught := bug.caught(s); {
+				case caught > 0:
+					fmt.Printf("note: planted bug %s caught in round %d: %d messages\n", bug.name, round, caught)
 					return
 				case err != nil: // recovery met half a state
-					fmt.Printf("note: planted bug %s caught in round %d: %.60s\n", plant, round, err)
+					fmt.Printf("note: planted bug %s caught in round %d: %.60s\n", bug.name, round, err)
 					return
 				}
 			}
-			t.Errorf("the suite has not caught the planted bug %s in %d rounds\n%s", plant, limit, s.h.report())
+			t.Errorf("the suite has not caught the planted bug %s in %d rounds\n%s", bug.name, limit, s.h.report())
 		})
 	}
+}
+
+func (s *scenario) lostMessages() int { return s.h.missingSoon() }
+
+// doubledMessages waits for what is on its way.
+func (s *scenario) doubledMessages() int {
+	s.h.missingSoon()
+	return s.h.kinds()["doubled"]
+}
+
+// lonelyDeath cuts a leader off from the others, and kills it.
+func (s *scenario) lonelyDeath() error {
+	return s.around("a leader is alone, then killed", func() error { return s.isolateAndKill(s.anyLeader()) })
 }
 
 // isolateAndKill lets a leader serve its own clients for a moment without the
