@@ -9,7 +9,7 @@
 //	CHAOS_BINARY   the tidings binary under test
 //	CHAOS_FAULTS   the same built with -tags faults
 //	CHAOS_LONG     the long run of make chaos: every loop has more rounds
-//	CHAOS_KILLS    how often a leader is killed (8, in a long run 40)
+//	CHAOS_KILLS    how often a leader is killed (6, in a long run 40)
 //	CHAOS_SEED     seed of load and faults; drawn and printed when not set
 //	CHAOS_FLAGS    more flags for every node, such as --sync-storage
 //	CHAOS_KEEP     a folder for data folders, kept after a failure (a temporary one)

@@ -91,7 +91,7 @@ func scaled(d time.Duration) time.Duration {
 	if long() {
 		return d
 	}
-	return d * 5 / 8
+	return d / 2
 }
 
 // anyLeader is the leader of a topic drawn at random.

@@ -33,7 +33,7 @@ func scale(all, ci int) int {
 // next kill. A publisher at another node sees no error.
 func TestLeaderKilled(t *testing.T) {
 	s := newScenario(t, options{bin: plainBinary(t)})
-	rounds := int(envNumber(t, "CHAOS_KILLS", uint64(scale(40, 8))))
+	rounds := int(envNumber(t, "CHAOS_KILLS", uint64(scale(40, 6))))
 	var gaps []time.Duration
 	var err error
 	for round := 0; round < rounds && err == nil; round++ {
