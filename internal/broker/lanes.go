@@ -55,7 +55,7 @@ func (b *Broker) attach(ctx context.Context, u *upstream, places []place, fresh 
 	for _, x := range places { // an ephemeral channel begins anew with each leadership
 		if x.c.mem != nil {
 			p := &x.t.parts[x.i]
-			x.t.openHere(p)
+			_ = x.t.openHere(p) // then there is no log below, and no lane
 			p.machine.Do(partition.CreateChannel{Key: p.key, Channel: x.c.id, Ephemeral: true}, nil)
 		}
 	}

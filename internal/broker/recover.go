@@ -81,7 +81,10 @@ func (b *Broker) reconcile(m *meta.Topic, known map[partition.Key]shardPartition
 func (p *part) reconcile(t *Topic, m *meta.Topic, view *meta.View, sp shardPartition) (todo []task) {
 	later := func(c partition.Command) {
 		todo = append(todo, func(done func(error)) {
-			t.openHere(p)
+			if err := t.openHere(p); err != nil {
+				done(err)
+				return
+			}
 			p.machine.Do(c, done)
 		})
 	}

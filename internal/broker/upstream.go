@@ -99,12 +99,13 @@ func (u *upstream) leadsNow(leads bool) {
 func (u *upstream) publish(p *partition.Publish, topic string) (self bool, err error) {
 	now := u.now()
 	var few [4]origin.Outcome
+	passed := false
 	u.mu.Lock()
 	if u.origin.Idle() || u.origin.Leader() == 0 {
 		u.look(now)
 	}
 	if err = u.origin.Add(p, topic, now); err == nil {
-		_, err = u.pass(now, true)
+		passed, err = u.pass(now, true)
 	}
 	self = u.origin.Self()
 	pending := u.origin.Pending()
@@ -113,6 +114,9 @@ func (u *upstream) publish(p *partition.Publish, topic string) (self bool, err e
 	tell(out)
 	if pending {
 		ring(u.wake)
+	}
+	if passed && err != nil { // older ones, that waited
+		u.machine.Wake()
 	}
 	return self, err
 }
@@ -166,27 +170,47 @@ func (u *upstream) pass(now int64, adding bool) (passed bool, err error) {
 // open makes a partition known to the shard before its first use in this
 // leadership; what the same goroutine does on the machine comes after it. Topics
 // that metadata knows to be gone are left alone. fault.NotLeader: there is none, and
-// the machine is to be asked for nothing. u.mu is held.
+// the machine is to be asked for nothing; fault.Overloaded: the same, for now. u.mu
+// is held.
 func (u *upstream) open(k partition.Key, name string) error {
 	if u.opened == nil {
 		return fault.NotLeader
 	}
-	if _, ok := u.opened[k]; !ok && !u.b.knownGone(k.Topic) {
-		u.opened[k] = struct{}{}
-		u.machine.Do(partition.Open{Key: k, Name: name}, nil)
+	if _, ok := u.opened[k]; ok || u.b.knownGone(k.Topic) {
+		return nil
 	}
-	return nil
+	leadership := u.began
+	err := u.machine.Offer(partition.Open{Key: k, Name: name}, func(err error) {
+		if err != nil {
+			u.notOpened(k, leadership)
+		}
+	})
+	if err == nil {
+		u.opened[k] = struct{}{}
+	}
+	return err
 }
 
-// openHere makes the partition known to the shard, which this node leads.
-func (t *Topic) openHere(p *part) {
+// notOpened has the partition opened anew at its next use: an entry can be dropped
+// though the leadership goes on.
+func (u *upstream) notOpened(k partition.Key, leadership uint64) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.began == leadership {
+		delete(u.opened, k)
+	}
+}
+
+// openHere makes the partition known to the shard, which this node leads. Errors as
+// those of open.
+func (t *Topic) openHere(p *part) error {
 	if p.up == nil {
 		t.open(p)
-		return
+		return nil
 	}
 	p.up.mu.Lock()
 	defer p.up.mu.Unlock()
-	_ = p.up.open(p.key, t.name) // the machine refuses what comes next
+	return p.up.open(p.key, t.name)
 }
 
 // LocalDone takes the machine's answer, on its loop.

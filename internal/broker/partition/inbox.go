@@ -117,9 +117,15 @@ func (b *inbox) release(items int, bytes int64) {
 // fault.ChannelNotFound for a channel that is not there. When the inbox is
 // full or this node does not lead it is told so at once, by this call.
 func (m *Machine) Do(c Command, done func(err error)) {
-	if err := m.put(item{command: c, done: done}); err != nil && done != nil {
+	if err := m.Offer(c, done); err != nil && done != nil {
 		done(err)
 	}
+}
+
+// Offer is Do, but what is refused at once is returned, and done is not told:
+// fault.Overloaded, fault.NotLeader.
+func (m *Machine) Offer(c Command, done func(err error)) error {
+	return m.put(item{command: c, done: done})
 }
 
 // Attach lets the lane deliver the channel, after all commands given before
