@@ -294,6 +294,24 @@ func TestNewLeaderReconciles(t *testing.T) {
 	})
 }
 
+// TestReconcileBehindAChange: a leader that still acts on metadata of a moment ago,
+// when the change has been to the shard already, leaves nothing behind.
+func TestReconcileBehindAChange(t *testing.T) {
+	c := withTopic(t, 1)
+	one := c.node(1)
+	one.ok(one.CreateChannel(one.ctx(), "orders", "audit"))
+	one.ok(one.PauseTopic(one.ctx(), "orders", true))
+	before := one.meta.View()
+	one.ok(one.PauseTopic(one.ctx(), "orders", false))
+	one.ok(one.DeleteChannel(one.ctx(), "orders", "audit"))
+	one.ok(one.Settle(one.ctx())) // what watch had to say is fact as well
+	one.ok(one.Reconcile(one.ctx(), c.shardOf("orders"), before))
+	c.until("the shard is as metadata says", func() bool {
+		pv, ok := c.partitionOn(1, "orders")
+		return ok && len(pv.Channels) == 0 && !pv.Paused
+	})
+}
+
 // TestLeaderIsCutOff: the majority goes on without an error; the minority refuses
 // when the time is over, and then at once.
 func TestLeaderIsCutOff(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/tidings-io/tidings/internal/broker/partition"
 	"github.com/tidings-io/tidings/internal/fault"
+	"github.com/tidings-io/tidings/internal/meta"
 )
 
 // reconcileAgain is how long a leadership that could not be reconciled waits.
@@ -25,7 +26,7 @@ func (u *upstream) follow(ctx context.Context) {
 			return
 		}
 		if leadership := u.leadership.Load(); leadership != 0 && leadership != u.serving.Load() {
-			if err := u.reconcile(ctx); err != nil {
+			if err := u.reconcile(ctx, u.b.o.Meta.View); err != nil {
 				timer.Reset(reconcileAgain)
 				if ctx.Err() == nil && u.leadership.Load() == leadership {
 					u.b.o.Logger.Warn("bring shard in line with metadata", "shard", u.shard, "error", err)
@@ -55,8 +56,8 @@ func (u *upstream) serve(leadership uint64) bool {
 // reconcile makes what metadata says true on the shard, which this node leads: who
 // was about to do it may have died. The view may be older than the shard's state;
 // what it does not know yet is left alone, and what it knows wrongly is put right
-// when the change comes (watch).
-func (u *upstream) reconcile(ctx context.Context) error {
+// when the change comes (watch), or has come (following).
+func (u *upstream) reconcile(ctx context.Context, metadata func() *meta.View) error {
 	known := make(map[partition.Key]shardPartition)
 	p := part{machine: u.machine}
 	err := p.query(ctx, func(v *partition.View) {
@@ -65,7 +66,7 @@ func (u *upstream) reconcile(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read shard state: %w", err)
 	}
-	view := u.b.o.Meta.View()
+	view := metadata()
 	var todo []task
 	for _, m := range view.Topics() {
 		if m.Ephemeral() || m.Deleting {

@@ -85,6 +85,10 @@ func (p *part) reconcile(t *Topic, m *meta.Topic, view *meta.View, sp shardParti
 				done(err)
 				return
 			}
+			if p.up != nil {
+				p.up.following(c, done)
+				return
+			}
 			p.machine.Do(c, done)
 		})
 	}

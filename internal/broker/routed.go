@@ -99,7 +99,40 @@ func (u *upstream) take(r routed, done func(error)) {
 		done(err)
 		return
 	}
-	u.machine.Do(c, done)
+	u.following(c, done)
+}
+
+// following gives the machine a command that follows from metadata. If that has
+// changed when the command is fact, what follows by then is given as well: watch
+// may have told the machine of the change before the command came there.
+func (u *upstream) following(c partition.Command, done func(error)) {
+	u.machine.Do(c, func(err error) {
+		if err == nil {
+			u.correct(c)
+		}
+		done(err)
+	})
+}
+
+// correct undoes a command that metadata does not ask for any more. What changes
+// after this is watch's.
+func (u *upstream) correct(c partition.Command) {
+	view := u.b.o.Meta.View()
+	switch c := c.(type) {
+	case partition.CreateChannel:
+		ok := false
+		if t, found := view.TopicID(c.Topic); found {
+			m, found := t.ChannelID(c.Channel)
+			ok = found && !m.Deleting
+		}
+		if !ok && view.Knew(c.Channel) {
+			u.machine.Do(partition.DropChannel{Key: c.Key, Channel: c.Channel}, nil)
+		}
+	case partition.PauseTopic:
+		if t, ok := view.TopicID(c.Topic); ok && t.Paused != c.Paused {
+			u.following(partition.PauseTopic{Key: c.Key, Paused: t.Paused}, func(error) {})
+		}
+	}
 }
 
 // checked opens the partition for a command that is to be done, and brings the
