@@ -524,7 +524,13 @@ func (n *Node) serve(ctx, engine context.Context, ready func()) error {
 	settle, cancel := context.WithTimeout(engine, settleTimeout)
 	defer cancel()
 	if engine.Err() == nil {
-		err = errors.Join(err, n.broker.Settle(settle))
+		unsettled := n.broker.Settle(settle)
+		if unsettled != nil && n.member != nil && fault.CodeOf(unsettled) == fault.Timeout {
+			// No majority is there to commit it: what was answered last is delivered again.
+			n.log.Warn("the last answers of consumers were not committed", "error", unsettled)
+			unsettled = nil
+		}
+		err = errors.Join(err, unsettled)
 	}
 	return err
 }
