@@ -179,11 +179,37 @@ func (t *Topic) durableStats(mc *meta.Channel, c *channelInUse, views []partitio
 		}
 	}
 	if c != nil {
-		local := c.ch.Stats()
+		delivers := make([]int32, 0, len(views))
+		fresh := false
+		local := c.ch.StatsBy(func(part int32, does, finds bool) {
+			if does {
+				delivers = append(delivers, part)
+			}
+			fresh = fresh || finds
+		})
 		s.fill(c, local)
 		s.Deferred = max(s.Deferred-local.Held, 0)
+		s.awaited(mc.ID, views, delivers, fresh)
 	}
 	return s
+}
+
+// awaited adds what waits on partitions where the channel in use does not deliver
+// yet; fresh: it is not in the count of messages either.
+func (s *ChannelStats) awaited(channel uint64, views []partition.PartitionView, delivers []int32, fresh bool) {
+	for i := range views {
+		if slices.Contains(delivers, views[i].Key.Partition) {
+			continue
+		}
+		for _, cv := range views[i].Channels {
+			if cv.ID == channel {
+				s.Depth += cv.Backlog
+				if fresh {
+					s.MessageCount += cv.Backlog
+				}
+			}
+		}
+	}
 }
 
 func memoryStats(c *channelInUse) ChannelStats {

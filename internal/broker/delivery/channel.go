@@ -235,7 +235,12 @@ func (c *Channel) Err() error {
 }
 
 // Stats returns the channel's figures.
-func (c *Channel) Stats() Stats {
+func (c *Channel) Stats() Stats { return c.StatsBy(func(int32, bool, bool) {}) }
+
+// StatsBy is Stats, and tells each of every lane, for the moment that the figures
+// are of: its partition, whether it delivers, and, if it does not yet, whether what
+// it will find counts as put into the channel then. each must not call the channel.
+func (c *Channel) StatsBy(each func(part int32, delivers, fresh bool)) Stats {
 	c.mu.Lock()
 	st := Stats{
 		InFlight:     c.inFlight,
@@ -250,6 +255,7 @@ func (c *Channel) Stats() Stats {
 	for _, l := range c.lanes {
 		st.Depth += l.depth()
 		st.Held += l.held
+		each(l.part, l.live, l.fresh)
 	}
 	lanes := c.lanes
 	c.mu.Unlock()
