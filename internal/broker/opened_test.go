@@ -1,8 +1,10 @@
 package broker
 
 import (
+	"context"
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/tidings-io/tidings/internal/broker/partition"
 	"github.com/tidings-io/tidings/internal/fault"
@@ -104,5 +106,33 @@ func TestPartitionIsOpenedWhenThereIsRoom(t *testing.T) {
 	x.run()
 	if err := <-done; err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestCreationIsGivenUp: a publish to a name whose deletion does not end is answered,
+// once; one whose topic was made meanwhile is left alone.
+func TestCreationIsGivenUp(t *testing.T) {
+	x := newLedShard(t, partition.Options{})
+	wait := func() (outcome, *creation) {
+		done := make(outcome, 2)
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		if !x.await("old", waitingPublish{done: done, bytes: 7}) {
+			t.Fatal("another one waits")
+		}
+		return done, x.creating["old"]
+	}
+	first, c := wait()
+	x.giveUpCreation(t.Context(), "old", c, 0, fault.Deleting)
+	if err := <-first; !errors.Is(err, fault.Deleting) || x.createBytes != 0 {
+		t.Fatalf("%v, %d bytes", err, x.createBytes)
+	}
+	second, next := wait()
+	x.giveUpCreation(t.Context(), "old", c, 0, fault.Deleting) // that of the first
+	ended, end := context.WithCancel(t.Context())
+	end()
+	x.giveUpCreation(ended, "old", next, time.Hour, fault.Deleting)
+	if err := <-second; !errors.Is(err, fault.Exiting) || len(first)+len(second) > 0 {
+		t.Fatalf("%v, and %d more", err, len(first)+len(second))
 	}
 }

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"time"
 
 	"github.com/tidings-io/tidings/internal/broker/partition"
 	"github.com/tidings-io/tidings/internal/fault"
@@ -21,6 +22,7 @@ type waitingPublish struct {
 type creation struct {
 	waiting []waitingPublish
 	topic   *Topic // its handle, if there is one already
+	late    bool   // it has a task that gives it up
 }
 
 // Publish appends the messages to a partition of the topic, as one batch with
@@ -105,7 +107,8 @@ func (b *Broker) await(name string, w waitingPublish) (first bool) {
 }
 
 // create asks for a topic that others wait for. When the name is still being
-// deleted, forgotten asks again.
+// deleted, forgotten asks again. With Peers that may take as long as a shard has no
+// leader: who waits is told after a while.
 func (b *Broker) create(name string) {
 	b.o.Meta.CreateTopic(name, func(m *meta.Topic, err error) {
 		if err == nil && b.o.Prepare != nil {
@@ -114,6 +117,13 @@ func (b *Broker) create(name string) {
 		}
 		if fault.CodeOf(err) != fault.Deleting {
 			b.made(name, nil, err)
+			return
+		}
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if c := b.creating[name]; c != nil && b.o.Peers != nil && !c.late {
+			c.late = true
+			b.tasks.spawn(func(ctx context.Context) { b.giveUpCreation(ctx, name, c, patience, err) })
 		}
 	})
 }
@@ -126,6 +136,22 @@ func (b *Broker) made(name string, t *Topic, err error) {
 		c.topic = t
 	}
 	b.created(name, err)
+}
+
+// giveUpCreation answers those who wait for a topic, unless it is made in time.
+func (b *Broker) giveUpCreation(ctx context.Context, name string, c *creation, after time.Duration, err error) {
+	timer := time.NewTimer(after)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+		err = fault.Exiting
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.creating[name] == c {
+		b.created(name, err)
+	}
 }
 
 // created lets go on, in order, what waited for the topic. b.mu is held.
