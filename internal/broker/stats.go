@@ -198,7 +198,7 @@ func (t *Topic) durableStats(mc *meta.Channel, c *channelInUse, views []partitio
 // yet; fresh: it is not in the count of messages either.
 func (s *ChannelStats) awaited(channel uint64, views []partition.PartitionView, delivers []int32, fresh bool) {
 	for i := range views {
-		if slices.Contains(delivers, views[i].Key.Partition) {
+		if slices.Contains(delivers, views[i].Partition) {
 			continue
 		}
 		for _, cv := range views[i].Channels {

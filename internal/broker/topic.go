@@ -452,7 +452,7 @@ func (t *Topic) metaChannel(ctx context.Context, name string) (*meta.Channel, er
 		c   *meta.Channel
 		err error
 	}
-	for {
+	for pause := deletionPoll; ; pause = min(2*pause, deletionPollMax) {
 		got := make(chan answer, 1)
 		t.b.o.Meta.CreateChannel(t.id, name, func(c *meta.Channel, err error) { got <- answer{c, err} })
 		select {
@@ -464,15 +464,20 @@ func (t *Topic) metaChannel(ctx context.Context, name string) (*meta.Channel, er
 			return nil, fault.Wrap(fault.Timeout, ctx.Err())
 		}
 		select {
-		case <-time.After(deletionPoll):
+		case <-time.After(pause):
 		case <-ctx.Done():
 			return nil, fault.Wrap(fault.Timeout, ctx.Err())
 		}
 	}
 }
 
-// deletionPoll is how often a name that is being deleted is asked for again.
-const deletionPoll = 5 * time.Millisecond
+// deletionPoll is when a name that is being deleted is asked for again at first, and
+// deletionPollMax how seldom in the end: each time costs an entry of metadata, and
+// with Peers it may take as long as a shard has no leader.
+const (
+	deletionPoll    = 5 * time.Millisecond
+	deletionPollMax = 320 * time.Millisecond
+)
 
 func (t *Topic) channelConfig(name string) delivery.Config {
 	o := &t.b.o
