@@ -134,8 +134,11 @@ func TestCrashInEveryStageOfASession(t *testing.T) {
 	for _, side := range []string{"receiver", "sender"} {
 		for _, async := range []bool{true, false} {
 			t.Run(fmt.Sprintf("%s, async %v", side, async), func(t *testing.T) {
-				crashes := 0
-				for op := int64(1 + len(side)%3); ; op += *stride {
+				crashes, step := 0, *stride
+				if side == "sender" {
+					step = min(step, 5) // it writes little
+				}
+				for op := int64(1 + len(side)%3); ; op += step {
 					c := quiet(t, Options{Seed: uint64(op), Async: async})
 					n := c.follower()
 					c.lag(n)
