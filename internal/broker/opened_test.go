@@ -136,3 +136,19 @@ func TestCreationIsGivenUp(t *testing.T) {
 		t.Fatalf("%v, and %d more", err, len(first)+len(second))
 	}
 }
+
+// TestNothingIsTakenAfterRun: the engine can end before the fronts do; what a
+// connection publishes then is refused, because nobody would answer it.
+func TestNothingIsTakenAfterRun(t *testing.T) {
+	x := newLedShard(t, partition.Options{})
+	x.machine.Follow()
+	x.Leads(1, false)
+	waits := x.publish()
+	x.upstreams[0].giveUp(fault.Exiting)
+	if err := <-waits; !errors.Is(err, fault.Exiting) {
+		t.Fatal(err)
+	}
+	if err := x.topic.publish([]Message{{Body: []byte("y")}}, nil); !errors.Is(err, fault.Exiting) {
+		t.Fatalf("taken when nobody sends any more: %v", err)
+	}
+}

@@ -39,6 +39,7 @@ type upstream struct {
 	origin *origin.Origin
 	began  uint64                     // leaderships that have begun
 	opened map[partition.Key]struct{} // in this leadership
+	ended  error                      // why nothing is taken: Run has ended
 	run    runContext
 }
 
@@ -101,6 +102,10 @@ func (u *upstream) publish(p *partition.Publish, topic string) (self bool, err e
 	var few [4]origin.Outcome
 	passed := false
 	u.mu.Lock()
+	if err = u.ended; err != nil {
+		u.mu.Unlock()
+		return false, err
+	}
 	if u.origin.Idle() || u.origin.Leader() == 0 {
 		u.look(now)
 	}
@@ -317,9 +322,11 @@ func (u *upstream) send(run context.Context, c outgoing) {
 	})
 }
 
-// giveUp answers everything that waits.
+// giveUp answers everything that waits, and whatever comes from now on: nobody would
+// send it.
 func (u *upstream) giveUp(why error) {
 	u.mu.Lock()
+	u.ended = why
 	u.origin.GiveUp(why)
 	out := u.origin.Outcomes(nil)
 	cancel := u.run.cancel
