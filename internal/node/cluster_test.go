@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -14,6 +15,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -33,6 +35,7 @@ type trio struct {
 	addrs []string
 	nodes []*clusterNode
 	tune  func(*config.Config)
+	disk  func(i int) vfs.FS // nil: the system's
 	log   testLog
 }
 
@@ -115,7 +118,11 @@ func (c *trio) start(i int) *clusterNode {
 		c.tune(&cfg)
 	}
 	logger := slog.New(slog.NewTextHandler(&c.log, nil)).With("node", name)
-	n, err := node.New(node.Options{Config: cfg, FS: vfs.Default(), Logger: logger, LogLevel: new(slog.LevelVar)})
+	disk := vfs.Default()
+	if c.disk != nil {
+		disk = c.disk(i)
+	}
+	n, err := node.New(node.Options{Config: cfg, FS: disk, Logger: logger, LogLevel: new(slog.LevelVar)})
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -243,6 +250,38 @@ func TestWipedMemberComesBack(t *testing.T) {
 				t.Errorf("shard %d: %+v", sh.ID, r)
 			}
 		}
+	}
+}
+
+// A member whose log breaks while it waits for the metadata ends, as it does
+// when it serves.
+func TestLogThatBreaksBeforeTheNodeServes(t *testing.T) {
+	t.Parallel()
+	c := newTrio(t, "a", "b", "c")
+	broken := vfs.NewFault(vfs.Default())
+	c.disk = func(i int) vfs.FS {
+		if i == 2 {
+			return broken
+		}
+		return vfs.Default()
+	}
+	broken.Fail(vfs.OpWrite, "*.wal", syscall.EIO)
+	for i := range c.names {
+		c.start(i)
+	}
+	n := c.nodes[2]
+	c.nodes[2] = nil
+	select {
+	case err := <-n.ended:
+		if !errors.Is(err, syscall.EIO) {
+			t.Errorf("ended with %v", err)
+		}
+	case <-n.serving:
+		t.Error("it serves without a log")
+		n.cancel()
+	case <-time.After(time.Minute):
+		t.Error("it goes on without a log")
+		n.cancel()
 	}
 }
 

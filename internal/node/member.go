@@ -348,8 +348,8 @@ func (mb *member) reportLatencies(ctx context.Context) {
 }
 
 // settled waits until this node knows the cluster's metadata: the fronts can
-// answer then.
-func (mb *member) settled(ctx context.Context) error {
+// answer then. It ends too with the engine, which may break before that.
+func (mb *member) settled(ctx, engine context.Context) error {
 	if mb.n.meta.View().Formed() {
 		return nil
 	}
@@ -365,6 +365,8 @@ func (mb *member) settled(ctx context.Context) error {
 	select {
 	case <-formed:
 		return nil
+	case <-engine.Done():
+		return context.Cause(engine)
 	case <-ctx.Done():
 		return ctx.Err()
 	}

@@ -401,7 +401,7 @@ func (n *Node) Run(ctx context.Context, ready func()) error {
 		err = n.run(ctx, ready)
 	} else {
 		l := n.fronts
-		listeners{tcp: l.tcp, http: l.http, lookupTCP: l.lookupTCP, lookupHTTP: l.lookupHTTP}.close()
+		listeners{tcp: l.tcp, http: l.http, https: l.https, lookupTCP: l.lookupTCP, lookupHTTP: l.lookupHTTP}.close()
 		err = errors.Join(err, n.dir.lock.Close())
 		if errors.Is(err, context.Canceled) && errors.Is(context.Cause(ctx), context.Canceled) {
 			err = nil // it was stopped before it belonged to a cluster
@@ -538,7 +538,7 @@ func (n *Node) serve(ctx, engine context.Context, ready func()) error {
 // recover waits until the fronts can serve.
 func (n *Node) recover(ctx, engine context.Context) error {
 	if n.member != nil {
-		return n.member.settled(ctx)
+		return n.member.settled(ctx, engine)
 	}
 	for _, g := range n.groups {
 		if err := g.LeadReady(engine); err != nil {
