@@ -43,6 +43,9 @@ func ParseSeeds(list []string) ([]Peer, error) {
 		if named && name == "" || len(name) > meta.MaxName || !isAddress(addr) {
 			return nil, fmt.Errorf("seed %q is neither NAME=HOST:PORT nor HOST:PORT", text)
 		}
+		if at, err := netip.ParseAddrPort(addr); err == nil && at.Addr().IsUnspecified() {
+			return nil, fmt.Errorf("seed %q says not where other nodes reach it", text)
+		}
 		for _, s := range seeds {
 			if s.Addr == addr || name != "" && s.Name == name {
 				return nil, fmt.Errorf("seed %q is there twice", text)

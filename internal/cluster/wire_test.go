@@ -151,6 +151,8 @@ func TestParseSeeds(t *testing.T) {
 		"a:0":                     "neither",
 		"::1:4160":                "neither",
 		"a:b":                     "neither",
+		"0.0.0.0:1":               "says not where",
+		"n=[::]:1":                "says not where",
 	} {
 		if _, err := ParseSeeds(strings.Split(text, ",")); err == nil || !strings.Contains(err.Error(), reason) {
 			t.Errorf("%s: %v", text, err)
