@@ -128,6 +128,13 @@ func (e *engine) Transfer(t cluster.Transfer) error {
 	return nil
 }
 
+// moves reports whether a group's leadership is being handed over.
+func (e *engine) moves(id uint32) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.transferring[id]
+}
+
 func (e *engine) mark(set *map[uint32]bool, id uint32, on bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -170,7 +177,7 @@ func (mb *member) leaveFull() {
 				to = append(to, m.ID)
 			}
 		}
-		if !s.Leader || len(to) == 0 {
+		if !s.Leader || len(to) == 0 || mb.engine.moves(s.ID) {
 			continue
 		}
 		mb.n.log.Warn("handing over a shard, since the disk is full down to the reserve", "shard", s.ID)
