@@ -36,7 +36,7 @@ type Config struct {
 	BroadcastAddr  string        `name:"broadcast-address" default:"" help:"host name or address that clients are told (default: the host name, or a loopback address if only that is listened on)"`
 	BroadcastTCP   int           `name:"broadcast-tcp-port" default:"0" min:"0" max:"65535" help:"port of tcp-address that clients are told (0: the one listened on)"`
 	BroadcastHTTP  int           `name:"broadcast-http-port" default:"0" min:"0" max:"65535" help:"port of http-address that clients are told (0: the one listened on)"`
-	Seeds          string        `name:"seeds" default:"" help:"nodes that form the cluster, once, each NAME=HOST:PORT or HOST:PORT: 1, 3 or 5, the same on all of them, separated by commas (empty: this node is alone)"`
+	Seeds          string        `name:"seeds" default:"" help:"nodes that form the cluster, once, each NAME=HOST:PORT or HOST:PORT (no port: 4190): 1, 3 or 5, the same on all of them, separated by commas (empty: this node is alone)"`
 	ClusterAddress string        `name:"cluster-address" default:"127.0.0.1:4190" help:"address for the other nodes of the cluster; used with seeds only"`
 	ClusterCA      string        `name:"cluster-ca" default:"" help:"PEM file with the authority that signs the nodes' certificates; 'tidings cluster cert' makes one"`
 	ClusterCert    string        `name:"cluster-cert" default:"" help:"PEM file with this node's certificate"`

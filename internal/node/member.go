@@ -47,7 +47,7 @@ type member struct {
 // newMember takes the data folder and opens the links' address; nothing runs.
 func newMember(n *Node) (_ *member, err error) {
 	c := &n.cfg
-	seeds, err := cluster.ParseSeeds(splitList(c.Seeds))
+	seeds, err := cluster.ParseSeeds(seedList(c.Seeds))
 	if err != nil {
 		return nil, fmt.Errorf("--seeds: %w", err)
 	}
@@ -514,6 +514,20 @@ func aloneStatus(n *Node) cluster.Status {
 	e.mb.groups.Store(&n.groups)
 	leases := []cluster.Lease{{RaftID: self.ID, Boot: self.Boot, State: cluster.LeaseLive, Since: time.Since(n.start), Sync: e.Sync()}}
 	return cluster.Build(self, n.meta.View(), leases, e.Groups(), nil)
+}
+
+// clusterPort is where a seed is that names no port.
+const clusterPort = "4190"
+
+// seedList are the seeds as they are given, with a port each.
+func seedList(text string) []string {
+	list := splitList(text)
+	for i, s := range list {
+		if addr := s[strings.IndexByte(s, '=')+1:]; addr != "" && !strings.Contains(addr, ":") {
+			list[i] = s + ":" + clusterPort
+		}
+	}
+	return list
 }
 
 // splitList is a list that is separated by commas, empty entries left out.
