@@ -24,7 +24,7 @@ var layers = [][]string{
 	{"internal/broker/partition", "internal/cluster"},
 	{"internal/broker/delivery", "internal/broker/origin", "internal/repair"},
 	{"internal/broker"},
-	{"internal/telemetry", "internal/auth"},
+	{"internal/telemetry", "internal/auth", "internal/accept"},
 	{"internal/front/"},
 	{"internal/config"},
 	{"internal/node", "internal/bench", "internal/tools"},

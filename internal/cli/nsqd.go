@@ -59,40 +59,51 @@ func (i *ignored) String() string        { return i.text }
 func (i *ignored) Set(text string) error { i.text = text; return nil }
 func (i *ignored) IsBoolFlag() bool      { return i.noValue }
 
-func runNSQD(ctx context.Context, s streams, words []string) error {
-	set := make(map[string]string)
-	fs := nsqdFlags(set)
+// asNSQ reads the command line of a program of NSQ's, and its settings, which
+// fit makes whole. done: it was asked for help or the version, and has them.
+func asNSQ(s streams, name string, fs *flag.FlagSet, words []string, src config.Source, fit func(*config.Config) error) (cfg config.Config, logger leveledLogger, done bool, err error) {
 	showVersion := fs.Bool("version", false, "print the version")
-	file := fs.String("config", "", "path of nsqd's configuration file")
+	file := fs.String("config", "", "path of "+name+"'s configuration file")
 	if err := fs.Parse(words); errors.Is(err, flag.ErrHelp) {
-		fmt.Fprintln(s.out, "Usage: nsqd [FLAGS]     -x VALUE, -x=VALUE, --x VALUE and --x=VALUE are the same")
+		fmt.Fprintf(s.out, "Usage: %s [FLAGS]     -x VALUE, -x=VALUE, --x VALUE and --x=VALUE are the same\n", name)
 		fs.SetOutput(s.out)
 		fs.PrintDefaults()
-		return nil
+		return cfg, logger, true, nil
 	} else if err != nil {
-		return usagef("%w; see `nsqd --help`", err)
+		return cfg, logger, false, usagef("%w; see `%s --help`", err, name)
 	}
 	if *showVersion {
-		_, err := fmt.Fprintf(s.out, "nsqd v%s (tidings %s)\n", version.NSQ, version.String())
-		return err
+		_, err := fmt.Fprintf(s.out, "%s v%s (tidings %s)\n", name, version.NSQ, version.String())
+		return cfg, logger, true, err
 	}
 	if fs.NArg() > 0 {
-		return usagef("nsqd takes no argument, and there is %q; see `nsqd --help`", fs.Arg(0))
+		return cfg, logger, false, usagef("%s takes no argument, and there is %q; see `%s --help`", name, fs.Arg(0), name)
 	}
 	useless := passedOver(fs)
-	cfg, warnings, err := config.Load(config.Source{File: *file, Environ: os.Environ(), Flags: set, NSQD: true})
+	src.File, src.Environ, src.NSQD = *file, os.Environ(), true
+	cfg, warnings, err := config.Load(src)
 	if err != nil {
-		return settingsError(err)
+		return cfg, logger, false, settingsError(err)
 	}
-	if err := nsqdDataPath(&cfg); err != nil {
-		return err
+	if err := fit(&cfg); err != nil {
+		return cfg, logger, false, err
 	}
-	logger := newLogger(s.err, cfg)
+	logger = newLogger(s.err, cfg)
 	for _, w := range warnings {
 		logger.Warn(w)
 	}
 	if len(useless) > 0 {
-		logger.Warn("flags accepted for nsqd's sake have no effect", "flags", strings.Join(useless, " "))
+		logger.Warn("flags accepted for "+name+"'s sake have no effect", "flags", strings.Join(useless, " "))
+	}
+	return cfg, logger, false, nil
+}
+
+func runNSQD(ctx context.Context, s streams, words []string) error {
+	set := make(map[string]string)
+	fs := nsqdFlags(set)
+	cfg, logger, done, err := asNSQ(s, "nsqd", fs, words, config.Source{Flags: set}, nsqdDataPath)
+	if done || err != nil {
+		return err
 	}
 	return runNode(ctx, logger, cfg, func(cfg config.Config, a node.Addrs) error {
 		saysOpen(logger.Logger, &cfg, a)

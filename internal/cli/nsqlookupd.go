@@ -8,8 +8,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"os"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -53,34 +51,10 @@ func runNSQLookupd(ctx context.Context, s streams, words []string) error {
 	if err != nil {
 		return err
 	}
-	showVersion := fs.Bool("version", false, "print the version")
-	file := fs.String("config", "", "path of nsqlookupd's configuration file")
-	if err := fs.Parse(words); errors.Is(err, flag.ErrHelp) {
-		fmt.Fprintln(s.out, "Usage: nsqlookupd [FLAGS]     -x VALUE, -x=VALUE, --x VALUE and --x=VALUE are the same")
-		fs.SetOutput(s.out)
-		fs.PrintDefaults()
-		return nil
-	} else if err != nil {
-		return usagef("%w; see `nsqlookupd --help`", err)
-	}
-	if *showVersion {
-		_, err := fmt.Fprintf(s.out, "nsqlookupd v%s (tidings %s)\n", version.NSQ, version.String())
+	src := config.Source{Defaults: lookupdDefaults(), Flags: set}
+	cfg, logger, done, err := asNSQ(s, "nsqlookupd", fs, words, src, func(*config.Config) error { return nil })
+	if done || err != nil {
 		return err
-	}
-	if fs.NArg() > 0 {
-		return usagef("nsqlookupd takes no argument, and there is %q; see `nsqlookupd --help`", fs.Arg(0))
-	}
-	useless := passedOver(fs)
-	cfg, warnings, err := config.Load(config.Source{Defaults: lookupdDefaults(), File: *file, Environ: os.Environ(), Flags: set, NSQD: true})
-	if err != nil {
-		return settingsError(err)
-	}
-	logger := newLogger(s.err, cfg)
-	for _, w := range warnings {
-		logger.Warn(w)
-	}
-	if len(useless) > 0 {
-		logger.Warn("flags accepted for nsqlookupd's sake have no effect", "flags", strings.Join(useless, " "))
 	}
 	return lookups(ctx, logger.Logger, &cfg)
 }

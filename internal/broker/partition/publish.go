@@ -52,8 +52,9 @@ type Link struct {
 type Completion interface {
 	// Published is called once, on the shard's loop, and must not block. base
 	// is the offset of the first message, -1 when that is not known: the publish
-	// came again under its link, or is durable on the leader alone (AckLeader). With an error nothing is known about what was
-	// published, unless the error is fault.TopicNotFound, fault.OutOfOrder,
-	// fault.Overloaded or fault.DiskReserve: then nothing was.
+	// came again under its link, or is durable on the leader alone (AckLeader).
+	// With an error nothing is known about what was published, unless the error is
+	// fault.TopicNotFound, fault.OutOfOrder, fault.Overloaded or
+	// fault.DiskReserve: then nothing was.
 	Published(base int64, err error)
 }

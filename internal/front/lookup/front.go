@@ -3,8 +3,6 @@ package lookup
 import (
 	"cmp"
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"os"
@@ -13,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/tidings-io/tidings/internal/accept"
 )
 
 // Options are the front's settings. Zero values become nsqlookupd's defaults.
@@ -97,7 +97,7 @@ func New(o Options) *Front {
 func (f *Front) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	if f.o.TCP != nil {
-		g.Go(func() error { return f.accept(ctx) })
+		g.Go(func() error { return accept.Loop(ctx, f.o.TCP, f.log, f.welcome) })
 	}
 	if f.o.HTTP != nil {
 		g.Go(func() error { return f.serveHTTP(ctx) })
@@ -114,29 +114,6 @@ func (f *Front) Run(ctx context.Context) error {
 		return nil
 	})
 	return g.Wait()
-}
-
-// accept takes connections until ctx ends.
-func (f *Front) accept(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, func() { f.o.TCP.Close() })
-	defer stop()
-	for {
-		nc, err := f.o.TCP.Accept()
-		switch {
-		case err == nil:
-			f.welcome(nc)
-		case ctx.Err() != nil:
-			return nil
-		case errors.Is(err, net.ErrClosed):
-			return fmt.Errorf("accept connection: %w", err)
-		default: // out of file descriptors, or the client has gone already
-			f.log.Warn("accept connection", "error", err)
-			select {
-			case <-ctx.Done():
-			case <-time.After(10 * time.Millisecond):
-			}
-		}
-	}
 }
 
 // welcome starts a connection's goroutine.

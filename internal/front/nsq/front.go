@@ -3,8 +3,6 @@ package nsq
 import (
 	"context"
 	"crypto/tls"
-	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"os"
@@ -14,6 +12,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/tidings-io/tidings/internal/accept"
 	"github.com/tidings-io/tidings/internal/auth"
 )
 
@@ -194,7 +193,7 @@ func (f *Front) Run(ctx context.Context) error {
 	f.stopping = func() bool { return whole.Err() != nil }
 	g, ctx := errgroup.WithContext(ctx)
 	if f.o.TCP != nil {
-		g.Go(func() error { return f.accept(ctx) })
+		g.Go(func() error { return accept.Loop(ctx, f.o.TCP, f.log, f.welcome) })
 	}
 	if f.o.HTTP != nil || f.o.HTTPS != nil {
 		g.Go(func() error { return f.serveHTTP(ctx) })
@@ -211,29 +210,6 @@ func (f *Front) Run(ctx context.Context) error {
 		g.Go(func() error { a.run(); return nil })
 	}
 	return g.Wait()
-}
-
-// accept takes connections until ctx ends.
-func (f *Front) accept(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, func() { f.o.TCP.Close() })
-	defer stop()
-	for {
-		nc, err := f.o.TCP.Accept()
-		switch {
-		case err == nil:
-			f.welcome(nc)
-		case ctx.Err() != nil:
-			return nil
-		case errors.Is(err, net.ErrClosed):
-			return fmt.Errorf("accept connection: %w", err)
-		default: // out of file descriptors, or the client has gone already
-			f.log.Warn("accept connection", "error", err)
-			select {
-			case <-ctx.Done():
-			case <-time.After(10 * time.Millisecond):
-			}
-		}
-	}
 }
 
 // welcome starts a connection's goroutines.
