@@ -171,13 +171,11 @@ func sub(c *conn, w [][]byte) error {
 	if err != nil {
 		return subRefusal(c, s, err)
 	}
+	c.state.Store(stateSubscribed)
+	c.sub.Store(s) // before the answer: who has it finds itself in /stats; the connection's end closes it
 	if err := c.add(reply{frame: okFrame, change: &change{sub: s}}); err != nil {
-		s.Close(true)
 		return err
 	}
-	c.state.Store(stateSubscribed)
-	c.sub.Store(s)
-	c.ring()
 	if c.drainEnd.Load() != 0 { // drain has not seen it
 		s.Stop()
 	}
