@@ -4,6 +4,7 @@ package node_test
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -59,4 +60,30 @@ func TestDamagedBatchIsFetched(t *testing.T) {
 			t.Fatalf("message %d is %s", want, got)
 		}
 	}
+}
+
+// A member of which a shard has no whole checkpoint any more comes back under a
+// new Raft id, as one does whose log is damaged.
+func TestDamagedCheckpointsMakeAMemberComeBack(t *testing.T) {
+	t.Parallel()
+	c := newTrio(t, "a", "b", "c")
+	c.tune = func(cfg *config.Config) { cfg.CheckpointSize = 64 << 10 }
+	c.startAll()
+	c.until(0, "all is well", healthy)
+	for i := range 300 {
+		c.publish(i%3, "orders", fmt.Sprintf("%d %s", i, strings.Repeat("x", 1000)))
+	}
+	c.stop(2)
+	files, err := filepath.Glob(filepath.Join(c.dir, "data-c", "shards", "1", "checkpoint-*"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no checkpoints: %v", err)
+	}
+	for _, name := range files {
+		if err := os.WriteFile(name, []byte("not a checkpoint"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.start(2)
+	c.serves(c.nodes[2])
+	c.until(0, "c is back", func(s cluster.Status) bool { return s.Healthy && len(s.Nodes) == 4 })
 }

@@ -88,18 +88,35 @@ func newMember(n *Node) (_ *member, err error) {
 }
 
 // openMemberLog opens the log of a member before it speaks to the others: with a
-// log that is damaged it comes back under another Raft id.
+// log that is damaged, or a group whose checkpoints all are, it comes back under
+// another Raft id.
 func (n *Node) openMemberLog() error {
 	if !n.dir.Begun || n.dir.Stale || n.dir.Stage != cluster.Formed.String() {
 		return nil // there is none, or it is given up
 	}
 	err := n.openLog()
-	if _, damaged := errors.AsType[*wal.CorruptError](err); !damaged || len(n.dir.Members) < 2 {
+	if err == nil {
+		if err = n.wholeGroups(); err != nil {
+			err = errors.Join(err, n.wal.Close())
+		}
+	}
+	if _, damaged := errors.AsType[*wal.CorruptError](err); !damaged && !errors.Is(err, shard.ErrManifest) || len(n.dir.Members) < 2 {
 		return err
 	}
 	n.wal = nil
-	n.log.Error("the write-ahead log is damaged: this node gives up its replicas, and gets them anew from the others", "error", err)
+	n.log.Error("what this node had made durable is damaged: it gives up its replicas, and gets them anew from the others", "error", err)
 	return n.dir.rejoin(n.fs)
+}
+
+// wholeGroups looks for groups that cannot be opened for the damage of their
+// checkpoints.
+func (n *Node) wholeGroups() error {
+	for id := uint32(0); id <= uint32(n.dir.DataShards); id++ {
+		if err := shard.Whole(n.fs, n.shardDir(id), id); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // clusterAddress is where the others reach this node: as the seeds name it, else

@@ -421,7 +421,7 @@ func (n *Node) begin(ctx context.Context) error {
 		return err
 	}
 	if len(moved) > 0 {
-		n.log.Warn("the damaged log was moved aside; delete it when all is well", "files", moved)
+		n.log.Warn("the log of before was moved aside; delete it when all is well", "files", moved)
 	}
 	if err := n.open(); err != nil {
 		return err

@@ -12,8 +12,9 @@ import (
 	"github.com/tidings-io/tidings/internal/wal"
 )
 
-// A member whose log is damaged below what was durable (wal.CorruptError) has
-// forgotten votes and entries that it may have answered for. Its replicas must
+// A member whose log is damaged below what was durable (wal.CorruptError), or that
+// has lost all checkpoints of a group, has forgotten votes and entries that it may
+// have answered for. Its replicas must
 // not speak again. With other members it gives them up, and comes back as an
 // empty replica:
 //

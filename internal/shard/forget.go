@@ -38,3 +38,13 @@ func Forget(fs vfs.FS, dir string) error {
 	}
 	return nil
 }
+
+// Whole reports whether the group with this id, whose folder is dir, can be
+// opened as far as its checkpoints go: nil when one of them is whole, or there
+// is none. ErrManifest is in the chain when all are damaged. It is for a node
+// with peers, that would rather be caught up by them than not start. No group
+// may be open on the folder.
+func Whole(fs vfs.FS, dir string, id uint32) error {
+	_, err := folder{fs: fs, dir: dir, shard: id}.load()
+	return err
+}
