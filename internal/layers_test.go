@@ -17,14 +17,14 @@ const module = "github.com/tidings-io/tidings/"
 // A package may import those of lower lines, and none of its own. A name that
 // ends in a slash stands for all packages under it.
 var layers = [][]string{
-	{"internal/record", "internal/fault", "internal/vfs", "internal/plant", "internal/turn", "internal/version", "internal/cgroup"},
+	{"internal/record", "internal/fault", "internal/vfs", "internal/plant", "internal/turn", "internal/version", "internal/cgroup", "internal/latency"},
 	{"internal/wal", "internal/seglog"},
 	{"internal/shard", "internal/transport"},
 	{"internal/meta", "internal/broker/offsets", "internal/broker/parked"},
 	{"internal/broker/partition", "internal/cluster"},
 	{"internal/broker/delivery", "internal/broker/origin", "internal/repair"},
 	{"internal/broker"},
-	{"internal/telemetry", "internal/auth", "internal/accept"},
+	{"internal/telemetry", "internal/telemetry/statsd", "internal/auth", "internal/accept"},
 	{"internal/front/"},
 	{"internal/config"},
 	{"internal/node", "internal/bench", "internal/tools"},

@@ -47,6 +47,7 @@ type Options struct {
 	MemQueueSize     int           // waiting messages of an ephemeral topic or channel; 10,000
 	WaitOnDisconnect bool          // nsqd's way: a lost consumer's messages wait for their timeout
 	MaxRequeueDelay  time.Duration // longer delays of REQ are clamped; 1 h
+	LatencyWindow    time.Duration // of the time from publish to FIN; 0: not measured
 	MaxCreateBytes   int64         // of publishes that wait for their topic's creation, all together; 32 MiB
 	Clock            func() int64  // unix ns; default the system's
 	// Health says why the node can't take publishes; nil while it can.

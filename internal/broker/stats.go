@@ -7,11 +7,13 @@ import (
 
 	"github.com/tidings-io/tidings/internal/broker/delivery"
 	"github.com/tidings-io/tidings/internal/broker/partition"
+	"github.com/tidings-io/tidings/internal/latency"
 	"github.com/tidings-io/tidings/internal/meta"
 )
 
 // TopicStats is a topic's state. Counts run since the process started.
 type TopicStats struct {
+	ID           uint64 // given to no other topic
 	Name         string
 	Depth        int64 // messages that no channel has been given
 	MessageCount int64
@@ -20,10 +22,14 @@ type TopicStats struct {
 	Paused       bool
 	Ack          string         // quorum or leader; empty without Peers, and for an ephemeral topic
 	Channels     []ChannelStats // by name
+	// Latency is that of all channels, also of those that a Filter leaves out;
+	// nil without Options.LatencyWindow, or without a channel.
+	Latency *latency.Snapshot
 }
 
 // ChannelStats is a channel's state. Counts run since the process started.
 type ChannelStats struct {
+	ID           uint64 // given to no other channel
 	Name         string
 	Depth        int64 // could be delivered now
 	InFlight     int64
@@ -33,6 +39,9 @@ type ChannelStats struct {
 	TimeoutCount int64
 	Paused       bool
 	Ephemeral    bool
+	// Latency is how long messages took from their publish to their FIN here;
+	// nil without Options.LatencyWindow.
+	Latency *latency.Snapshot
 	// Subscriptions are those of consumers here, in the order they came.
 	Subscriptions []*delivery.Subscription
 }
@@ -107,7 +116,7 @@ func (b *Broker) topicStats(m *meta.Topic, f Filter, states map[partition.Key]pa
 	b.mu.RLock()
 	t := b.topics[m.Name]
 	b.mu.RUnlock()
-	s := TopicStats{Name: m.Name, Paused: m.Paused}
+	s := TopicStats{ID: m.ID, Name: m.Name, Paused: m.Paused}
 	if b.o.Peers != nil && !m.Ephemeral() {
 		s.Ack = b.ackOf(m.Ack).String()
 	}
@@ -128,19 +137,47 @@ func (b *Broker) topicStats(m *meta.Topic, f Filter, states map[partition.Key]pa
 	if t != nil {
 		inUse = t.inUse()
 	}
+	add := func(name string, c *channelInUse, stats func() ChannelStats) {
+		took := b.latency(c)
+		s.addLatency(took)
+		if f.Channel == "" || f.Channel == name {
+			one := stats()
+			one.Latency = took
+			s.Channels = append(s.Channels, one)
+		}
+	}
 	for _, mc := range m.Channels {
-		if !mc.Deleting && (f.Channel == "" || f.Channel == mc.Name) {
-			s.Channels = append(s.Channels, t.durableStats(mc, inUse[mc.Name], views))
+		if c := inUse[mc.Name]; !mc.Deleting {
+			add(mc.Name, c, func() ChannelStats { return t.durableStats(mc, c, views) })
 		}
 		delete(inUse, mc.Name)
 	}
 	for name, c := range inUse {
-		if f.Channel == "" || f.Channel == name {
-			s.Channels = append(s.Channels, memoryStats(c))
-		}
+		add(name, c, func() ChannelStats { return memoryStats(c) })
 	}
 	slices.SortFunc(s.Channels, func(a, b ChannelStats) int { return cmp.Compare(a.Name, b.Name) })
 	return s
+}
+
+// latency is that of a channel, nil while it is not in use.
+func (b *Broker) latency(c *channelInUse) *latency.Snapshot {
+	switch {
+	case b.o.LatencyWindow <= 0:
+		return nil
+	case c == nil:
+		return &latency.Snapshot{}
+	}
+	return c.ch.Latency()
+}
+
+func (s *TopicStats) addLatency(one *latency.Snapshot) {
+	if one == nil {
+		return
+	}
+	if s.Latency == nil {
+		s.Latency = &latency.Snapshot{}
+	}
+	s.Latency.Add(one)
 }
 
 // inUse is a copy of the table of channels that are ready.
@@ -161,7 +198,7 @@ func (t *Topic) inUse() map[string]*channelInUse {
 // durableStats joins what is replicated of a channel with what is local. t is
 // nil for a topic that is not in use.
 func (t *Topic) durableStats(mc *meta.Channel, c *channelInUse, views []partition.PartitionView) ChannelStats {
-	s := ChannelStats{Name: mc.Name, Paused: mc.Paused}
+	s := ChannelStats{ID: mc.ID, Name: mc.Name, Paused: mc.Paused}
 	for i := range views {
 		for _, cv := range views[i].Channels {
 			if cv.ID != mc.ID {
@@ -213,7 +250,7 @@ func (s *ChannelStats) awaited(channel uint64, views []partition.PartitionView, 
 }
 
 func memoryStats(c *channelInUse) ChannelStats {
-	s := ChannelStats{Name: c.name, Ephemeral: true}
+	s := ChannelStats{ID: c.id, Name: c.name, Ephemeral: true}
 	local := c.ch.Stats()
 	s.fill(c, local)
 	s.Deferred = local.Deferred

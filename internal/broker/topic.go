@@ -484,7 +484,7 @@ func (t *Topic) channelConfig(name string) delivery.Config {
 	return delivery.Config{
 		Topic: t.name, Name: name, Codec: t.codec, Clock: o.Clock,
 		MaxConsumers: o.MaxConsumers, WaitOnDisconnect: o.WaitOnDisconnect,
-		MaxRequeueDelay: o.MaxRequeueDelay, Logger: o.Logger,
+		MaxRequeueDelay: o.MaxRequeueDelay, LatencyWindow: o.LatencyWindow, Logger: o.Logger,
 	}
 }
 

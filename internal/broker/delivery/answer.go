@@ -33,7 +33,7 @@ func (s *Subscription) Do(ops []Op, errs []error) (failed int) {
 	c.mu.Lock()
 	for i := range ops {
 		op := &ops[i]
-		if now == 0 && op.Kind != Finish {
+		if now == 0 && (op.Kind != Finish || c.latency != nil) {
 			now = c.now()
 		}
 		err := s.answer(op, now)
@@ -88,6 +88,11 @@ func (s *Subscription) answer(op *Op, now int64) error {
 	switch op.Kind {
 	case Finish:
 		s.finishes++
+		if c.latency != nil {
+			if ns, ok := c.slots.age(i, now); ok {
+				c.latency.Record(now, ns)
+			}
+		}
 		s.release(i)
 		l.finishSlot(i)
 	case Requeue:

@@ -70,8 +70,12 @@ func newDrain(tb testing.TB, window, perBatch int) *drain {
 
 // newDrainOf drains a log as far as limit.
 func newDrainOf(tb testing.TB, log Log, limit int64, window int) *drain {
+	return newDrainWith(tb, log, limit, window, Config{Codec: testCodec})
+}
+
+func newDrainWith(tb testing.TB, log Log, limit int64, window int, cfg Config) *drain {
 	d := &drain{shard: &countShard{}, kind: func(int) OpKind { return Finish }}
-	ch := NewChannel(Config{Codec: testCodec})
+	ch := NewChannel(cfg)
 	lane := ch.AddLane(0, log, d.shard)
 	lane.Begin(partition.Start{Limit: limit})
 	sub, err := ch.Subscribe(SubOptions{})

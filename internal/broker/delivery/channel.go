@@ -8,6 +8,7 @@ import (
 
 	"github.com/tidings-io/tidings/internal/broker/partition"
 	"github.com/tidings-io/tidings/internal/fault"
+	"github.com/tidings-io/tidings/internal/latency"
 	"github.com/tidings-io/tidings/internal/seglog"
 )
 
@@ -68,6 +69,9 @@ type Config struct {
 	// Fresh says that this process created the channel: what already waits for
 	// it then counts into MessageCount.
 	Fresh bool
+	// LatencyWindow is over how long the time from publish to FIN is kept, for
+	// Latency; 0: it is not measured.
+	LatencyWindow time.Duration
 	// Logger gets what nobody is told otherwise: damage in the log. nil: none.
 	Logger *slog.Logger
 }
@@ -114,6 +118,7 @@ type Channel struct {
 	timeouts uint64
 	skipped  uint64
 	dropped  uint64
+	latency  *latency.Window // nil: not measured
 }
 
 // Stats is a snapshot of a channel's figures. Counts run since the process
@@ -158,7 +163,22 @@ func NewChannel(cfg Config) *Channel {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Channel{cfg: cfg, limits: defaultLimits, log: log}
+	c := &Channel{cfg: cfg, limits: defaultLimits, log: log}
+	if cfg.LatencyWindow > 0 {
+		c.latency = latency.NewWindow(int64(cfg.LatencyWindow))
+	}
+	return c
+}
+
+// Latency is how long it took from the publish of messages to their FIN, in the
+// last Config.LatencyWindow; nil where that is not measured.
+func (c *Channel) Latency() *latency.Snapshot {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.latency == nil {
+		return nil
+	}
+	return c.latency.Snapshot(c.now())
 }
 
 // AddLane adds the lane of a partition. It delivers nothing before its Begin.

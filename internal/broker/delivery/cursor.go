@@ -51,6 +51,9 @@ func (l *Lane) claim(s *Subscription, dst []Delivery, n, room int, now int64) ([
 			s.keep(r.chunk) // all that follow stand in it too
 		}
 		dst = l.deliver(dst, e.attempts)
+		if c.latency != nil {
+			c.slots.published(i, dst[len(dst)-1].TimeNs)
+		}
 		room -= len(r.record.Value)
 		n--
 		l.cursor++

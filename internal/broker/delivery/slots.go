@@ -47,6 +47,26 @@ type slab struct {
 	slots []slot
 	free  int32 // head of the free slots, linked by next
 	used  int
+	// times is when the message of each slot was published, unix ns; 0 or none
+	// where no consumer has got it since the slot was taken. For latency only.
+	times []int64
+}
+
+// published notes when the message of slot i was published.
+func (s *slab) published(i int32, ns int64) {
+	if need := int(i) + 1 - len(s.times); need > 0 {
+		s.times = append(s.times, make([]int64, need)...)
+	}
+	s.times[i] = ns
+}
+
+// age is how long before now the message of slot i was published; false where
+// that is not known.
+func (s *slab) age(i int32, now int64) (ns int64, ok bool) {
+	if int(i) >= len(s.times) || s.times[i] == 0 {
+		return 0, false
+	}
+	return now - s.times[i], true
 }
 
 // take returns a zeroed slot.
@@ -55,6 +75,9 @@ func (s *slab) take() int32 {
 	if i := s.free; i != 0 {
 		s.free = s.slots[i].next
 		s.slots[i] = slot{}
+		if int(i) < len(s.times) {
+			s.times[i] = 0
+		}
 		return i
 	}
 	if len(s.slots) == 0 {

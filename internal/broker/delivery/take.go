@@ -258,6 +258,9 @@ func (s *Subscription) redeliver(dst []Delivery, room int) ([]Delivery, error) {
 	for i := range s.picks {
 		if p := &s.picks[i]; i < n && p.state == pickRead {
 			kept = append(kept, dst[p.at])
+			if c.latency != nil && s.holds(p, delivered) {
+				c.slots.published(p.slot, dst[p.at].TimeNs)
+			}
 		}
 	}
 	for i := len(s.picks) - 1; i >= 0; i-- {
@@ -269,18 +272,24 @@ func (s *Subscription) redeliver(dst []Delivery, room int) ([]Delivery, error) {
 	return kept, err
 }
 
+// holds reports whether a pick is still the delivery to s that was made then.
+func (s *Subscription) holds(p *pick, delivered int64) bool {
+	if p.lane.find(p.offset) != p.slot {
+		return false
+	}
+	e := &s.ch.slots.slots[p.slot]
+	return e.state == stateInFlight && e.sub == s.id && e.delivered == delivered
+}
+
 // undo takes a pick back whose body was not read, unless it was taken away
 // meanwhile.
 func (s *Subscription) undo(p *pick, delivered int64) {
 	c := s.ch
-	i := p.lane.find(p.offset)
-	if i == 0 {
+	if !s.holds(p, delivered) {
 		return
 	}
+	i := p.slot
 	e := &c.slots.slots[i]
-	if e.state != stateInFlight || e.sub != s.id || e.delivered != delivered {
-		return
-	}
 	s.release(i)
 	switch l := p.lane; {
 	case p.state == pickGone:
