@@ -258,6 +258,9 @@ func runNode(ctx context.Context, logger leveledLogger, cfg config.Config, ready
 		return err
 	}
 	n, err := node.New(node.Options{Config: cfg, FS: vfs.Default(), Logger: logger.Logger, LogLevel: logger.level})
+	if _, ok := errors.AsType[*node.SettingError](err); ok {
+		return usagef("%w", err)
+	}
 	if err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -18,19 +19,6 @@ import (
 	"github.com/tidings-io/tidings/internal/node"
 	"github.com/tidings-io/tidings/internal/version"
 )
-
-// nsqdPassedOver are nsqd's flags that mean nothing here yet or any more; they
-// are accepted so that scripts go on working. true: the flag takes no value.
-var nsqdPassedOver = map[string]bool{
-	"verbose": true, "node-id": false, "worker-id": false, "log-prefix": false,
-	"max-bytes-per-file": false, "sync-every": false, "sync-timeout": false,
-	"queue-scan-interval": false, "queue-scan-refresh-interval": false, "queue-scan-selection-count": false,
-	"queue-scan-worker-pool-max": false, "queue-scan-dirty-percent": false,
-	"statsd-address": false, "statsd-interval": false, "statsd-mem-stats": true, "statsd-prefix": false,
-	"statsd-udp-packet-size": false, "statsd-exclude-ephemeral": true,
-	"e2e-processing-latency-percentile": false, "e2e-processing-latency-window-time": false,
-	"enable-experiment": false,
-}
 
 func newNSQD(s streams) *cobra.Command {
 	return &cobra.Command{
@@ -48,6 +36,9 @@ warning.
 		},
 	}
 }
+
+// unusedSetting is a setting of nsqd's that has no effect.
+type unusedSetting struct{ setting }
 
 // ignored is a flag that is accepted and has no effect.
 type ignored struct {
@@ -101,6 +92,7 @@ func asNSQ(s streams, name string, fs *flag.FlagSet, words []string, src config.
 func runNSQD(ctx context.Context, s streams, words []string) error {
 	set := make(map[string]string)
 	fs := nsqdFlags(set)
+	words = joinWorkerID(words)
 	cfg, logger, done, err := asNSQ(s, "nsqd", fs, words, config.Source{Flags: set}, nsqdDataPath)
 	if done || err != nil {
 		return err
@@ -111,6 +103,23 @@ func runNSQD(ctx context.Context, s streams, words []string) error {
 	})
 }
 
+// joinWorkerID joins `-worker-id 5`, as older nsqds took it, to one word. Of
+// today's it is a flag without a value.
+func joinWorkerID(words []string) []string {
+	out := make([]string, 0, len(words))
+	for i := 0; i < len(words); i++ {
+		w := words[i]
+		if (w == "-worker-id" || w == "--worker-id") && i+1 < len(words) {
+			if _, err := strconv.Atoi(words[i+1]); err == nil {
+				i++
+				w += "=" + words[i]
+			}
+		}
+		out = append(out, w)
+	}
+	return out
+}
+
 // nsqdFlags knows every flag of nsqd's; set notes those of the settings.
 func nsqdFlags(set map[string]string) *flag.FlagSet {
 	fs := flag.NewFlagSet("nsqd", flag.ContinueOnError)
@@ -119,8 +128,8 @@ func nsqdFlags(set map[string]string) *flag.FlagSet {
 	for _, f := range c.Fields() {
 		fs.Var(&setting{field: f, set: set}, f.Name, f.Help)
 	}
-	for name, noValue := range nsqdPassedOver {
-		fs.Var(&ignored{noValue: noValue}, name, "nsqd's; accepted without effect")
+	for _, f := range c.Unused.Fields() {
+		fs.Var(&unusedSetting{setting{field: f, set: set}}, f.Name, "nsqd's; accepted without effect")
 	}
 	return fs
 }
@@ -162,8 +171,11 @@ func saysOpen(logger *slog.Logger, c *config.Config, a node.Addrs) {
 // passedOver names the flags that were given and have no effect.
 func passedOver(fs *flag.FlagSet) (names []string) {
 	fs.Visit(func(f *flag.Flag) {
-		if _, ok := f.Value.(*ignored); ok && f.Name != "verbose" {
-			names = append(names, "--"+f.Name)
+		switch f.Value.(type) {
+		case *ignored, *unusedSetting:
+			if f.Name != "verbose" {
+				names = append(names, "--"+f.Name)
+			}
 		}
 	})
 	return names

@@ -24,9 +24,13 @@ type Bytes int64
 // Config holds the settings of one node. The tags are the reference: name (the
 // flag; the file key has underscores), key where nsqd's file key is another
 // word, default, min and max where there are bounds, help, nsqd where the
-// default differs under `tidings nsqd`, and bool for a text that may also be a
-// truth value, so that its flag needs no value.
+// default differs under `tidings nsqd`, bool for a text that may also be a truth
+// value, so that its flag needs no value, and number for texts that a file may
+// have as bare numbers.
 type Config struct {
+	// Unused are nsqd's settings that mean nothing here.
+	Unused Unused
+
 	DataPath       string        `name:"data-path" default:"./tidings-data" nsqd:"" help:"folder for everything that must survive a restart"`
 	Node           string        `name:"node" default:"" help:"name of this node (default: that of its cluster certificate, else the host name)"`
 	TCPAddress     string        `name:"tcp-address" default:"127.0.0.1:4150" nsqd:"0.0.0.0:4150" help:"address for NSQ TCP clients: HOST:PORT, or the path of a unix socket"`
@@ -70,6 +74,16 @@ type Config struct {
 
 	HTTPConnectTimeout time.Duration `name:"http-client-connect-timeout" default:"2s" min:"1ms" help:"longest wait for a connection when asking another server over HTTP"`
 	HTTPRequestTimeout time.Duration `name:"http-client-request-timeout" default:"5s" min:"1ms" help:"longest wait for the whole answer of another server over HTTP"`
+
+	NodeID                 string        `name:"node-id" key:"id" number:"true" default:"" help:"number from 0 to 1023 that nsqd needs for message ids; they are unique without it here, and only /config/id shows it (default: from the host name)"`
+	StatsdAddress          string        `name:"statsd-address" default:"" help:"HOST:PORT of a statsd daemon that gets the figures of /stats over UDP (empty: none)"`
+	StatsdPrefix           string        `name:"statsd-prefix" default:"nsq.%s" help:"what statsd names begin with; %s is the broadcast address and HTTP port, with _ for dots and colons"`
+	StatsdInterval         time.Duration `name:"statsd-interval" default:"1m" min:"10ms" help:"time between two reports to statsd"`
+	StatsdMemStats         bool          `name:"statsd-mem-stats" default:"true" help:"report figures of memory and garbage collection to statsd"`
+	StatsdUDPPacketSize    int           `name:"statsd-udp-packet-size" default:"508" min:"64" max:"65507" help:"most bytes of one packet to statsd"`
+	StatsdExcludeEphemeral bool          `name:"statsd-exclude-ephemeral" default:"false" help:"leave #ephemeral topics and channels out of the reports to statsd"`
+	LatencyPercentiles     List          `name:"e2e-processing-latency-percentile" key:"e2e_processing_latency_percentiles" number:"true" default:"" help:"quantiles, above 0 and up to 1, of the time from publish to FIN that /stats and statsd show; the flag may be repeated (empty: it is not measured)"`
+	LatencyWindow          time.Duration `name:"e2e-processing-latency-window-time" default:"10m" min:"1s" help:"over how long that time is kept"`
 
 	MaxMsgSize             Bytes         `name:"max-msg-size" default:"1MiB" min:"1" help:"largest message body"`
 	MaxBodySize            Bytes         `name:"max-body-size" default:"5MiB" min:"1" max:"1GiB" help:"largest command body"`
@@ -128,6 +142,9 @@ func (c *Config) Validate() error {
 		return err
 	}
 	if err := c.validateSecurity(); err != nil {
+		return err
+	}
+	if err := c.validateFigures(); err != nil {
 		return err
 	}
 	return c.validateLog()

@@ -16,7 +16,9 @@ type Field struct {
 	Type    string // string, bool, int, size, duration, list
 	Min     string // smallest value, as text; empty: no bound
 	Max     string // largest value, as text; empty: no bound
+	Hidden  bool   // nsqd's /config does not know it
 	truth   bool   // a text that may also be a truth value
+	number  bool   // a text that a file may have as a bare number
 	key     string // in the configuration file, where it does not follow from Name
 	value   reflect.Value
 }
@@ -74,6 +76,15 @@ func (f Field) String() string {
 	return formatValue(f.value)
 }
 
+// Raw is the present value in its own type: a time.Duration is one, in ns, a
+// size is a Bytes, a list a []string that is not nil.
+func (f Field) Raw() any {
+	if l, ok := f.value.Interface().(List); ok {
+		return append([]string{}, l...)
+	}
+	return f.value.Interface()
+}
+
 // Value is the present value; a duration is its text, a list a []string that is
 // not nil.
 func (f Field) Value() any {
@@ -93,19 +104,25 @@ func (f Field) IsBool() bool { return f.truth || f.value.Kind() == reflect.Bool 
 // changes c.
 func (c *Config) Fields() []Field { return c.fields(false) }
 
-func (c *Config) fields(nsqd bool) []Field {
-	v := reflect.ValueOf(c).Elem()
+func (c *Config) fields(nsqd bool) []Field { return fieldsOf(reflect.ValueOf(c).Elem(), nsqd) }
+
+// fieldsOf lists the settings of a struct, which are the fields with a name.
+func fieldsOf(v reflect.Value, nsqd bool) []Field {
 	t := v.Type()
 	out := make([]Field, 0, t.NumField())
 	for i := range t.NumField() {
 		tag := t.Field(i).Tag
+		if tag.Get("name") == "" {
+			continue
+		}
 		def := tag.Get("default")
 		if d, ok := tag.Lookup("nsqd"); nsqd && ok {
 			def = d
 		}
 		out = append(out, Field{
 			Name: tag.Get("name"), Default: def, Help: tag.Get("help"),
-			Type: typeName(v.Field(i)), Min: tag.Get("min"), Max: tag.Get("max"), key: tag.Get("key"), truth: tag.Get("bool") != "", value: v.Field(i),
+			Type: typeName(v.Field(i)), Min: tag.Get("min"), Max: tag.Get("max"), key: tag.Get("key"),
+			truth: tag.Get("bool") != "", number: tag.Get("number") != "", Hidden: tag.Get("hidden") != "", value: v.Field(i),
 		})
 	}
 	return out
@@ -120,7 +137,7 @@ func DefaultNSQD() Config { return defaults(true) }
 
 func defaults(nsqd bool) Config {
 	var c Config
-	for _, f := range c.fields(nsqd) {
+	for _, f := range append(c.fields(nsqd), c.Unused.Fields()...) {
 		if f.Default == "" {
 			continue
 		}
@@ -178,6 +195,12 @@ func setValue(v reflect.Value, text string) error {
 			return fmt.Errorf("want a whole number")
 		}
 		v.SetInt(int64(n))
+	case reflect.Float64:
+		x, err := strconv.ParseFloat(text, 64)
+		if err != nil {
+			return fmt.Errorf("want a number")
+		}
+		v.SetFloat(x)
 	default:
 		return fmt.Errorf("setting of type %s can't be parsed", v.Type())
 	}

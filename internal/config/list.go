@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 )
@@ -26,15 +27,24 @@ func ParseList(text string) List {
 // String is the list as ParseList reads it.
 func (l List) String() string { return strings.Join(l, ",") }
 
-// listText is an array of a file as text.
-func listText(values []any) (string, error) {
+// listText is an array of a file as text; numbers may be bare if they are meant.
+func listText(values []any, numbers bool) (string, error) {
 	var l List
 	for _, v := range values {
-		text, ok := v.(string)
-		if !ok || strings.Contains(text, ",") {
+		switch x := v.(type) {
+		case string:
+			if strings.Contains(x, ",") {
+				return "", errors.New("want " + wanted["list"])
+			}
+			l = append(l, x)
+		case int64, float64:
+			if !numbers {
+				return "", errors.New("want " + wanted["list"])
+			}
+			l = append(l, fmt.Sprint(x))
+		default:
 			return "", errors.New("want " + wanted["list"])
 		}
-		l = append(l, text)
 	}
 	return l.String(), nil
 }

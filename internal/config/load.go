@@ -52,13 +52,22 @@ func Load(src Source) (c Config, warnings []string, err error) {
 	for _, f := range fields {
 		known[f.Key()] = f
 	}
+	unused := make(map[string]Field)
+	for _, f := range c.Unused.Fields() {
+		unused[f.Key()] = f
+	}
 	l := &layered{values: koanf.New("\x00"), place: make(map[string]string)} // flat names: no key is split
-	place := func(key string) string { return "--" + known[key].Name }
+	place := func(key string) string {
+		if f, ok := known[key]; ok {
+			return "--" + f.Name
+		}
+		return "--" + unused[key].Name
+	}
 	if err := l.add(byKey(src.Defaults, fields), place); err != nil {
 		return c, nil, fmt.Errorf("read defaults: %w", err)
 	}
 	if src.File != "" {
-		if warnings, err = l.addFile(src, known); err != nil {
+		if warnings, err = l.addFile(src, known, unused); err != nil {
 			return c, nil, err
 		}
 	}
@@ -72,6 +81,9 @@ func Load(src Source) (c Config, warnings []string, err error) {
 	}
 	for _, key := range l.values.Keys() {
 		f, ok := known[key]
+		if !ok && src.NSQD {
+			f, ok = unused[key]
+		}
 		if !ok {
 			return c, nil, fmt.Errorf("unknown setting %s", key)
 		}
@@ -100,7 +112,7 @@ func byKey(flags map[string]string, fields []Field) map[string]any {
 }
 
 // addFile adds the values of the configuration file.
-func (l *layered) addFile(src Source, known map[string]Field) (warnings []string, err error) {
+func (l *layered) addFile(src Source, known, unused map[string]Field) (warnings []string, err error) {
 	text, err := os.ReadFile(src.File)
 	if err != nil {
 		return nil, fmt.Errorf("read configuration: %w", err)
@@ -117,6 +129,11 @@ func (l *layered) addFile(src Source, known map[string]Field) (warnings []string
 			if values[key], err = scalar(f, v); err != nil {
 				return nil, fmt.Errorf("%s: %s = %v: %w", src.File, key, v, err)
 			}
+		case src.NSQD && unused[key].Name != "":
+			if values[key], err = scalar(unused[key], v); err != nil {
+				return nil, fmt.Errorf("%s: %s = %v: %w", src.File, key, v, err)
+			}
+			fallthrough
 		case src.NSQD:
 			warnings = append(warnings, fmt.Sprintf("configuration key %s in %s has no effect here", key, src.File))
 		default:
@@ -147,12 +164,16 @@ func scalar(f Field, v any) (string, error) {
 			return strconv.FormatBool(x), nil
 		}
 	case int64:
-		if f.Type == "int" || f.Type == "size" || f.Type == "duration" {
+		if f.Type == "int" || f.Type == "size" || f.Type == "duration" || f.Type == "float64" || f.number {
 			return strconv.FormatInt(x, 10), nil
+		}
+	case float64:
+		if f.Type == "float64" {
+			return strconv.FormatFloat(x, 'g', -1, 64), nil
 		}
 	case []any:
 		if f.Type == "list" {
-			return listText(x)
+			return listText(x, f.number)
 		}
 	}
 	return "", errors.New("want " + wanted[f.Type])

@@ -219,6 +219,7 @@ sync_timeout = "2s"
 msg_timeout = "120s"
 max_msg_timeout = 60000
 max_msg_size = 10485760
+e2e_processing_latency_percentiles = [1.0, 0.99]
 tls_required = false
 tls_client_auth_policy = ""
 `)
@@ -234,7 +235,10 @@ tls_client_auth_policy = ""
 	if d := cmp.Diff(List{"127.0.0.1:4160"}, c.LookupdTCPAddresses); d != "" {
 		t.Error(d)
 	}
-	if len(warn) != 6 {
+	if c.NodeID != "5" || c.Unused.MaxBytesPerFile != 104857600 {
+		t.Errorf("id %q, max_bytes_per_file %d", c.NodeID, c.Unused.MaxBytesPerFile)
+	}
+	if len(warn) != 5 {
 		t.Errorf("%d warnings:\n%s", len(warn), strings.Join(warn, "\n"))
 	}
 }

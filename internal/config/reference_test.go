@@ -25,8 +25,9 @@ func reference() string {
 		"A size is a number of bytes or has a unit: `\"64KiB\"`, `\"64MiB\"`, `\"1.5GiB\"` (powers of 1,024), `\"64MB\"` (of 1,000).\n" +
 		"A duration has a unit, `\"30s\"`, `\"1h30m\"`; a bare number is milliseconds.\n" +
 		"A list is an array in the file, `[\"10.0.0.5:4160\", \"10.0.0.6:4160\"]`, and has commas between its values elsewhere; its flag\n" +
-		"may be repeated. Two keys are nsqd's: `nsqlookupd_tcp_addresses`, whose flag is `--lookupd-tcp-address` and\n" +
-		"whose variable is `TIDINGS_LOOKUPD_TCP_ADDRESS`, and `auth_http_addresses`, of `--auth-http-address`.\n\n" +
+		"may be repeated. Four keys are nsqd's: `nsqlookupd_tcp_addresses`, whose flag is `--lookupd-tcp-address` and\n" +
+		"whose variable is `TIDINGS_LOOKUPD_TCP_ADDRESS`, `auth_http_addresses`, of `--auth-http-address`, `id`, of `--node-id`,\n" +
+		"and `e2e_processing_latency_percentiles`, of `--e2e-processing-latency-percentile`.\n\n" +
 		"`tidings config init` prints a file with every setting, `tidings config check FILE` checks one.\n\n" +
 		"| setting | type | default | |\n|---|---|---|---|\n")
 	c, n := Default(), DefaultNSQD()

@@ -56,8 +56,9 @@ func (n *Node) buildFronts() error {
 		OutputBufferTimeout:  c.OutputBufferTimeout, MinOutputBufferTimeout: c.MinOutputBufferTimeout,
 		MaxOutputBufferTimeout: c.MaxOutputBufferTimeout, MaxOutputBufferSize: int64(c.MaxOutputBufferSize),
 		MaxChannelConsumers: c.MaxChannelConsumers,
-		TopologyRegion:      c.TopologyRegion, TopologyZone: c.TopologyZone, DrainTimeout: c.DrainTimeout,
+		TopologyRegion:      c.TopologyRegion, TopologyZone: c.TopologyZone, DrainTimeout: c.DrainTimeout, Quantiles: n.quantiles(),
 	})
+	n.buildStatsd()
 	if n.metrics != nil {
 		h := telemetry.Handler(telemetry.Sources{
 			Broker: n.broker, WAL: n.wal, Groups: n.groups, Figures: n.figures,
@@ -89,18 +90,31 @@ func (n *Node) transfer(ctx context.Context, id uint32, to string) error {
 	return n.member.transfer(ctx, id, to)
 }
 
-// setting answers GET /config for a setting by its file key.
+// setting answers GET /config for a setting by its file key, as nsqd does:
+// what it works out itself is shown as it came out.
 func (n *Node) setting(key string) (any, bool) {
-	switch key { // numbers in nsqd
+	switch key {
 	case "tls_required":
 		return n.secure.required, true
 	case "tls_min_version":
 		version, err := n.cfg.MinTLSVersion()
 		return version, err == nil
+	case "id":
+		number, err := n.cfg.NodeNumber(n.lookups.self.Hostname)
+		return number, err == nil
+	case "broadcast_tcp_port":
+		return n.lookups.self.TCPPort, true
+	case "broadcast_http_port":
+		return n.lookups.self.HTTPPort, true
+	case "statsd_prefix":
+		return n.statsdPrefix(), true
+	case "e2e_processing_latency_percentiles":
+		quantiles, err := n.cfg.Quantiles()
+		return quantiles, err == nil
 	}
-	for _, f := range n.cfg.Fields() {
-		if f.Key() == key {
-			return f.Value(), true
+	for _, f := range append(n.cfg.Fields(), n.cfg.Unused.Fields()...) {
+		if f.Key() == key && !f.Hidden {
+			return f.Raw(), true
 		}
 	}
 	return nil, false
@@ -145,5 +159,9 @@ func (n *Node) ready() error {
 
 // frontRuns lists the servers.
 func (n *Node) frontRuns() []func(context.Context) error {
-	return []func(context.Context) error{n.nsq.Run, n.lookups.registrar.Run, n.lookups.front.Run}
+	runs := []func(context.Context) error{n.nsq.Run, n.lookups.registrar.Run, n.lookups.front.Run}
+	if n.statsd != nil {
+		runs = append(runs, n.statsd.Run)
+	}
+	return runs
 }

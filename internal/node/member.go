@@ -48,7 +48,7 @@ func newMember(n *Node) (_ *member, err error) {
 	c := &n.cfg
 	seeds, err := cluster.ParseSeeds(seedList(c.Seeds))
 	if err != nil {
-		return nil, fmt.Errorf("--seeds: %w", err)
+		return nil, &SettingError{"seeds", fmt.Errorf("%w, such as n1=10.0.0.1:4190,n2=10.0.0.2:4190,n3=10.0.0.3:4190", err)}
 	}
 	credentials, err := transport.LoadTLS(c.ClusterCA, c.ClusterCert, c.ClusterKey)
 	if err != nil {
@@ -56,7 +56,7 @@ func newMember(n *Node) (_ *member, err error) {
 	}
 	name := credentials.Name()
 	if c.Node != "" && c.Node != name {
-		return nil, fmt.Errorf("--cluster-cert %s is for the node %s, not for %s", c.ClusterCert, name, c.Node)
+		return nil, &SettingError{"cluster-cert", fmt.Errorf("%s is for the node %s, not for %s", c.ClusterCert, name, c.Node)}
 	}
 	addr, err := clusterAddress(c.ClusterAddress, name, seeds)
 	if err != nil {
@@ -129,7 +129,7 @@ func clusterAddress(listen, name string, seeds []cluster.Peer) (string, error) {
 	}
 	host, _, err := net.SplitHostPort(listen)
 	if ip := net.ParseIP(host); err != nil || host == "" || ip != nil && ip.IsUnspecified() {
-		return "", fmt.Errorf("--cluster-address %s says not where other nodes reach this one: name it in --seeds, as %s=HOST:PORT", listen, name)
+		return "", &SettingError{"cluster-address", fmt.Errorf("%s says not where other nodes reach this one: name it in --seeds, as %s=HOST:PORT", listen, name)}
 	}
 	return listen, nil
 }

@@ -26,6 +26,7 @@ import (
 	"github.com/tidings-io/tidings/internal/meta"
 	"github.com/tidings-io/tidings/internal/seglog"
 	"github.com/tidings-io/tidings/internal/shard"
+	"github.com/tidings-io/tidings/internal/telemetry/statsd"
 	"github.com/tidings-io/tidings/internal/vfs"
 	"github.com/tidings-io/tidings/internal/wal"
 )
@@ -37,6 +38,16 @@ type Options struct {
 	Logger   *slog.Logger
 	LogLevel *slog.LevelVar // changed by PUT /config/log_level
 }
+
+// SettingError is a setting that can't be, which shows only when the node is
+// built.
+type SettingError struct {
+	Name string // of the flag
+	Err  error
+}
+
+func (e *SettingError) Error() string { return "--" + e.Name + ": " + e.Err.Error() }
+func (e *SettingError) Unwrap() error { return e.Err }
 
 // Addrs are where a node listens, with the ports it really got.
 //
@@ -68,6 +79,7 @@ type Node struct {
 	metrics  *lateHandler
 	opened   atomic.Bool // the engine is there
 	lookups  lookups
+	statsd   *statsd.Sender // nil: nobody wants it
 }
 
 // listeners are the sockets, bound before anything is opened, so that a busy
@@ -270,7 +282,7 @@ func (n *Node) openGroups(checkpointBytes int64) error {
 	})
 	bo := broker.Options{
 		Meta: m, Machines: n.machines, MaxConsumers: n.cfg.MaxChannelConsumers, MemQueueSize: n.cfg.MemQueueSize,
-		WaitOnDisconnect: !n.cfg.RequeueOnDisconnect, MaxRequeueDelay: n.cfg.MaxReqTimeout,
+		WaitOnDisconnect: !n.cfg.RequeueOnDisconnect, MaxRequeueDelay: n.cfg.MaxReqTimeout, LatencyWindow: n.latencyWindow(),
 		Health: n.health, Logger: n.log, Prepare: n.prepareChannels, Changed: n.namesChanged,
 	}
 	if n.member != nil {

@@ -80,6 +80,10 @@ type Options struct {
 
 	TopologyRegion, TopologyZone string
 
+	// Quantiles are those of the time from publish to FIN that /stats and Report
+	// show, where the broker measures it.
+	Quantiles []float64
+
 	// MaxBufferedBytes bounds the memory of all bodies that are being read or
 	// wait for the broker's answer.
 	MaxBufferedBytes int64

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/tidings-io/tidings/internal/broker"
+	"github.com/tidings-io/tidings/internal/latency"
 )
 
 // The JSON of /info and /stats: nsqd's names, in nsqd's order.
@@ -70,10 +71,16 @@ type (
 		Latency      latencyJSON  `json:"e2e_processing_latency"`
 	}
 
-	// latencyJSON is what nsqd says while latency is not measured.
+	// latencyJSON is the time from publish to FIN. Without measurement there are
+	// no percentiles.
 	latencyJSON struct {
-		Count       int   `json:"count"`
-		Percentiles []any `json:"percentiles"`
+		Count       int64            `json:"count"`
+		Percentiles []percentileJSON `json:"percentiles"`
+	}
+
+	percentileJSON struct {
+		Quantile float64 `json:"quantile"`
+		Value    int64   `json:"value"` // ns
 	}
 
 	clientJSON struct {
@@ -175,7 +182,7 @@ func stats(f *Front, r *http.Request, q url.Values) (any, error) {
 		if channel != "" && len(topics[i].Channels) == 0 {
 			continue
 		}
-		s.Topics = append(s.Topics, topicStats(&topics[i], consumers, withClients))
+		s.Topics = append(s.Topics, f.topicStats(&topics[i], consumers, withClients))
 	}
 	if withClients {
 		s.Producers = f.producers(topic)
@@ -258,10 +265,10 @@ func (c *conn) stats(topic string) clientJSON {
 
 // topicStats is a topic as nsqd shows it. All that is durable is in the
 // backend, nsqd's word for its disk.
-func topicStats(t *broker.TopicStats, consumers map[place][]clientJSON, details bool) topicJSON {
+func (f *Front) topicStats(t *broker.TopicStats, consumers map[place][]clientJSON, details bool) topicJSON {
 	out := topicJSON{
 		Name: t.Name, Channels: make([]channelJSON, 0, len(t.Channels)),
-		Depth: t.Depth, MessageCount: t.MessageCount, MessageBytes: t.MessageBytes, Paused: t.Paused, Ack: t.Ack,
+		Depth: t.Depth, MessageCount: t.MessageCount, MessageBytes: t.MessageBytes, Paused: t.Paused, Ack: t.Ack, Latency: f.latency(t.Latency),
 	}
 	durable := !broker.IsEphemeral(t.Name)
 	if durable {
@@ -273,7 +280,7 @@ func topicStats(t *broker.TopicStats, consumers map[place][]clientJSON, details 
 		c := channelJSON{
 			Name: ch.Name, Depth: ch.Depth, InFlight: ch.InFlight, Deferred: ch.Deferred,
 			MessageCount: ch.MessageCount, RequeueCount: ch.RequeueCount, TimeoutCount: ch.TimeoutCount,
-			ClientCount: len(clients), Paused: ch.Paused,
+			ClientCount: len(clients), Paused: ch.Paused, Latency: f.latency(ch.Latency),
 		}
 		if durable && !broker.IsEphemeral(ch.Name) {
 			c.BackendDepth = ch.Depth
@@ -284,6 +291,36 @@ func topicStats(t *broker.TopicStats, consumers map[place][]clientJSON, details 
 		out.Channels = append(out.Channels, c)
 	}
 	return out
+}
+
+// latency is a snapshot as nsqd shows it; nil is not measured.
+func (f *Front) latency(l *latency.Snapshot) latencyJSON {
+	out := latencyJSON{Count: l.Count()}
+	if l == nil {
+		return out
+	}
+	for _, q := range f.o.Quantiles {
+		out.Percentiles = append(out.Percentiles, percentileJSON{q, l.Quantile(q)})
+	}
+	return out
+}
+
+// String is the values in the text form.
+func (l *latencyJSON) String() string {
+	var values []string
+	for _, p := range l.Percentiles {
+		v, unit := float64(p.Value), "ns"
+		switch {
+		case v > 1e9:
+			v, unit = v/1e9, "s"
+		case v > 1e6:
+			v, unit = v/1e6, "ms"
+		case v > 1e3:
+			v, unit = v/1e3, "us"
+		}
+		values = append(values, fmt.Sprintf("%.1f%s", v, unit))
+	}
+	return strings.Join(values, ", ")
 }
 
 // memoryAge is how long memory figures are kept: reading them stops the world.
@@ -383,12 +420,12 @@ func mark(paused bool) string {
 }
 
 func (t *topicJSON) text(b *bytes.Buffer) {
-	fmt.Fprintf(b, "\n%s[%-15s] depth: %-5d be-depth: %-5d msgs: %-8d e2e%%: \n",
-		mark(t.Paused), t.Name, t.Depth, t.BackendDepth, t.MessageCount)
+	fmt.Fprintf(b, "\n%s[%-15s] depth: %-5d be-depth: %-5d msgs: %-8d e2e%%: %s\n",
+		mark(t.Paused), t.Name, t.Depth, t.BackendDepth, t.MessageCount, &t.Latency)
 	for i := range t.Channels {
 		c := &t.Channels[i]
-		fmt.Fprintf(b, "   %s[%-25s] depth: %-5d be-depth: %-5d inflt: %-4d def: %-4d re-q: %-5d timeout: %-5d msgs: %-8d e2e%%: \n",
-			mark(c.Paused), c.Name, c.Depth, c.BackendDepth, c.InFlight, c.Deferred, c.RequeueCount, c.TimeoutCount, c.MessageCount)
+		fmt.Fprintf(b, "   %s[%-25s] depth: %-5d be-depth: %-5d inflt: %-4d def: %-4d re-q: %-5d timeout: %-5d msgs: %-8d e2e%%: %s\n",
+			mark(c.Paused), c.Name, c.Depth, c.BackendDepth, c.InFlight, c.Deferred, c.RequeueCount, c.TimeoutCount, c.MessageCount, &c.Latency)
 		for j := range c.Clients {
 			fmt.Fprintf(b, "        %s\n", &c.Clients[j])
 		}
