@@ -557,7 +557,29 @@ func (n *Node) recover(ctx, engine context.Context) error {
 			return err
 		}
 	}
+	if err := n.announce(engine); err != nil {
+		return err
+	}
 	return n.broker.Recover(engine)
+}
+
+// announce waits until metadata knows this process. Before that it still has the
+// ephemeral topics of the one before.
+func (n *Node) announce(ctx context.Context) error {
+	if n.meta.View().Feature < 2 { // written by an older version: it goes on as it was
+		return nil
+	}
+	done := make(chan error, 1)
+	n.meta.UpdateNode(n.meta.Node(), func(err error) { done <- err })
+	select {
+	case err := <-done:
+		if err != nil && !n.meta.View().Announced(n.meta.Node()) { // the leader says so itself, and may be first
+			return fmt.Errorf("tell metadata of this process: %w", err)
+		}
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 // settleTimeout bounds how long a stop waits for the last answers to commit.
