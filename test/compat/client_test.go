@@ -65,12 +65,20 @@ func (k *talk) expand(s string) string {
 
 func (k *talk) dial() net.Conn {
 	k.t.Helper()
-	conn, err := net.Dial("tcp", k.tcp)
+	conn, err := net.Dial(network(k.tcp), k.tcp)
 	if err != nil {
 		k.t.Fatalf("dial: %v", err)
 	}
 	k.t.Cleanup(func() { conn.Close() })
 	return conn
+}
+
+// network is that of a server's address: a path is a unix socket.
+func network(addr string) string {
+	if strings.Contains(addr, "/") {
+		return "unix"
+	}
+	return "tcp"
 }
 
 func (k *talk) write(s string) {

@@ -14,6 +14,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
+	"maps"
 	"math/big"
 	"net"
 	"net/http"
@@ -23,6 +24,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -33,32 +35,61 @@ import (
 )
 
 // guarded is a server that was started with flags of nsqd's.
-type guarded struct{ tcp, http, https string }
+type guarded struct {
+	tcp, http, https string
+	stop             func() // before the test ends; a program is killed
+}
+
+// flags are nsqd's, by name, with their values; a list has commas.
+type flags = map[string]string
 
 // startWith starts our own node with flags, or the nsqd that
 // TIDINGS_COMPAT_NSQD_PROGRAM names.
-func startWith(t *testing.T, flags map[string]string) guarded {
+func startWith(t *testing.T, f flags) guarded {
 	t.Helper()
-	if program := os.Getenv("TIDINGS_COMPAT_NSQD_PROGRAM"); program != "" {
-		return startProgram(t, program, flags)
+	return startAt(t, t.TempDir(), f)
+}
+
+// startAt is startWith on a data folder.
+func startAt(t *testing.T, dir string, f flags) guarded {
+	t.Helper()
+	f = maps.Clone(f)
+	for _, name := range []string{"tcp-address", "http-address", "https-address"} {
+		if f[name] == "" {
+			f[name] = "127.0.0.1:0"
+		}
 	}
-	cfg, _, err := config.Load(config.Source{Flags: flags, NSQD: true})
+	if program := os.Getenv("TIDINGS_COMPAT_NSQD_PROGRAM"); program != "" {
+		return startProgram(t, program, dir, f)
+	}
+	return startOurs(t, dir, f)
+}
+
+// startOurs starts our own node with flags.
+func startOurs(t *testing.T, dir string, f flags) guarded {
+	t.Helper()
+	cfg, _, err := config.Load(config.Source{Flags: f, NSQD: true})
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg.TCPAddress, cfg.HTTPAddress, cfg.HTTPSAddress = "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"
-	a := startNode(t, cfg)
-	return guarded{a.TCP, a.HTTP, a.HTTPS}
+	a, stop := startNode(t, dir, cfg)
+	return guarded{a.TCP, a.HTTP, a.HTTPS, stop}
 }
 
 var listens = regexp.MustCompile(` (TCP|HTTP|HTTPS): listening on (\S+)`)
 
 // startProgram starts a real nsqd, and reads from its log where it listens.
-func startProgram(t *testing.T, program string, flags map[string]string) (g guarded) {
+func startProgram(t *testing.T, program, dir string, f flags) (g guarded) {
 	t.Helper()
-	args := []string{"-data-path=" + t.TempDir(), "-tcp-address=127.0.0.1:0", "-http-address=127.0.0.1:0", "-https-address=127.0.0.1:0"}
-	for name, value := range flags {
-		args = append(args, "-"+name+"="+value)
+	args := []string{"-data-path=" + dir}
+	for name, value := range f {
+		if name != "auth-http-address" {
+			args = append(args, "-"+name+"="+value)
+			continue
+		}
+		for one := range strings.SplitSeq(value, ",") {
+			args = append(args, "-"+name+"="+one)
+		}
 	}
 	cmd := exec.Command(program, args...)
 	log, err := cmd.StderrPipe()
@@ -72,8 +103,12 @@ func startProgram(t *testing.T, program string, flags map[string]string) (g guar
 		_ = cmd.Process.Signal(os.Interrupt)
 		_ = cmd.Wait()
 	})
+	g.stop = func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	}
 	lines := bufio.NewScanner(log)
-	for g.tcp == "" || g.http == "" || g.https == "" && flags["tls-cert"] != "" {
+	for g.tcp == "" || g.http == "" || g.https == "" && f["tls-cert"] != "" {
 		if !lines.Scan() {
 			t.Fatalf("%s ended", program)
 		}
@@ -149,6 +184,19 @@ func secure(certs ...tls.Certificate) step {
 	}
 }
 
+// securedBy does the TLS handshake in one version.
+func securedBy(version uint16) step {
+	return func(k *talk) {
+		k.t.Helper()
+		c := tls.Client(k.conn, &tls.Config{InsecureSkipVerify: true, MinVersion: version, MaxVersion: version})
+		c.SetDeadline(time.Now().Add(patience))
+		if err := c.Handshake(); err != nil {
+			k.t.Fatalf("handshake: %v", err)
+		}
+		k.conn = c
+	}
+}
+
 // unsecured wants the handshake, or the first read after it, to fail.
 func unsecured(config *tls.Config) step {
 	return func(k *talk) {
@@ -208,7 +256,55 @@ func works(k *talk) {
 	}
 }
 
+// seen works, and wants /stats to show the consumer with exactly these of tls,
+// snappy and deflate.
+func seen(names ...string) step {
+	return func(k *talk) {
+		k.t.Helper()
+		for _, s := range []step{send("SUB $t seen\n"), ok} {
+			s(k)
+		}
+		var want []string
+		for _, name := range []string{"deflate", "snappy", "tls"} {
+			want = append(want, fmt.Sprintf(`%q:%v`, name, slices.Contains(names, name)))
+		}
+		if slices.Contains(names, "tls") {
+			want = append(want, `"tls_version":"TLS1.3"`, `"tls_negotiated_protocol":""`)
+		}
+		wantPart("/stats?format=json&topic=$t&channel=seen", want...)(k)
+	}
+}
+
 // --- tables
+
+// TestSeen holds sections 2 and 4: what was negotiated is really on, alone and
+// combined.
+func TestSeen(t *testing.T) {
+	p := makePair(t, "server")
+	ask := func(fields string) []step {
+		return []step{hello, identify(`{"feature_negotiation":true,` + fields + `}`), func(k *talk) {
+			if f, err := k.read(); err != nil || f.kind != 0 || !strings.HasPrefix(string(f.data), "{") {
+				k.t.Fatalf("%s %v", f, err)
+			}
+		}}
+	}
+	startWith(t, flags{"tls-cert": p.cert, "tls-key": p.key}).run(t, []row{
+		{"nothing", join(hello, identify(`{"feature_negotiation":false,"tls_v1":true,"snappy":true}`), ok, seen())},
+		{"tls", join(ask(`"tls_v1":true`), secure(), ok, seen("tls"))},
+		{"snappy", join(ask(`"snappy":true`), snappied, ok, seen("snappy"))},
+		{"deflate", join(ask(`"deflate":true`), deflated, ok, seen("deflate"))},
+		{"tls and snappy", join(ask(`"tls_v1":true,"snappy":true`), secure(), ok, snappied, ok, seen("tls", "snappy"))},
+		{"tls and deflate", join(ask(`"tls_v1":true,"deflate":true`), secure(), ok, deflated, ok, seen("tls", "deflate"))},
+		rule("TLS 1.1 without tls-min-version", join(ask(`"tls_v1":true`), differs("TLS begins at 1.2",
+			[]step{securedBy(tls.VersionTLS11), ok}, []step{unsecured(&tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11})}))...),
+	})
+	startWith(t, flags{"tls-cert": p.cert, "tls-key": p.key, "tls-min-version": "tls1.0"}).run(t, []row{
+		{"TLS 1.0 with tls-min-version=tls1.0", join(ask(`"tls_v1":true`), securedBy(tls.VersionTLS10), ok)},
+	})
+	startWith(t, flags{"tls-cert": p.cert, "tls-key": p.key, "tls-min-version": "tls1.3"}).run(t, []row{
+		{"TLS 1.2 with tls-min-version=tls1.3", join(ask(`"tls_v1":true`), unsecured(&tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12}))},
+	})
+}
 
 // TestUpgrades holds section 2's upgrade order and stream formats.
 func TestUpgrades(t *testing.T) {
@@ -217,7 +313,7 @@ func TestUpgrades(t *testing.T) {
 		return []step{hello, identify(`{"feature_negotiation":true,` + fields + `}`), negotiated(want)}
 	}
 	type m = map[string]any
-	startWith(t, map[string]string{"tls-cert": p.cert, "tls-key": p.key, "tls-min-version": "tls1.2", "max-deflate-level": "6"}).run(t, []row{
+	startWith(t, flags{"tls-cert": p.cert, "tls-key": p.key, "tls-min-version": "tls1.2", "max-deflate-level": "6"}).run(t, []row{
 		rule("none asked", join(ask(`"snappy":false`, nil), step(works))...),
 		rule("no negotiation", hello, identify(`{"tls_v1":true,"snappy":true}`), ok, works),
 		rule("tls", join(ask(`"tls_v1":true`, m{"tls_v1": true}), secure(), step(ok), step(works))...),
@@ -256,6 +352,7 @@ func TestTLSRequired(t *testing.T) {
 	commands := []row{
 		refused("PUB", "PUB $t\n"+sized("x")), refused("MPUB", "MPUB $t\n"+sized(multi("x"))), refused("DPUB", "DPUB $t 1\n"+sized("x")),
 		refused("SUB", "SUB $t c\n"), refused("AUTH", "AUTH\n"+sized("x")), refused("NOP", "NOP\n"), refused("RDY", "RDY 1\n"),
+		refused("FIN", "FIN 0123456789abcdef\n"), refused("REQ", "REQ 0123456789abcdef 0\n"), refused("TOUCH", "TOUCH 0123456789abcdef\n"), refused("CLS", "CLS\n"),
 		refused("X", "X\n"), refused("", "\n"),
 		rule("without tls_v1", hello, identify(`{"feature_negotiation":true}`), negotiated(nil), send("NOP\n"),
 			fails("E_INVALID cannot NOP in current state (TLS required)"), closed),
@@ -267,16 +364,16 @@ func TestTLSRequired(t *testing.T) {
 	}
 	for _, c := range []struct {
 		name  string
-		flags map[string]string
+		flags flags
 		http  bool // stays open
 		rows  []row
 	}{
-		{"true", map[string]string{"tls-required": "true"}, false, append(commands, rule("tls", join(begin, secure(), step(ok), step(works))...))},
-		{"tcp-https", map[string]string{"tls-required": "tcp-https"}, true, append(commands, rule("tls", join(begin, secure(), step(ok), step(works))...))},
-		{"require", map[string]string{"tls-client-auth-policy": "require"}, false, append(commands,
+		{"true", flags{"tls-required": "true"}, false, append(commands, rule("tls", join(begin, secure(), step(ok), step(works))...))},
+		{"tcp-https", flags{"tls-required": "tcp-https"}, true, append(commands, rule("tls", join(begin, secure(), step(ok), step(works))...))},
+		{"require", flags{"tls-client-auth-policy": "require"}, false, append(commands,
 			rule("no certificate", join(begin, none)...),
 			rule("any certificate", join(begin, secure(stranger.Certificate), step(ok), step(works))...))},
-		{"require-verify", map[string]string{"tls-client-auth-policy": "require-verify", "tls-root-ca-file": known.cert}, false, append(commands,
+		{"require-verify", flags{"tls-client-auth-policy": "require-verify", "tls-root-ca-file": known.cert}, false, append(commands,
 			rule("no certificate", join(begin, none)...),
 			rule("a stranger's certificate", join(begin, as(stranger))...),
 			rule("a known certificate", join(begin, secure(known.Certificate), step(ok), step(works))...))},
@@ -323,7 +420,7 @@ func TestGrants(t *testing.T) {
 			}))
 			defer s.Close()
 			address := s.Listener.Addr().String()
-			startWith(t, map[string]string{"auth-http-address": address, "auth-http-request-method": method}).run(t, grantRows())
+			startWith(t, flags{"auth-http-address": address, "auth-http-request-method": method}).run(t, grantRows())
 			q := <-asked
 			for name, want := range map[string]string{"remote_ip": "127.0.0.1", "tls": "false", "common_name": "", "path": "/auth", "method": method} {
 				if _, there := q[name]; !there || q.Get(name) != want {
@@ -397,7 +494,7 @@ func TestNoAuthServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.Close()
-	startWith(t, map[string]string{"auth-http-address": l.Addr().String()}).run(t, []row{
+	startWith(t, flags{"auth-http-address": l.Addr().String()}).run(t, []row{
 		rule("AUTH", hello, send("AUTH\n"+sized("root")), fails("E_AUTH_FAILED AUTH failed"), closed),
 	})
 }

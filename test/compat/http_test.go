@@ -1,7 +1,9 @@
 package compat
 
 import (
+	"context"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -47,11 +49,21 @@ var client = &http.Client{
 func (k *talk) do(line, body string) (*http.Response, string) {
 	k.t.Helper()
 	method, path, _ := strings.Cut(k.expand(line), " ")
-	req, err := http.NewRequest(method, "http://"+k.http+path, strings.NewReader(body))
+	host, over := k.http, client
+	if network(k.http) == "unix" {
+		host = "unix"
+		over = &http.Client{Timeout: patience, Transport: &http.Transport{
+			DisableKeepAlives: true,
+			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				return new(net.Dialer).DialContext(ctx, "unix", k.http)
+			},
+		}}
+	}
+	req, err := http.NewRequest(method, "http://"+host+path, strings.NewReader(body))
 	if err != nil {
 		k.t.Fatal(err)
 	}
-	res, err := client.Do(req)
+	res, err := over.Do(req)
 	if err != nil {
 		k.t.Fatal(err)
 	}
@@ -323,6 +335,17 @@ func TestHTTPConfig(t *testing.T) {
 		rule("freememory", differs("nsqd does it and then fails to say so",
 			[]step{request("POST /debug/freememory", "", 500, message("INTERNAL_ERROR"))},
 			[]step{request("POST /debug/freememory", "", 200, "")})),
+		rule("pprof symbol, POST", func(k *talk) {
+			if res, _ := k.do("POST /debug/pprof/symbol", ""); res.StatusCode != 200 {
+				k.t.Errorf("%d", res.StatusCode)
+			}
+		}),
+		rule("pprof unknown", func(k *talk) {
+			if res, _ := k.do("GET /debug/pprof/nothing", ""); res.StatusCode != 404 {
+				k.t.Errorf("%d", res.StatusCode)
+			}
+		}),
+		rule("setblockrate without a rate", request("PUT /debug/setblockrate", "", 400, `invalid block rate : strconv.Atoi: parsing "": invalid syntax`)),
 		rule("pprof", func(k *talk) {
 			for _, p := range []string{"", "heap", "goroutine", "block", "threadcreate", "cmdline", "symbol"} {
 				if res, _ := k.do("GET /debug/pprof/"+p, ""); res.StatusCode != 200 {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"os"
+	"sync"
 	"testing"
 
 	"github.com/tidings-io/tidings/internal/config"
@@ -36,14 +37,15 @@ func startOwn(t *testing.T) (tcpAddr, httpAddr string) {
 	cfg.TCPAddress, cfg.HTTPAddress = "127.0.0.1:0", "127.0.0.1:0"
 	cfg.MaxChannelConsumers = 2
 	cfg.Snappy, cfg.Deflate = false, false
-	a := startNode(t, cfg)
+	a, _ := startNode(t, t.TempDir(), cfg)
 	return a.TCP, a.HTTP
 }
 
-// startNode starts our own node.
-func startNode(t *testing.T, cfg config.Config) node.Addrs {
+// startNode starts our own node on a data folder; stop ends it before the test
+// does.
+func startNode(t *testing.T, dir string, cfg config.Config) (_ node.Addrs, stop func()) {
 	t.Helper()
-	cfg.DataPath, cfg.AdminAddress = t.TempDir(), ""
+	cfg.DataPath, cfg.AdminAddress = dir, ""
 	cfg.WALSegmentSize = 4 << 20
 	level := new(slog.LevelVar)
 	n, err := node.New(node.Options{
@@ -52,20 +54,21 @@ func startNode(t *testing.T, cfg config.Config) node.Addrs {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, stop := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(context.Background())
 	ready, ended := make(chan struct{}), make(chan error, 1)
 	go func() { ended <- n.Run(ctx, func() { close(ready) }) }()
-	t.Cleanup(func() {
-		stop()
+	stop = sync.OnceFunc(func() {
+		cancel()
 		if err := <-ended; err != nil {
 			t.Errorf("node: %v", err)
 		}
 	})
+	t.Cleanup(stop)
 	select {
 	case <-ready:
 	case err := <-ended:
 		ended <- err
 		t.Fatal("node ended before it served")
 	}
-	return n.Addrs()
+	return n.Addrs(), stop
 }

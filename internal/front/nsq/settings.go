@@ -133,6 +133,9 @@ func putConfig(f *Front, r *http.Request, q url.Values) (any, error) {
 		}
 		if f.o.SetLookupds != nil {
 			f.o.SetLookupds(addresses)
+			if addresses == nil {
+				return json.RawMessage("null"), nil
+			}
 			return getConfig(f, r, q)
 		}
 	}
