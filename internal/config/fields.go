@@ -79,7 +79,7 @@ func (f Field) String() string {
 // Raw is the present value in its own type: a time.Duration is one, in ns, a
 // size is a Bytes, a list a []string that is not nil.
 func (f Field) Raw() any {
-	if l, ok := f.value.Interface().(List); ok {
+	if l, ok := reflect.TypeAssert[List](f.value); ok {
 		return append([]string{}, l...)
 	}
 	return f.value.Interface()

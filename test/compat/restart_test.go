@@ -19,29 +19,46 @@ func TestRestart(t *testing.T) {
 		name          string
 		before, after []step
 	}{
-		{"a pause of a topic", join(makes, post("/topic/pause?topic=$t", "", 200, "")),
-			join(hello, send("SUB $t c\nRDY 1\n"), ok, publish("a"), quiet(200*time.Millisecond), post("/topic/unpause?topic=$t", "", 200, ""), msg("a"))},
-		{"a pause of a channel", join(makes, post("/channel/pause?topic=$t&channel=c", "", 200, "")),
-			join(hello, send("SUB $t c\nRDY 1\n"), ok, publish("a"), quiet(200*time.Millisecond), post("/channel/unpause?topic=$t&channel=c", "", 200, ""), msg("a"))},
-		{"an end of a pause", join(makes, post("/channel/pause?topic=$t&channel=c", "", 200, ""), post("/channel/unpause?topic=$t&channel=c", "", 200, "")),
-			[]step{wantPart("/stats?format=json&topic=$t", `"clients":[],"paused":false`)}},
+		{
+			"a pause of a topic", join(makes, post("/topic/pause?topic=$t", "", 200, "")),
+			join(hello, send("SUB $t c\nRDY 1\n"), ok, publish("a"), quiet(200*time.Millisecond), post("/topic/unpause?topic=$t", "", 200, ""), msg("a")),
+		},
+		{
+			"a pause of a channel", join(makes, post("/channel/pause?topic=$t&channel=c", "", 200, "")),
+			join(hello, send("SUB $t c\nRDY 1\n"), ok, publish("a"), quiet(200*time.Millisecond), post("/channel/unpause?topic=$t&channel=c", "", 200, ""), msg("a")),
+		},
+		{
+			"an end of a pause", join(makes, post("/channel/pause?topic=$t&channel=c", "", 200, ""), post("/channel/unpause?topic=$t&channel=c", "", 200, "")),
+			[]step{wantPart("/stats?format=json&topic=$t", `"clients":[],"paused":false`)},
+		},
 		{"topic and channel", join(makes, written), []step{post("/channel/empty?topic=$t&channel=c", "", 200, "")}},
-		{"an ephemeral channel is gone", join(makes, post("/channel/create?topic=$t&channel=e%23ephemeral", "", 200, "")),
-			[]step{post("/channel/empty?topic=$t&channel=e%23ephemeral", "", 404, message("CHANNEL_NOT_FOUND"))}},
-		{"an ephemeral topic is gone", []step{post("/topic/create?topic=$t%23ephemeral", "", 200, "")},
-			[]step{post("/topic/empty?topic=$t%23ephemeral", "", 404, message("TOPIC_NOT_FOUND"))}},
-		{"a deleted channel stays so", join(makes, post("/channel/delete?topic=$t&channel=c", "", 200, "")),
+		{
+			"an ephemeral channel is gone", join(makes, post("/channel/create?topic=$t&channel=e%23ephemeral", "", 200, "")),
+			[]step{post("/channel/empty?topic=$t&channel=e%23ephemeral", "", 404, message("CHANNEL_NOT_FOUND"))},
+		},
+		{
+			"an ephemeral topic is gone",
+			[]step{post("/topic/create?topic=$t%23ephemeral", "", 200, "")},
+			[]step{post("/topic/empty?topic=$t%23ephemeral", "", 404, message("TOPIC_NOT_FOUND"))},
+		},
+		{
+			"a deleted channel stays so", join(makes, post("/channel/delete?topic=$t&channel=c", "", 200, "")),
 			[]step{differs("nsqd may have it again: what it writes in the background is of a moment before", nil,
-				[]step{post("/channel/empty?topic=$t&channel=c", "", 404, message("CHANNEL_NOT_FOUND"))})}},
+				[]step{post("/channel/empty?topic=$t&channel=c", "", 404, message("CHANNEL_NOT_FOUND"))})},
+		},
 		{"an acknowledged message", join(makes, publish("a")), join(hello, send("SUB $t c\nRDY 1\n"), ok, differs("nothing acknowledged is lost",
 			[]step{quiet(200 * time.Millisecond)}, []step{msg("a"), attempts(1)}))},
 		{"a message in flight", consuming("a"), join(hello, send("SUB $t c\nRDY 1\n"), ok, differs("what was in flight comes again, and a delivery that the server ended is no attempt",
 			[]step{quiet(200 * time.Millisecond)}, []step{msg("a"), attempts(1)}))},
-		{"a finished message", join(consuming("a"), send("FIN $i\n"), until("it is finished", func(c channelStats) bool { return c.InFlight == 0 })),
-			join(hello, send("SUB $t c\nRDY 1\n"), ok, quiet(200*time.Millisecond))},
-		{"a deferred message", join(makes, hello, send("DPUB $t 3000000\n"+sized("a")), ok, until("it is deferred", func(c channelStats) bool { return c.Deferred == 1 })),
+		{
+			"a finished message", join(consuming("a"), send("FIN $i\n"), until("it is finished", func(c channelStats) bool { return c.InFlight == 0 })),
+			join(hello, send("SUB $t c\nRDY 1\n"), ok, quiet(200*time.Millisecond)),
+		},
+		{
+			"a deferred message", join(makes, hello, send("DPUB $t 3000000\n"+sized("a")), ok, until("it is deferred", func(c channelStats) bool { return c.Deferred == 1 })),
 			[]step{differs("it keeps its due time", []step{until("none", func(c channelStats) bool { return c.Name == "c" && c.Deferred == 0 })},
-				[]step{until("it is deferred", func(c channelStats) bool { return c.Deferred == 1 && c.Depth == 0 })})}},
+				[]step{until("it is deferred", func(c channelStats) bool { return c.Deferred == 1 && c.Depth == 0 })})},
+		},
 	} {
 		t.Run(r.name, func(t *testing.T) {
 			topic := unique()

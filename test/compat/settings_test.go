@@ -215,8 +215,10 @@ func TestAuthServers(t *testing.T) {
 		<-paths
 	}
 	t.Run("a URL", func(t *testing.T) {
-		startWith(t, flags{"auth-http-address": s.URL + "/some/where"}).run(t, []row{{"client", root},
-			{"identity in /stats", join(root, send("SUB $t c\n"), ok, wantPart("/stats?format=json&topic=$t", `"authed":true`, `"auth_identity":"me"`, `"auth_identity_url":"http://me"`))}})
+		startWith(t, flags{"auth-http-address": s.URL + "/some/where"}).run(t, []row{
+			{"client", root},
+			{"identity in /stats", join(root, send("SUB $t c\n"), ok, wantPart("/stats?format=json&topic=$t", `"authed":true`, `"auth_identity":"me"`, `"auth_identity_url":"http://me"`))},
+		})
 		if p := <-paths; p != "/some/where" {
 			t.Errorf("asked at %s", p)
 		}
