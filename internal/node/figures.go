@@ -18,6 +18,8 @@ func (n *Node) figures() []telemetry.Figure {
 		{Name: "nsq_buffered_bytes", Help: "Bytes of message bodies that are being read or wait to be stored.", Value: float64(f.BufferedBytes)},
 		{Name: "http_requests_total", Help: "Requests to nsqd's HTTP API.", Counter: true, Value: float64(f.HTTPRequestsTotal)},
 		{Name: "http_request_failures_total", Help: "Requests to nsqd's HTTP API that were answered with an error.", Counter: true, Value: float64(f.HTTPRequestsFailedTotal)},
+		{Name: "auth_queries_total", Help: "Questions to auth servers for NSQ TCP clients.", Counter: true, Value: float64(f.AuthQueriesTotal)},
+		{Name: "auth_query_failures_total", Help: "Questions to auth servers for NSQ TCP clients without a valid answer.", Counter: true, Value: float64(f.AuthQueriesFailedTotal)},
 		{Name: "tail_bytes", Help: "Bytes of messages in memory that are in no segment file yet.", Value: float64(s.TailBytes)},
 		{Name: "segments", Help: "Segment files of all topics.", Value: float64(s.Segments)},
 		{Name: "segments_dead", Help: "Segment files that go when two more checkpoints are complete.", Value: float64(s.DeadFiles)},

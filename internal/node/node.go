@@ -100,7 +100,7 @@ func (l listeners) close() {
 func New(o Options) (*Node, error) {
 	n := &Node{cfg: o.Config, fs: o.FS, log: o.Logger, level: o.LogLevel, start: time.Now()}
 	var err error
-	if n.secure, err = newSecurity(&n.cfg); err != nil {
+	if n.secure, err = newSecurity(&n.cfg, n.log); err != nil {
 		return nil, err
 	}
 	if err := n.listen(); err != nil {

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"syscall"
@@ -24,7 +25,7 @@ type security struct {
 }
 
 // newSecurity reads the certificates.
-func newSecurity(c *config.Config) (*security, error) {
+func newSecurity(c *config.Config, log *slog.Logger) (*security, error) {
 	version, err := c.MinTLSVersion()
 	if err != nil {
 		return nil, err
@@ -39,17 +40,18 @@ func newSecurity(c *config.Config) (*security, error) {
 	}
 	s := &security{required: nsq.TLSRequired(required)}
 	if c.TLSOffered() {
-		cert, err := tls.LoadX509KeyPair(c.TLSCert, c.TLSKey)
-		if err != nil {
-			return nil, fmt.Errorf("load --tls-cert and --tls-key: %w", err)
-		}
-		s.tls = &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: version, ClientCAs: authorities}
+		base := &tls.Config{MinVersion: version}
 		switch c.TLSClientAuthPolicy {
 		case "require":
-			s.tls.ClientAuth = tls.RequireAnyClientCert
+			base.ClientAuth = tls.RequireAnyClientCert
 		case "require-verify":
-			s.tls.ClientAuth = tls.RequireAndVerifyClientCert
+			base.ClientAuth = tls.RequireAndVerifyClientCert
 		}
+		files, err := newCertificates(c.TLSCert, c.TLSKey, c.TLSRootCAFile, base, time.Now, log)
+		if err != nil {
+			return nil, err
+		}
+		s.tls = files.config()
 	}
 	if len(c.AuthHTTPAddresses) > 0 {
 		s.auth = auth.New(auth.Options{

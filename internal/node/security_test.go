@@ -10,6 +10,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"math/big"
 	"net"
@@ -25,6 +26,7 @@ import (
 	gonsq "github.com/nsqio/go-nsq"
 
 	"github.com/tidings-io/tidings/internal/config"
+	"github.com/tidings-io/tidings/internal/node"
 	"github.com/tidings-io/tidings/internal/vfs"
 )
 
@@ -84,6 +86,7 @@ func TestSecureNode(t *testing.T) {
 	if err := c.Validate(); err != nil {
 		t.Fatal(err)
 	}
+	c.AdminAddress = "127.0.0.1:0"
 	r := start(t, c, vfs.Default())
 	a := r.Addrs()
 
@@ -136,6 +139,9 @@ func TestSecureNode(t *testing.T) {
 	if s := stats.Producers[0]; !s.TLS || !s.Deflate || s.Snappy || !s.Authed || s.Identity != "me" {
 		t.Errorf("%+v", s)
 	}
+	if status, body := r.request("GET", "http://"+a.Admin+"/metrics", ""); status != 200 || !strings.Contains(body, "\ntidings_auth_queries_total 1\n") || !strings.Contains(body, "\ntidings_auth_query_failures_total 0\n") {
+		t.Errorf("metrics: %d %s", status, body)
+	}
 	for path, want := range map[string]float64{"tls_required": 2, "tls_min_version": tls.VersionTLS12} {
 		var got float64
 		if status := get("/config/"+path, "s", &got); status != 200 || got != want {
@@ -144,6 +150,104 @@ func TestSecureNode(t *testing.T) {
 	}
 	if err := r.close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// A certificate that is renewed is shown to who comes next, over HTTPS and by
+// NSQ's upgrade, without a restart.
+func TestCertificatesAreRenewed(t *testing.T) {
+	c := settings(t)
+	var first *tls.Config
+	c.TLSCert, c.TLSKey, first = selfSigned(t)
+	c.HTTPSAddress = "127.0.0.1:0"
+	r := start(t, c, vfs.Default())
+	at := r.Addrs()
+	web := func(trust *tls.Config) error {
+		conn, err := tls.Dial("tcp", at.HTTPS, trust)
+		if err == nil {
+			conn.Close()
+		}
+		return err
+	}
+	upgrade := func(trust *tls.Config) error {
+		cfg := gonsq.NewConfig()
+		cfg.TlsV1, cfg.TlsConfig = true, trust
+		p, err := gonsq.NewProducer(at.TCP, cfg)
+		if err != nil {
+			return err
+		}
+		defer p.Stop()
+		p.SetLoggerLevel(gonsq.LogLevelMax)
+		return p.Ping()
+	}
+	if err := errors.Join(web(first), upgrade(first)); err != nil {
+		t.Fatal(err)
+	}
+	cert, key, second := selfSigned(t)
+	for from, to := range map[string]string{cert: c.TLSCert, key: c.TLSKey} {
+		copyFile(t, from, to)
+	}
+	for end := time.Now().Add(time.Minute); web(second) != nil; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the new certificate is not shown")
+		}
+	}
+	if err := upgrade(second); err != nil {
+		t.Error(err)
+	}
+	if web(first) == nil || upgrade(first) == nil {
+		t.Error("the old certificate is still shown")
+	}
+	if err := r.close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// Files that are half written leave the certificate that there is.
+func TestCertificatesHalfWritten(t *testing.T) {
+	cert, key, _ := selfSigned(t)
+	now := time.Now()
+	current, err := node.Certificates(cert, key, func() time.Time { return now })
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := current()
+	step := func(from, to string, changes bool) {
+		t.Helper()
+		before := current()
+		if from == "" {
+			if err := os.WriteFile(to, []byte("half of a "), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		} else {
+			copyFile(t, from, to)
+		}
+		if current() != before {
+			t.Error("files are read before a second has passed")
+		}
+		now = now.Add(time.Second)
+		if got := current() != before; got != changes {
+			t.Errorf("%s: changed: %v", from, got)
+		}
+	}
+	newCert, newKey, _ := selfSigned(t)
+	step("", key, false)
+	step(newCert, cert, false) // its key is not there yet
+	step(newKey, key, true)
+	now = now.Add(time.Second)
+	if a, b := current(), current(); a != b || a == first || string(a.Certificates[0].Certificate[0]) == string(first.Certificates[0].Certificate[0]) {
+		t.Error("the new certificate is not in force")
+	}
+}
+
+func copyFile(t *testing.T, from, to string) {
+	t.Helper()
+	content, err := os.ReadFile(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(to, content, 0o600); err != nil {
+		t.Fatal(err)
 	}
 }
 
