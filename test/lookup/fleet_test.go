@@ -6,6 +6,7 @@ import (
 	"io"
 	"log"
 	"net"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -321,7 +322,9 @@ func TestNewTopicGetsItsChannels(t *testing.T) {
 func collect(t *testing.T, topic, lookupHTTP string) <-chan string {
 	t.Helper()
 	cfg := gonsq.NewConfig()
-	cfg.LookupdPollInterval, cfg.LookupdPollJitter = 50*time.Millisecond, 0
+	if !stock() {
+		cfg.LookupdPollInterval, cfg.LookupdPollJitter = 50*time.Millisecond, 0
+	}
 	cfg.MaxInFlight = 10
 	c, err := gonsq.NewConsumer(topic, "c", cfg)
 	if err != nil {
@@ -340,9 +343,17 @@ func collect(t *testing.T, topic, lookupHTTP string) <-chan string {
 	return got
 }
 
+// stock says that consumers keep go-nsq's own intervals, which takes minutes.
+func stock() bool { return os.Getenv("TIDINGS_LOOKUP_STOCK") != "" }
+
 // arrives publishes a message to a node and waits until it comes.
 func arrives(t *testing.T, got <-chan string, n ownNode, topic, body string) {
 	t.Helper()
+	began, patience := time.Now(), patience
+	if stock() {
+		patience = 80 * time.Second // 60 s and up to 30 % of jitter
+		defer func() { t.Logf("%s: after %.1f s", body, time.Since(began).Seconds()) }()
+	}
 	if code, text := ask(t, "POST", "http://"+n.HTTP+"/pub?topic="+topic, body); code != 200 {
 		t.Fatal(code, text)
 	}
