@@ -1,5 +1,10 @@
 package broker
 
+import (
+	"maps"
+	"slices"
+)
+
 // Named is the name of a topic or channel that is there, with its incarnation:
 // what is deleted and made anew has another ID. The ids of what lives in memory
 // only hold on this node, while its process runs.
@@ -45,6 +50,34 @@ func (b *Broker) ChannelNames(topic string) ([]Named, bool) {
 		}
 	}
 	return out, true
+}
+
+// maxEphemeral bounds what Ephemeral names.
+const maxEphemeral = 10_000
+
+// Ephemeral lists the channels of this node that live in memory only, by topic
+// and sorted; 10,000 at most.
+func (b *Broker) Ephemeral() map[string][]string {
+	view := b.o.Meta.View()
+	out := make(map[string][]string)
+	n := 0
+	b.mu.RLock()
+	topics := maps.Clone(b.topics)
+	b.mu.RUnlock()
+	for name, t := range topics {
+		m, ok := view.Topic(name)
+		if !ok || t.id != m.ID {
+			continue
+		}
+		for channel, c := range t.inUse() {
+			if _, durable := m.Channel(channel); !durable && c.err == nil && n < maxEphemeral {
+				out[name] = append(out[name], channel)
+				n++
+			}
+		}
+		slices.Sort(out[name])
+	}
+	return out
 }
 
 // changed tells who asked to be told that a channel that lives in memory came

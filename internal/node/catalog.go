@@ -2,25 +2,21 @@ package node
 
 import (
 	"context"
-	"encoding/json"
 	"net"
 	"slices"
 	"strconv"
-	"sync"
 	"time"
 
 	"github.com/tidings-io/tidings/internal/broker"
 	"github.com/tidings-io/tidings/internal/cluster"
-	"github.com/tidings-io/tidings/internal/fault"
 	"github.com/tidings-io/tidings/internal/front/lookup"
 	"github.com/tidings-io/tidings/internal/meta"
-	"github.com/tidings-io/tidings/internal/transport"
 	"github.com/tidings-io/tidings/internal/version"
 )
 
 // catalog is what a node tells of its own in lookups, or of its cluster: from
-// metadata and the leases, so that all members answer alike, but for ephemeral
-// channels, which only their own node knows.
+// metadata, the leases, and what members say of themselves, so that all of them
+// answer alike.
 type catalog struct{ n *Node }
 
 // Topics lists the topics.
@@ -41,6 +37,10 @@ func (c catalog) Topic(name string) (lookup.Topic, bool) {
 	for _, node := range c.n.live(view) {
 		if holds(view, m, &node) {
 			t.Nodes = append(t.Nodes, c.n.peerOf(&node))
+		}
+		if c.n.member != nil {
+			said, _ := c.n.member.presence.of(node.ID)
+			t.Channels = append(t.Channels, said.Ephemeral[name]...)
 		}
 	}
 	return t, true
@@ -76,9 +76,10 @@ func names(list []broker.Named) []string {
 	return out
 }
 
-// live lists the members whose lease has not lapsed, this node among them. One
-// that a new leader has not heard of yet counts as live: a consumer that tries
-// to reach it in vain loses less than one that is not told of it.
+// live lists the members whose lease has not lapsed, this node among them, but
+// for those that are about to leave. One that a new leader has not heard of yet
+// counts as live: a consumer that tries to reach it in vain loses less than one
+// that is not told of it.
 func (n *Node) live(view *meta.View) []meta.Node {
 	if n.member == nil {
 		return []meta.Node{n.meta.Node()}
@@ -88,18 +89,21 @@ func (n *Node) live(view *meta.View) []meta.Node {
 		lapsed[l.RaftID] = l.State == cluster.LeaseLapsed
 	}
 	return slices.DeleteFunc(slices.Clone(view.Nodes), func(m meta.Node) bool {
-		return lapsed[m.ID] && m.ID != n.member.self.ID
+		_, leaving := n.member.presence.of(m.ID)
+		return leaving || lapsed[m.ID] && m.ID != n.member.self.ID
 	})
 }
 
-// peerOf is a node as lookups name it. This one alone tells more of itself than
-// the members of a cluster know of each other.
+// peerOf is a node as lookups name it. A member goes by its name there, not by
+// its host's.
 func (n *Node) peerOf(m *meta.Node) lookup.Peer {
 	if n.member == nil {
 		return n.lookups.self
 	}
 	p := lookup.Peer{RemoteAddress: m.TCP, Hostname: m.Name, BroadcastAddress: m.Broadcast, Version: version.NSQ}
 	p.TCPPort, p.HTTPPort = portOf(m.TCP), portOf(m.HTTP)
+	said, _ := n.member.presence.of(m.ID)
+	p.TopologyZone, p.TopologyRegion = said.Zone, said.Region
 	return p
 }
 
@@ -140,12 +144,6 @@ func (n *Node) holds(topic string) bool {
 // tombstonePatience bounds the telling of a tombstone, all members together.
 const tombstonePatience = 2 * time.Second
 
-// tombstone is what members tell each other of one.
-type tombstone struct {
-	Topic string `json:"topic"`
-	Node  string `json:"node"` // host:http_port
-}
-
 // Tombstone tells the other members of a tombstone that was set here. It waits
 // for them: the deletion that the tombstone guards from comes next, and may go
 // to any of them.
@@ -154,37 +152,10 @@ func (c catalog) Tombstone(ctx context.Context, topic, node string) {
 	if mb == nil {
 		return
 	}
-	request, err := json.Marshal(tombstone{topic, node})
-	if err != nil {
-		return
-	}
+	mb.presence.tombstoned(topic, node)
 	ctx, cancel := context.WithTimeout(ctx, tombstonePatience)
 	defer cancel()
-	var wg sync.WaitGroup
-	for _, m := range c.n.live(c.n.meta.View()) {
-		if m.ID == mb.self.ID {
-			continue
-		}
-		wg.Go(func() {
-			if _, err := mb.transport.Call(ctx, transport.Peer{ID: m.ID, Name: m.Name, Addr: m.Addr}, methodTombstone, request); err != nil {
-				c.n.log.Warn("a member was not told of a tombstone", "member", m.Name, "topic", topic, "node", node, "error", err)
-			}
-		})
+	for member, err := range mb.presence.tellAll(ctx) {
+		c.n.log.Warn("a member was not told of a tombstone, and will be when it is reached", "member", member, "topic", topic, "node", node, "error", err)
 	}
-	wg.Wait()
-}
-
-// handleTombstones takes note of tombstones that were set at other members.
-func (mb *member) handleTombstones() {
-	mb.transport.Handle(methodTombstone, func(_ context.Context, from transport.From, request []byte) ([]byte, error) {
-		var t tombstone
-		if err := json.Unmarshal(request, &t); err != nil || !from.Known {
-			return nil, fault.New(fault.Forbidden, "set a tombstone: %s is no member, or asks wrongly", from.Name)
-		}
-		if !mb.n.opened.Load() {
-			return nil, fault.New(fault.Exiting, "set a tombstone: the node is starting")
-		}
-		mb.n.lookups.front.Hide(t.Topic, t.Node)
-		return nil, nil
-	})
 }

@@ -33,7 +33,7 @@ func (n *Node) buildLookups() {
 		Self: l.self, Addresses: c.LookupdTCPAddresses, Offer: n.offer,
 		ConnectTimeout: c.HTTPConnectTimeout, RequestTimeout: c.HTTPRequestTimeout, Logger: n.log,
 	})
-	n.meta.Watch(func(_, _ *meta.View) { l.registrar.Changed() })
+	n.meta.Watch(func(_, _ *meta.View) { n.namesChanged() })
 }
 
 // lookupAddrs adds where the lookup listens.
@@ -108,10 +108,14 @@ func (n *Node) offer() map[lookup.Name]uint64 {
 	return out
 }
 
-// namesChanged is told by the broker of channels that metadata does not know.
+// namesChanged is told by metadata, and by the broker of channels that metadata
+// does not know.
 func (n *Node) namesChanged() {
 	if r := n.lookups.registrar; r != nil {
 		r.Changed()
+	}
+	if n.member != nil {
+		n.member.presence.changed()
 	}
 }
 

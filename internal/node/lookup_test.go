@@ -3,12 +3,15 @@ package node_test
 import (
 	"encoding/json"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/tidings-io/tidings/internal/config"
 )
 
 // found is what a node's lookup says of a topic: where its producers speak NSQ.
@@ -137,5 +140,76 @@ func TestClusterLookup(t *testing.T) {
 	}
 
 	c.stop(1)
-	c.untilFound("orders", []string{all[0]}, 0, 2)
+	for _, i := range []int{0, 2} { // it has said so before it went: nobody waits for its lease
+		if got := c.found(i, "orders"); !slices.Equal(got, all[:1]) {
+			t.Errorf("without a member %s says %v", c.names[i], got)
+		}
+	}
+	// one that comes back is told of what was set meanwhile, and is named again
+	if code, text := c.ask("POST", "http://"+c.nodes[0].Addrs().LookupHTTP+"/topic/tombstone?topic=orders&node="+url.QueryEscape(c.nodes[0].Addrs().HTTP)); code != http.StatusOK {
+		t.Fatal(code, text)
+	}
+	c.serves(c.start(1))
+	c.untilFound("orders", []string{c.nodes[1].Addrs().TCP}, 0, 1, 2)
+}
+
+// What a member knows alone, all of them say: its place in the topology, and the
+// ephemeral channels of its consumers.
+func TestClusterLookupOfOthers(t *testing.T) {
+	t.Parallel()
+	c := newTrio(t, "a", "b", "c")
+	c.tune = func(cfg *config.Config) { cfg.TopologyRegion, cfg.TopologyZone = "r-"+cfg.Node, "z-"+cfg.Node }
+	c.startAll()
+	c.until(0, "it is healthy", healthy)
+	same := func(path, want string) {
+		t.Helper()
+		for i, n := range c.nodes {
+			for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+				code, text := c.ask("GET", "http://"+n.Addrs().LookupHTTP+path)
+				if code == http.StatusOK && strings.Contains(text, want) {
+					break
+				}
+				if time.Now().After(end) {
+					t.Fatalf("%s says %s, want %s", c.names[i], text, want)
+				}
+			}
+		}
+	}
+	for _, name := range c.names {
+		same("/nodes", `"topology_zone":"z-`+name+`","topology_region":"r-`+name+`"`)
+	}
+	if code, text := c.ask("POST", "http://"+c.nodes[1].Addrs().LookupHTTP+"/channel/create?topic=orders&channel=audit"); code != http.StatusOK {
+		t.Fatal(code, text)
+	}
+	tails := make([]net.Conn, 2)
+	for i := range tails {
+		tails[i] = subscribe(t, c.nodes[i].Addrs().TCP, "orders", "tail#ephemeral")
+	}
+	other := subscribe(t, c.nodes[2].Addrs().TCP, "orders", "other#ephemeral")
+	defer other.Close()
+	same("/channels?topic=orders", `{"channels":["audit","other#ephemeral","tail#ephemeral"]}`)
+	tails[0].Close()
+	same("/lookup?topic=orders", `{"channels":["audit","other#ephemeral","tail#ephemeral"]`)
+	tails[1].Close()
+	same("/channels?topic=orders", `{"channels":["audit","other#ephemeral"]}`)
+}
+
+// subscribe is a consumer that takes nothing.
+func subscribe(t *testing.T, addr, topic, channel string) net.Conn {
+	t.Helper()
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	conn.SetDeadline(time.Now().Add(time.Minute))
+	if _, err := io.WriteString(conn, "  V2SUB "+topic+" "+channel+"\n"); err != nil {
+		t.Fatal(err)
+	}
+	answer := make([]byte, 10)
+	if _, err := io.ReadFull(conn, answer); err != nil || string(answer[8:]) != "OK" {
+		t.Fatalf("%q %v", answer, err)
+	}
+	conn.SetDeadline(time.Time{})
+	return conn
 }

@@ -36,6 +36,7 @@ type member struct {
 	sessions  sessions
 	limit     *shard.Limiter // of what sessions send
 	mender    *repair.Mender
+	presence  *presence
 
 	// Set while the node opens its groups.
 	agent  atomic.Pointer[cluster.Agent]
@@ -157,7 +158,8 @@ func (mb *member) buildTransport(credentials *transport.Credentials) (err error)
 	mb.handleSessions()
 	mb.handleTransfer()
 	mb.handleMend()
-	mb.handleTombstones()
+	mb.presence = newPresence(mb)
+	mb.transport.Handle(methodPresence, mb.presence.handle)
 	return nil
 }
 
@@ -329,6 +331,7 @@ func (mb *member) run(ctx context.Context) error {
 		eg.Go(func() error { mb.catchUp(ctx, uint32(id)); return nil })
 	}
 	eg.Go(func() error { mb.reportLatencies(ctx); return nil })
+	eg.Go(func() error { mb.presence.run(ctx); return nil })
 	eg.Go(func() error { return mb.n.broker.Run(ctx) })
 	eg.Go(func() error { return mb.mender.Run(ctx) })
 	return eg.Wait()

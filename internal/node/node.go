@@ -504,8 +504,9 @@ func firstCause(err error) error {
 }
 
 // serve runs the fronts while ctx and the engine live. This is the order of a
-// stop: the fronts stop accepting, deliveries end, what consumers answered is
-// committed; then Run stops the groups, the WAL and the files.
+// stop: the other members are told, the fronts stop accepting, deliveries end,
+// what consumers answered is committed; then Run stops the groups, the WAL and
+// the files.
 func (n *Node) serve(ctx, engine context.Context, ready func()) error {
 	if err := n.recover(ctx, engine); err != nil {
 		if ctx.Err() != nil && engine.Err() == nil {
@@ -513,9 +514,15 @@ func (n *Node) serve(ctx, engine context.Context, ready func()) error {
 		}
 		return errors.Join(err, context.Cause(engine))
 	}
-	fronts, stopFronts := context.WithCancel(ctx)
+	fronts, stopFronts := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopFronts()
 	defer context.AfterFunc(engine, stopFronts)()
+	defer context.AfterFunc(ctx, func() {
+		if n.member != nil {
+			n.member.presence.leave(fronts)
+		}
+		stopFronts()
+	})()
 	var eg errgroup.Group
 	for _, run := range n.frontRuns() {
 		eg.Go(func() error {

@@ -22,7 +22,7 @@ const (
 	methodSessionEnd transport.Method = 65 // call: the session has ended, and how
 	methodTransfer   transport.Method = 66 // call: hand the leadership of a shard over
 	methodMend       transport.Method = 67 // stream: batches that are damaged on the other side
-	methodTombstone  transport.Method = 68 // call: a tombstone was set, see catalog
+	methodPresence   transport.Method = 68 // call: what a member says of itself for lookups
 )
 
 // sessionHead begins a request for a session: the shard, and a number that tells

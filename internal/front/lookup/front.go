@@ -216,7 +216,7 @@ func (f *Front) nodes() []*listed {
 // tombstone hides a node from a topic's lookups, ours or a registered one, and
 // says how many there are.
 func (f *Front) tombstone(ctx context.Context, topic, node string) int {
-	own := f.Hide(topic, node)
+	own := f.Hide(topic, node, 0)
 	if own > 0 {
 		f.catalog.Tombstone(ctx, topic, node)
 	}
@@ -224,12 +224,13 @@ func (f *Front) tombstone(ctx context.Context, topic, node string) int {
 }
 
 // Hide sets a tombstone on our own nodes that are called node, a broadcast
-// address and an HTTP port, and says how many there are. Nobody else is told.
-func (f *Front) Hide(topic, node string) (n int) {
+// address and an HTTP port, and says how many there are. age is how long ago it
+// was set elsewhere. Nobody else is told.
+func (f *Front) Hide(topic, node string, age time.Duration) (n int) {
 	own, _ := f.catalog.Topic(topic)
 	for i := range own.Nodes {
 		if p := &own.Nodes[i]; p.called(node) {
-			f.registry.hide(topic, p)
+			f.registry.hide(topic, p, age)
 			n++
 		}
 	}

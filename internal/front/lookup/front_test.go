@@ -112,7 +112,7 @@ func TestTombstonesOfOurOwn(t *testing.T) {
 		if peers, _ := f.producers("own"); len(peers) != 1 {
 			t.Errorf("%v", peers)
 		}
-		f.registry.hide("more", &ownPeer)
+		f.registry.hide("more", &ownPeer, 0)
 		if len(f.registry.hidden) != 1 {
 			t.Errorf("%d tombstones are kept", len(f.registry.hidden))
 		}

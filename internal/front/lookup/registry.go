@@ -288,13 +288,17 @@ func (r *registry) tombstone(topic, node string) (n int) {
 	return n
 }
 
-// hide sets a tombstone on one of our own nodes, which have no registration.
-func (r *registry) hide(topic string, node *Peer) {
+// hide sets a tombstone on one of our own nodes, which have no registration; one
+// that is younger than age stays.
+func (r *registry) hide(topic string, node *Peer, age time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := r.clock()
 	maps.DeleteFunc(r.hidden, func(_ ownTombstone, set time.Time) bool { return !r.covers(set, now) })
-	r.hidden[ownTombstone{topic, node.BroadcastAddress, node.TCPPort}] = now
+	at, set := ownTombstone{topic, node.BroadcastAddress, node.TCPPort}, now.Add(-age)
+	if r.hidden[at].Before(set) {
+		r.hidden[at] = set
+	}
 }
 
 // hides reports whether one of our own nodes has a tombstone for the topic.
