@@ -319,14 +319,14 @@ func TestNewTopicGetsItsChannels(t *testing.T) {
 
 // collect is a consumer of go-nsq that knows nothing but a lookup's address. It
 // hands out the bodies that it gets.
-func collect(t *testing.T, topic, lookupHTTP string) <-chan string {
+func collect(t *testing.T, topic, channel, lookupHTTP string) <-chan string {
 	t.Helper()
 	cfg := gonsq.NewConfig()
 	if !stock() {
 		cfg.LookupdPollInterval, cfg.LookupdPollJitter = 50*time.Millisecond, 0
 	}
 	cfg.MaxInFlight = 10
-	c, err := gonsq.NewConsumer(topic, "c", cfg)
+	c, err := gonsq.NewConsumer(topic, channel, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -380,7 +380,7 @@ func TestConsumersFollow(t *testing.T) {
 		a.post(t, "/topic/create?topic="+topic)
 		b.post(t, "/topic/create?topic="+topic)
 		l.finds(topic, "", a, b)
-		got := collect(t, topic, l.http)
+		got := collect(t, topic, "c", l.http)
 		arrives(t, got, a, topic, "1 by a")
 		arrives(t, got, b, topic, "1 by b")
 		b.stop()

@@ -41,9 +41,9 @@ func (r recording) String() string {
 	return b.String()
 }
 
-func readRecording(t *testing.T) recording {
+func readRecording(t *testing.T, file string) recording {
 	t.Helper()
-	b, err := os.ReadFile(recordingFile)
+	b, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -25,7 +25,7 @@ func TestReplayNSQD(t *testing.T) {
 		t.Log("not asked of a real nsqlookupd") // whose names of earlier runs stay
 		return
 	}
-	r := readRecording(t)
+	r := readRecording(t, recordingFile)
 	for _, at := range targets(t) {
 		t.Run(at.name, func(t *testing.T) {
 			nc, err := net.Dial("tcp", at.tcp)
@@ -260,7 +260,7 @@ func (s *standIn) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 // ours, to which all is done that was done to the nsqd: at the end of each stage
 // it has to be registered for the same names.
 func TestReplayNSQLookupd(t *testing.T) {
-	r := readRecording(t)
+	r := readRecording(t, recordingFile)
 	s := newStandIn(t, r)
 	cfg := config.Default()
 	cfg.LookupdTCPAddresses = config.List{s.tcp.Addr().String()}
