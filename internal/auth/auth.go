@@ -17,6 +17,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -50,7 +51,19 @@ type Options struct {
 type Client struct {
 	o    Options
 	http *http.Client
+
+	asked, failed atomic.Uint64
 }
+
+// Stats counts questions since the client was made.
+type Stats struct {
+	// Asked are questions, each to as many servers as it took; Failed those to
+	// which none gave a valid answer.
+	Asked, Failed uint64
+}
+
+// Stats returns the counts of the moment.
+func (c *Client) Stats() Stats { return Stats{Asked: c.asked.Load(), Failed: c.failed.Load()} }
 
 // New makes a client. It connects when it is asked.
 func New(o Options) *Client {
@@ -93,8 +106,10 @@ func (w Who) values() url.Values {
 // answer. The error says what was wrong with each of them, and is for the log
 // only: it may tell of the servers and never of the secret.
 func (c *Client) Ask(ctx context.Context, w Who) (*Grants, error) {
+	c.asked.Add(1)
 	n := len(c.o.Addresses)
 	if n == 0 {
+		c.failed.Add(1)
 		return nil, errors.New("there is no auth server")
 	}
 	var failed []error
@@ -109,6 +124,7 @@ func (c *Client) Ask(ctx context.Context, w Who) (*Grants, error) {
 			break
 		}
 	}
+	c.failed.Add(1)
 	return nil, errors.Join(failed...)
 }
 

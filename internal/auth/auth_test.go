@@ -45,7 +45,11 @@ func ask(t *testing.T, o Options) (*Grants, error) {
 	t.Helper()
 	c := New(o)
 	t.Cleanup(c.http.CloseIdleConnections)
-	return c.Ask(context.Background(), Who{RemoteIP: "10.0.0.1", TLS: true, CommonName: "cn", Secret: "s&cret"})
+	g, err := c.Ask(context.Background(), Who{RemoteIP: "10.0.0.1", TLS: true, CommonName: "cn", Secret: "s&cret"})
+	if s := c.Stats(); s.Asked != 1 || s.Failed == 1 != (err != nil) {
+		t.Errorf("%+v, %v", s, err)
+	}
+	return g, err
 }
 
 func TestTheQuestion(t *testing.T) {

@@ -139,7 +139,7 @@ func TestSecureNode(t *testing.T) {
 	if s := stats.Producers[0]; !s.TLS || !s.Deflate || s.Snappy || !s.Authed || s.Identity != "me" {
 		t.Errorf("%+v", s)
 	}
-	if status, body := r.request("GET", "http://"+a.Admin+"/metrics", ""); status != 200 || !strings.Contains(body, "\ntidings_auth_queries_total 1\n") || !strings.Contains(body, "\ntidings_auth_query_failures_total 0\n") {
+	if status, body := r.request("GET", "http://"+a.Admin+"/metrics", ""); status != 200 || !strings.Contains(body, "\ntidings_auth_queries_total 2\n") || !strings.Contains(body, "\ntidings_auth_query_failures_total 0\n") {
 		t.Errorf("metrics: %d %s", status, body)
 	}
 	for path, want := range map[string]float64{"tls_required": 2, "tls_min_version": tls.VersionTLS12} {

@@ -68,9 +68,7 @@ func (c *conn) ask() error {
 		}
 	}
 	grants, err := c.front.o.Auth.Ask(c.ctx, who)
-	c.front.metrics.authQueries.Add(1)
 	if err != nil {
-		c.front.metrics.authQueriesFailed.Add(1)
 		c.front.log.Warn("ask for grants", "client", c.remote, "error", err)
 		return refuse("E_AUTH_FAILED", "AUTH failed")
 	}

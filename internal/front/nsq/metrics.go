@@ -1,6 +1,10 @@
 package nsq
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+
+	"github.com/tidings-io/tidings/internal/auth"
+)
 
 // metrics are the front's counters, since the process started.
 type metrics struct {
@@ -18,8 +22,6 @@ type metrics struct {
 	backPressure    atomic.Uint64
 	requests        atomic.Uint64
 	requestsFailed  atomic.Uint64
-
-	authQueries, authQueriesFailed atomic.Uint64
 }
 
 // Metrics are the front's figures at one moment. Counts run since the process
@@ -43,8 +45,8 @@ type Metrics struct {
 	BackPressureTotal uint64
 	// HTTPRequestsTotal and HTTPRequestsFailedTotal (status 400 and above).
 	HTTPRequestsTotal, HTTPRequestsFailedTotal uint64
-	// AuthQueriesTotal are questions to auth servers for TCP clients;
-	// AuthQueriesFailedTotal got no valid answer.
+	// AuthQueriesTotal are questions to auth servers, for clients of TCP and
+	// HTTP; AuthQueriesFailedTotal got no valid answer.
 	AuthQueriesTotal, AuthQueriesFailedTotal uint64
 	// BufferedBytes are bodies being read or waiting for the broker;
 	// BufferedBytesMax is their limit.
@@ -61,6 +63,10 @@ func (f *Front) Snapshot() Metrics {
 		}
 	}
 	m := &f.metrics
+	var asked auth.Stats
+	if f.o.Auth != nil {
+		asked = f.o.Auth.Stats()
+	}
 	return Metrics{
 		Connections: len(conns), Consumers: consumers,
 		ConnectionsTotal: m.connections.Load(),
@@ -70,7 +76,7 @@ func (f *Front) Snapshot() Metrics {
 		AnswersTotal: m.answers.Load(), AnswersFailedTotal: m.answersFailed.Load(),
 		RefusalsTotal: m.refusals.Load(), HeartbeatsTotal: m.heartbeats.Load(), BackPressureTotal: m.backPressure.Load(),
 		HTTPRequestsTotal: m.requests.Load(), HTTPRequestsFailedTotal: m.requestsFailed.Load(),
-		AuthQueriesTotal: m.authQueries.Load(), AuthQueriesFailedTotal: m.authQueriesFailed.Load(),
+		AuthQueriesTotal: asked.Asked, AuthQueriesFailedTotal: asked.Failed,
 		BufferedBytes: f.budget.used.Load(), BufferedBytesMax: f.budget.limit,
 	}
 }
