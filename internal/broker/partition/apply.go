@@ -91,6 +91,10 @@ func (m *Machine) applyCommand(e *shard.Entry, k kind, payload []byte, f *flight
 	if err != nil {
 		return err
 	}
+	if c, ok := c.(Ingest); ok {
+		s.answer(0, m.ingest(e, &c, s != nil))
+		return nil
+	}
 	s.answer(0, m.change(c, s != nil))
 	return nil
 }

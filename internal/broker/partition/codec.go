@@ -48,6 +48,7 @@ const (
 	kindClearEphemeral kind = 10
 	kindAdvanceStart   kind = 11
 	kindLink           kind = 12 // the numbers of a producer's publishes in the entry
+	kindIngest         kind = 13
 )
 
 // errMalformed says that the bytes are not what this package writes.
@@ -108,7 +109,7 @@ func decodeCommand(b []byte) (k kind, payload, rest []byte, err error) {
 		return 0, nil, nil, fmt.Errorf("decode command: %w", errMalformed)
 	}
 	k = kind(b[0])
-	if k < kindOpen || k > kindLink || b[1] != commandVersion {
+	if k < kindOpen || k > kindIngest || b[1] != commandVersion {
 		return 0, nil, nil, fmt.Errorf("decode command: kind %d version %d is not known", b[0], b[1])
 	}
 	n := binary.BigEndian.Uint32(b[2:])
@@ -193,6 +194,8 @@ func decode(k kind, payload []byte) (Command, error) {
 		c = ClearEphemeral{key}
 	case kindAdvanceStart:
 		c = AdvanceStart{Key: key, Offset: r.varint(), Reason: r.text()}
+	case kindIngest:
+		c = r.ingest(key)
 	}
 	if c == nil || r.bad || len(r.b) > 0 {
 		return nil, fmt.Errorf("decode command of kind %d: %w", k, errMalformed)

@@ -34,6 +34,21 @@ var commands = []Command{
 	PauseTopic{Key: one},
 	ClearEphemeral{six},
 	AdvanceStart{Key: one, Offset: 77, Reason: "retention"},
+	Ingest{Key: one, Session: Session{1, 15: 255}, From: 300, To: 300},
+	Ingest{Key: one, Session: Session{2}, From: 0, To: 3, Batch: ingestBatch("a", "b", "c")},
+	Ingest{Key: one, Session: Session{3}, From: 7, To: 13, Handed: true, Batch: ingestBatch("a", "b", "c", "d", "e"), Channels: []IngestChannel{
+		{Channel: 2},
+		{Channel: 300, Finished: []offsets.Range{{From: 0, To: 1}, {From: 3, To: 5}}, Attempts: []Attempt{{Offset: 1, N: 1}, {Offset: 2, N: math.MaxUint16}}},
+	}},
+}
+
+// ingestBatch is a batch of messages as another node would send it.
+func ingestBatch(bodies ...string) []byte {
+	var ms []Message
+	for _, b := range bodies {
+		ms = append(ms, Message{Body: []byte(b)})
+	}
+	return AppendBatch(nil, ms, 1_700_000_000_123_456_789)
 }
 
 var deltas = []Delta{

@@ -88,13 +88,17 @@ func (m *Machine) gather(now int64) {
 // order is kept, all that came after.
 func (m *Machine) ready() bool {
 	m.full = m.o.Store.TailBytes() > 2*m.o.TailBytes
-	m.holding = m.full && m.head < len(m.queue) && m.queue[m.head].publish != nil
+	m.holding = m.full && m.head < len(m.queue) && m.queue[m.head].grows()
 	return m.head < len(m.queue) && !m.holding
 }
 
 // alone reports whether the queue begins with a publish that must be alone in
-// its entry.
+// its entry, or with messages of another server that lanes' reports might leave no
+// room for.
 func (m *Machine) alone(maxBytes int) bool {
+	if c, ok := m.queue[m.head].command.(Ingest); ok {
+		return entryHeader+c.size() > maxBytes/2
+	}
 	p := m.queue[m.head].publish
 	return p != nil && (entryHeader+publishOverhead+p.size > maxBytes || m.doubtful(p))
 }
@@ -110,7 +114,8 @@ func (m *Machine) plan(maxBytes int) {
 				return
 			}
 		case i.command != nil:
-			if !m.planCommand(i, maxBytes) {
+			m.holding = m.full && i.grows()
+			if m.holding || !m.planCommand(i, maxBytes) {
 				return
 			}
 		case i.attach != nil:

@@ -125,6 +125,9 @@ func (m *Machine) Do(c Command, done func(err error)) {
 // Offer is Do, but what is refused at once is returned, and done is not told:
 // fault.Overloaded, fault.NotLeader.
 func (m *Machine) Offer(c Command, done func(err error)) error {
+	if err := refuseIngest(c, &m.o); err != nil {
+		return err
+	}
 	return m.put(item{command: c, done: done})
 }
 

@@ -177,7 +177,9 @@ func (a *acked) check(t fataler, r *rig) {
 
 func drawCommand(t *rapid.T, r *rig, k Key, channel *rapid.Generator[uint64]) Command {
 	c := channel.Draw(t, "channel")
-	switch rapid.IntRange(0, 20).Draw(t, "command") {
+	switch rapid.IntRange(0, 24).Draw(t, "command") {
+	case 21, 22, 23, 24:
+		return drawIngest(t, r, k, channel)
 	case 0, 1, 2, 3:
 		return CreateChannel{Key: k, Channel: c}
 	case 4:

@@ -29,6 +29,7 @@ type modelPart struct {
 	paused        bool
 	due           map[int64]int64
 	channels      map[uint64]*modelChannel
+	ingested      map[Session]uint64
 }
 
 type modelChannel struct {
@@ -191,7 +192,7 @@ func (m *model) change(c Command) {
 	switch c := c.(type) {
 	case Open:
 		if p == nil && !m.gone[k] {
-			m.parts[k] = &modelPart{due: map[int64]int64{}, channels: map[uint64]*modelChannel{}}
+			m.parts[k] = &modelPart{due: map[int64]int64{}, channels: map[uint64]*modelChannel{}, ingested: map[Session]uint64{}}
 		}
 		return
 	case Close:
@@ -236,6 +237,8 @@ func (p *modelPart) change(c Command) {
 			maps.DeleteFunc(ch.attempts, func(o int64, _ uint16) bool { return o < c.Offset })
 		}
 		p.handOver = max(p.handOver, min(c.Offset, p.end))
+	case Ingest:
+		p.ingest(c)
 	}
 }
 
@@ -258,6 +261,11 @@ func (r *rig) check() {
 		p := r.m.partitions[k]
 		if p == nil {
 			r.t.Fatalf("partition %v is not open", k)
+		}
+		for _, x := range p.ingests {
+			if x.next != wp.ingested[x.session] {
+				r.t.Fatalf("session %d of %v has come to %d, want %d", x.session[0], k, x.next, wp.ingested[x.session])
+			}
 		}
 		if p.end != wp.end || p.handOver != wp.handOver || p.paused != wp.paused {
 			r.t.Fatalf("partition %v: end %d, hand-over %d, paused %v, want %d, %d, %v",

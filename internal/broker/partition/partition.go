@@ -24,6 +24,7 @@ type partition struct {
 	lastNs   int64       // consumer timestamp of the last message
 	epochs   []epochFrom // leader epochs from start on, rising
 	channels []*channel  // by id
+	ingests  ingests     // what is taken over from other servers
 
 	// Local to this node.
 
@@ -193,7 +194,7 @@ func (p *partition) append(buf []byte) []byte {
 		buf = binary.AppendUvarint(buf, e.epoch)
 		buf = binary.AppendUvarint(buf, uint64(e.offset))
 	}
-	buf = binary.AppendUvarint(buf, 0) // producers
+	buf = p.ingests.append(buf)
 	buf = binary.AppendUvarint(buf, 0) // open transactions
 	buf = binary.AppendUvarint(buf, uint64(len(p.channels)))
 	for _, c := range p.channels {
@@ -212,8 +213,9 @@ func (r *reader) partition() *partition {
 	for range r.count(2) {
 		p.epochs = append(p.epochs, epochFrom{epoch: r.uvarint(), offset: r.length()})
 	}
-	if r.uvarint() != 0 || r.uvarint() != 0 {
-		r.fail() // written by a version that knows producers or transactions
+	p.ingests = r.ingests()
+	if r.uvarint() != 0 {
+		r.fail() // written by a version that knows transactions
 	}
 	for range r.count(6) {
 		p.channels = append(p.channels, r.channel())

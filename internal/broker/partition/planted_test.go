@@ -42,3 +42,18 @@ func TestPlantedForwardDoubled(t *testing.T) {
 		}
 	}
 }
+
+// TestPlantedIngestDoubled: what is taken over twice is there twice.
+func TestPlantedIngestDoubled(t *testing.T) {
+	defer plant.Set()
+	for _, planted := range []string{"", "ingest-doubled"} {
+		plant.Set(planted)
+		r, _ := ingestable(t)
+		r.must(handed(0))
+		end := r.m.partitions[one].end
+		r.must(handed(0))
+		if got := r.m.partitions[one].end != end; got != (planted != "") {
+			t.Errorf("planted %q: doubled %v", planted, got)
+		}
+	}
+}
