@@ -168,6 +168,8 @@ func (u *upstream) checked(r routed) (partition.Command, error) {
 		key = c.Key
 	case partition.EmptyTopic:
 		key = c.Key
+	case partition.Ingest:
+		key = c.Key
 	default:
 		return nil, fault.New(fault.Unsupported, "change topic %s: %T is not for others to give", r.topic, c)
 	}

@@ -17,6 +17,7 @@ var routedCommands = []partition.Command{
 	partition.Empty{Key: partition.Key{Topic: 5}, Channel: 6},
 	partition.EmptyTopic{Key: partition.Key{Topic: 5}},
 	partition.PauseTopic{Key: partition.Key{Topic: 5}, Paused: true},
+	partition.Ingest{Key: partition.Key{Topic: 5}, Session: partition.Session{1}, From: 3, To: 4, Batch: partition.AppendBatch(nil, []Message{{Body: []byte("x")}}, 1)},
 }
 
 func TestRoutedCommandComesBack(t *testing.T) {

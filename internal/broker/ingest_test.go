@@ -1,0 +1,131 @@
+package broker_test
+
+import (
+	"errors"
+	"slices"
+	"testing"
+
+	"github.com/tidings-io/tidings/internal/broker"
+	"github.com/tidings-io/tidings/internal/broker/delivery"
+	"github.com/tidings-io/tidings/internal/broker/offsets"
+	"github.com/tidings-io/tidings/internal/broker/partition"
+	"github.com/tidings-io/tidings/internal/fault"
+)
+
+// takeover is three messages that another server had handed to the channels a and b.
+func takeover() *broker.Ingest {
+	return &broker.Ingest{
+		Topic: "orders", Session: broker.Session{1}, From: 0, To: 3, Handed: true,
+		Messages: []broker.Message{{Body: []byte("x")}, {Body: []byte("y")}, {Body: []byte("z")}},
+		Channels: []broker.IngestChannel{
+			{Name: "b", Finished: []offsets.Range{{From: 1, To: 3}}},
+			{Name: "gone", Finished: []offsets.Range{{From: 0, To: 3}}},
+			{Name: "a", Finished: []offsets.Range{{From: 0, To: 1}}, Attempts: []partition.Attempt{{Offset: 2, N: 4}}},
+		},
+	}
+}
+
+func (r *rig) ready(topic string, channels ...string) {
+	r.t.Helper()
+	r.ok(r.CreateTopic(r.ctx(), topic))
+	for _, c := range channels {
+		r.ok(r.CreateChannel(r.ctx(), topic, c))
+	}
+}
+
+// What is taken over comes to each channel as it had it elsewhere, once, however
+// often it is given and wherever the node crashes.
+func TestIngest(t *testing.T) {
+	r := newRig(t)
+	r.ready("orders", "a", "b", "c")
+	for range 2 {
+		r.ok(r.Ingest(r.ctx(), takeover()))
+		r.restart()
+		r.ok(r.Ingest(r.ctx(), takeover()))
+	}
+	if got := r.stats("orders"); got.Depth != 0 {
+		t.Errorf("%d messages wait in the topic", got.Depth)
+	}
+	r.publish("orders", "after")
+	c := r.subscribe("orders", "a", 10)
+	var attempts []uint16
+	for bodies := []string(nil); len(bodies) < 3; {
+		got, err := c.sub.Take(nil, 1<<20)
+		r.ok(err)
+		for _, d := range got {
+			bodies, attempts = append(bodies, string(d.Body)), append(attempts, d.Attempts)
+			r.ok(c.sub.Finish(d.ID))
+		}
+		if len(got) == 0 {
+			<-c.bell
+		}
+		if len(bodies) == 3 && (!slices.Contains(bodies, "y") || bodies[slices.Index(attempts, 5)] != "z") {
+			t.Errorf("a gets %q with attempts %v", bodies, attempts)
+		}
+	}
+	for channel, want := range map[string][]string{"b": {"x", "after"}, "c": {"after"}} {
+		if got := r.subscribe("orders", channel, 10).take(len(want)); !slices.Equal(got, want) {
+			t.Errorf("%s gets %q, want %q", channel, got, want)
+		}
+	}
+}
+
+func TestIngestRefuses(t *testing.T) {
+	r := newRig(t)
+	r.ready("orders", "a")
+	r.ready("mist#ephemeral")
+	for name, x := range map[string]struct {
+		change func(*broker.Ingest)
+		want   fault.Code
+	}{
+		"an unknown topic":         {func(in *broker.Ingest) { in.Topic = "other" }, fault.TopicNotFound},
+		"an ephemeral topic":       {func(in *broker.Ingest) { in.Topic = "mist#ephemeral" }, fault.InvalidTopic},
+		"positions out of order":   {func(in *broker.Ingest) { in.From, in.To = 2, 7 }, fault.OutOfOrder},
+		"too few positions":        {func(in *broker.Ingest) { in.To = 2 }, fault.InvalidRequest},
+		"a range that is too long": {func(in *broker.Ingest) { in.Channels[2].Finished[0].To = 4 }, fault.InvalidRequest},
+		"an attempt of no message": {func(in *broker.Ingest) { in.Channels[2].Attempts[0].Offset = 3 }, fault.InvalidRequest},
+		"channels of the topic's":  {func(in *broker.Ingest) { in.Handed = false }, fault.InvalidRequest},
+		"a channel twice":          {func(in *broker.Ingest) { in.Channels[0].Name = "a" }, fault.InvalidRequest},
+	} {
+		in := takeover()
+		x.change(in)
+		if err := r.Ingest(r.ctx(), in); fault.CodeOf(err) != x.want {
+			t.Errorf("%s: %v, want %v", name, err, x.want)
+		}
+	}
+}
+
+// A node that does not lead passes it on; a change of leader doubles nothing.
+func TestIngestThroughOtherNodes(t *testing.T) {
+	c := newCluster(t)
+	c.node(1).ready("orders", "a", "b")
+	for id := uint64(1); id <= 3; id++ {
+		for s := uint32(1); s <= clusterShards; s++ {
+			c.leads(s, id)
+		}
+		n := c.node(id%3 + 1)
+		n.ok(n.Ingest(n.ctx(), takeover()))
+		probe := &broker.Ingest{Topic: "orders", Session: broker.Session{1}, From: 3, To: 3}
+		n.ok(n.Ingest(n.ctx(), probe))
+		probe.From, probe.To = 4, 4
+		if err := n.Ingest(n.ctx(), probe); !errors.Is(err, fault.OutOfOrder) {
+			t.Fatalf("node %d: a session that has come to 3 answers %v", n.id, err)
+		}
+	}
+	sub, err := c.node(3).Subscribe(c.node(3).ctx(), "orders", "a", delivery.SubOptions{Notify: func() {}})
+	c.node(3).ok(err)
+	sub.SetWindow(10)
+	var bodies []string
+	c.until("a has what it is to have", func() bool {
+		got, err := sub.Take(nil, 1<<20)
+		c.node(3).ok(err)
+		for _, d := range got {
+			bodies = append(bodies, string(d.Body))
+		}
+		return len(bodies) >= 2
+	})
+	slices.Sort(bodies)
+	if !slices.Equal(bodies, []string{"y", "z"}) {
+		t.Errorf("a gets %q", bodies)
+	}
+}
