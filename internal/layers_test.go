@@ -27,7 +27,7 @@ var layers = [][]string{
 	{"internal/telemetry", "internal/telemetry/statsd", "internal/auth", "internal/accept"},
 	{"internal/front/"},
 	{"internal/config"},
-	{"internal/node", "internal/bench", "internal/tools"},
+	{"internal/node", "internal/bench", "internal/tools", "internal/importer"},
 	{"internal/cli"},
 	{"cmd/"},
 }

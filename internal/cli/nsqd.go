@@ -198,5 +198,11 @@ func nsqdDataPath(cfg *config.Config) error {
 	if _, err := os.Stat(cfg.DataPath); err == nil {
 		return nil
 	}
-	return failf(exitConflict, "%s holds an nsqd's data (nsqd.dat), which this node would not deliver: drain it with nsqd first, or start with --ignore-nsqd-data to leave it there", base)
+	admin, flags := cfg.AdminAddress, "--ignore-nsqd-data"
+	if admin == "" {
+		admin = "127.0.0.1:4180"
+		flags += " --admin-address " + admin
+	}
+	return failf(exitConflict, "%s holds an nsqd's data (nsqd.dat), which this node would not deliver. "+
+		"To take it over, start with %s, and then run `tidings import nsqd %s --admin %s`", base, flags, base, admin)
 }

@@ -22,7 +22,7 @@ func (n *Node) buildAdmin() {
 		n.metrics = &lateHandler{}
 		n.admin = admin.New(admin.Options{
 			Listener: n.fronts.admin, Ready: n.ready, Logger: n.log, Metrics: n.metrics,
-			Cluster: n.clusterStatus, Transfer: n.transfer,
+			Cluster: n.clusterStatus, Transfer: n.transfer, Imports: n.imports,
 		})
 	}
 }
@@ -88,6 +88,14 @@ func (n *Node) transfer(ctx context.Context, id uint32, to string) error {
 		return fault.New(fault.InvalidRequest, "hand over shard %d: this node is alone, or starting", id)
 	}
 	return n.member.transfer(ctx, id, to)
+}
+
+// imports is who takes over what another server had; nil while the node starts.
+func (n *Node) imports() admin.Importer {
+	if !n.opened.Load() {
+		return nil
+	}
+	return n.broker
 }
 
 // setting answers GET /config for a setting by its file key, as nsqd does:

@@ -29,6 +29,8 @@ type Options struct {
 	// Transfer gives the leadership of a shard that this node leads to a
 	// member, by name, and waits until it is given.
 	Transfer func(ctx context.Context, shard uint32, to string) error
+	// Imports takes over what another server had; nil as long as the node starts.
+	Imports func() Importer
 }
 
 // Front serves the admin address.
@@ -46,6 +48,7 @@ func New(o Options) *Front {
 	mux.HandleFunc("GET /readyz", f.readyz)
 	mux.HandleFunc("GET /api/cluster", f.cluster)
 	mux.HandleFunc("POST /api/cluster/transfer", f.transfer)
+	f.imports(mux)
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
