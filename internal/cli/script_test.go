@@ -23,6 +23,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/spf13/cobra"
 
+	"github.com/tidings-io/tidings/internal/nsqdata/nsqdatatest"
 	"github.com/tidings-io/tidings/internal/tools"
 )
 
@@ -46,12 +47,14 @@ func TestMain(m *testing.M) {
 //	wants FILE N            wait until the file has N lines
 //	flip GLOB TEXT|OFFSET   flip a bit of a file where the text stands
 //	bytes FILE N TEXT...    write a file of N times the text, with Go's escapes
+//	nsqd-left sigterm|sigkill DIR   the data folder of a real nsqd that was ended so
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:      "testdata/script",
 		Deadline: time.Now().Add(20 * patience),
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"node": cmdNode, "code": cmdCode, "until": cmdUntil, "wants": cmdWants, "flip": cmdFlip, "bytes": cmdBytes,
+			"nsqd-left": cmdNSQDLeft,
 		},
 		Setup: func(env *testscript.Env) error {
 			env.Values[nodesKey{}] = &nodes{running: make(map[string]*testNode)}
@@ -287,6 +290,15 @@ func cmdBytes(ts *testscript.TestScript, neg bool, a []string) {
 		out = append(out, strings.Repeat(text, n)...)
 	}
 	ts.Check(os.WriteFile(ts.MkAbs(a[0]), out, 0o600))
+}
+
+// cmdNSQDLeft writes what a real nsqd left: see internal/nsqdata/testdata.
+func cmdNSQDLeft(ts *testscript.TestScript, neg bool, a []string) {
+	if neg || len(a) != 2 {
+		ts.Fatalf("usage: nsqd-left sigterm|sigkill DIR")
+	}
+	_, err := nsqdatatest.Unpack(filepath.Join("..", "nsqdata", "testdata", "nsqd-1.3.0-"+a[0]+".json"), ts.MkAbs(a[1]))
+	ts.Check(err)
 }
 
 // leaves lists the commands that do something.
