@@ -110,7 +110,7 @@ func (r *importNSQD) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer folder.Close()
+	defer func() { _ = folder.Close() }()
 	topics, err := r.chosen(folder)
 	if err != nil {
 		return err
@@ -198,21 +198,23 @@ func (r *importNSQD) survey(ctx context.Context, topics []*nsqdata.Topic, report
 
 // bring imports the topics, and notes how many messages came.
 func (r *importNSQD) bring(ctx context.Context, surveys []*nsqdata.Survey, report *importReport) error {
-	total, done := 0, 0
+	total, done, before := 0, 0, 0
 	for _, s := range surveys {
 		total += int(s.Handed + s.Topical)
 	}
 	p := newProgress(r.s.err, total)
 	defer p.end()
 	i := importer.New(importer.Options{
-		Target: &adminTarget{r.srv}, Patience: r.patience, Progress: func(n int) { done += n; p.at(done) },
+		Target: &adminTarget{r.srv}, Patience: r.patience,
+		Progress: func(n int) { done += n; p.at(done) },
+		Passed:   func(n int) { before += n; p.total -= n },
 	})
 	for k, s := range surveys {
 		out, err := i.Import(ctx, s)
 		report.Topics[k].Imported, report.Topics[k].Before = out.Now, out.Before
 		if err != nil {
 			p.end()
-			return r.broken(ctx, err, done, total)
+			return r.broken(ctx, err, before+done, total)
 		}
 	}
 	return nil

@@ -41,17 +41,16 @@ type Options struct {
 	// asked again: 30 s.
 	Patience time.Duration
 	Limits   nsqdata.Limits // of a batch: 2,048 messages, 256 KiB
-	// Progress, which may be nil, is told how many messages more were read by Survey
-	// or are in the target.
-	Progress func(messages int)
+	// Progress, which may be nil, is told how many messages more were read by Survey,
+	// or brought into the target; Passed, how many an earlier import has brought.
+	Progress, Passed func(messages int)
+	// Keep is how many index entries, of 16 bytes, of surveys are kept between Survey
+	// and Import; beyond it a topic is read once more: 4,194,304.
+	Keep int
 }
 
 // MessageMax is the size up to which messages can be taken over, bytes.
 const MessageMax = 16 << 20
-
-// keptEntries is how many index entries of surveys are kept between the survey and
-// the import; beyond it a topic is surveyed again.
-const keptEntries = 4 << 20
 
 // Importer imports topics, one after the other. It is for one goroutine.
 type Importer struct {
@@ -70,8 +69,14 @@ func New(o Options) *Importer {
 	if o.Limits.Bytes <= 0 {
 		o.Limits.Bytes = 256 << 10
 	}
+	if o.Keep <= 0 {
+		o.Keep = 4 << 20
+	}
 	if o.Progress == nil {
 		o.Progress = func(int) {}
+	}
+	if o.Passed == nil {
+		o.Passed = func(int) {}
 	}
 	return &Importer{o: o}
 }
@@ -85,7 +90,7 @@ func (i *Importer) Survey(ctx context.Context, t *nsqdata.Topic) (*nsqdata.Surve
 	if s.Largest > MessageMax {
 		return nil, fmt.Errorf("read topic %s: it holds a message of %d bytes; up to %d can be taken over", t.Name, s.Largest, MessageMax)
 	}
-	if i.kept += s.Entries(); i.kept > keptEntries {
+	if i.kept += s.Entries(); i.kept > i.o.Keep {
 		i.kept -= s.Entries()
 		s.Forget()
 	}
@@ -136,7 +141,7 @@ func (r *run) run(ctx context.Context) error {
 	if r.at > r.marker {
 		r.out.Before--
 	}
-	r.i.o.Progress(int(r.out.Before))
+	r.i.o.Passed(int(r.out.Before))
 	if r.at == 0 {
 		if err := r.begin(ctx); err != nil {
 			return err

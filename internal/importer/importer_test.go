@@ -185,7 +185,7 @@ func run(t *testing.T, path string, to *target, lim nsqdata.Limits) (outs []impo
 		t.Fatal(err)
 	}
 	defer f.Close()
-	i := importer.New(importer.Options{Target: to, Limits: lim, Patience: time.Minute})
+	i := importer.New(importer.Options{Target: to, Limits: lim, Patience: time.Minute, Keep: 20})
 	for _, topic := range f.Topics {
 		s, err := i.Survey(context.Background(), topic)
 		if err != nil {

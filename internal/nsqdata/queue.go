@@ -87,13 +87,12 @@ func (q *Queue) position() (number, pos int64, err error) {
 		}
 		return 0, 0, nil
 	}
-	f, err := os.Open(filepath.Join(q.dir, q.meta))
+	text, err := os.ReadFile(filepath.Join(q.dir, q.meta))
 	if err != nil {
 		return 0, 0, err
 	}
-	defer f.Close()
 	var depth, writeNumber, writePos int64
-	if _, err := fmt.Fscanf(f, "%d\n%d,%d\n%d,%d\n", &depth, &number, &pos, &writeNumber, &writePos); err != nil || number < 0 || pos < 0 {
+	if _, err := fmt.Sscanf(string(text), "%d\n%d,%d\n%d,%d\n", &depth, &number, &pos, &writeNumber, &writePos); err != nil || number < 0 || pos < 0 {
 		q.note(q.meta, true, "can't be read: the queue is read from its beginning, and may hold what was read before")
 		return 0, 0, nil
 	}

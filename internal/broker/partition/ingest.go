@@ -131,7 +131,7 @@ func (r *reader) ingest(k Key) Ingest {
 // taken over.
 func ingestible(batch []byte) int64 {
 	info, err := record.Parse(batch)
-	if err != nil || info.Size != len(batch) || info.Count < 1 || int(info.LastDelta) != int(info.Count)-1 ||
+	if err != nil || info.Size != len(batch) || info.Count < 1 || int(info.LastDelta) != info.Count-1 ||
 		info.CRC != record.Checksum(batch) {
 		return 0
 	}
