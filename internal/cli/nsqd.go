@@ -61,7 +61,7 @@ func asNSQ(s streams, name string, fs *flag.FlagSet, words []string, src config.
 		fs.PrintDefaults()
 		return cfg, logger, true, nil
 	} else if err != nil {
-		return cfg, logger, false, usagef("%w; see `%s --help`", err, name)
+		return cfg, logger, false, usagef("%w%s; see `%s --help`", err, didYouMean(fs, err), name)
 	}
 	if *showVersion {
 		_, err := fmt.Fprintf(s.out, "%s v%s (tidings %s)\n", name, version.NSQ, version.String())

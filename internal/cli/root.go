@@ -82,7 +82,7 @@ Commands that print data take --json. ` + exitHelp,
 	cmd.SetOut(s.out)
 	cmd.SetErr(s.err)
 	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usagef("%w; see `%s --help`", err, cmd.CommandPath())
+		return usagef("%w%s; see `%s --help`", err, didYouMeanOf(cmd, err), cmd.CommandPath())
 	})
 	cmd.CompletionOptions.DisableDefaultCmd = true
 	cmd.AddGroup(&cobra.Group{ID: "node", Title: "Run a node:"}, &cobra.Group{ID: "use", Title: "Use it:"},

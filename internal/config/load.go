@@ -237,6 +237,23 @@ func nearest(key string, known map[string]Field) string {
 	return best
 }
 
+// Nearest is the name that a word was probably meant to be: the one that a few
+// letters make of it, else the first that holds it. Empty: none is.
+func Nearest(word string, names []string) string {
+	best, least := "", 1+len(word)/3
+	for _, name := range names {
+		if d := distance(word, name); d <= least && d < len(word) {
+			best, least = name, d-1
+		}
+	}
+	for i := 0; best == "" && i < len(names) && len(word) > 3; i++ {
+		if strings.Contains(names[i], word) {
+			best = names[i]
+		}
+	}
+	return best
+}
+
 // distance is the Levenshtein distance between two short words.
 func distance(a, b string) int {
 	row := make([]int, len(b)+1)
