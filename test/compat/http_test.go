@@ -115,6 +115,25 @@ func TestHTTPRouting(t *testing.T) {
 		rule("root", request("GET /", "", 404, message("NOT_FOUND"))),
 		rule("unknown path under a known one", request("POST /topic/rename?topic=$t", "", 404, message("NOT_FOUND"))),
 		rule("case matters", request("POST /pub/x?topic=$t", "x", 404, message("NOT_FOUND"))),
+		rule("another case leads to the known one", redirected("GET /Stats?a=b", 301, "/stats?a=b")),
+		rule("a double slash is taken out", redirected("POST /topic//create?topic=x", 307, "/topic/create?topic=x")),
+		rule("a dot is taken out", redirected("GET /./stats", 301, "/stats")),
+		rule("a slash that lacks", redirected("GET /debug/pprof", 301, "/debug/pprof/")),
+		rule("another case with another method", request("POST /Stats", "", 404, message("NOT_FOUND"))),
+		rule("query not decodable, ping", request("GET /ping?x=%zz", "", 200, "OK")),
+		rule("query not decodable, config", request("GET /config/max_rdy_count?x=%zz", "", 200, "2500")),
+		rule("query not decodable, info", func(k *talk) {
+			if res, _ := k.do("GET /info?x=a;b", ""); res.StatusCode != 200 {
+				k.t.Errorf("%d", res.StatusCode)
+			}
+		}),
+		rule("methods of a path", func(k *talk) {
+			for line, want := range map[string]string{"GET /pub": "OPTIONS, POST", "OPTIONS /config/id": "GET, OPTIONS, PUT", "POST /ping": "GET, OPTIONS"} {
+				if res, _ := k.do(line, ""); res.Header.Get("Allow") != want {
+					k.t.Errorf("%s: Allow is %q, want %q", line, res.Header.Get("Allow"), want)
+				}
+			}
+		}),
 		rule("trailing slash, GET", redirected("GET /stats/", 301, "/stats")),
 		rule("trailing slash, POST", redirected("POST /pub/", 307, "/pub")),
 		rule("ping", request("GET /ping", "", 200, "OK")),
@@ -179,6 +198,8 @@ func TestHTTPPub(t *testing.T) {
 			[]step{post("/pub?topic=$t&defer=3600001", "x", 400, message("INVALID_DEFER"))},
 			[]step{post("/pub?topic=$t&defer=3600001", "x", 200, "OK")})),
 		rule("pub defer out of range", post("/pub?topic=$t&defer=31536000001", "x", 400, message("INVALID_DEFER"))),
+		rule("pub that is refused", post("/pub?topic=$t&defer=soon", "x", 400, message("INVALID_DEFER")), differs("makes no topic; nsqd makes it first",
+			[]step{post("/topic/empty?topic=$t", "", 200, "")}, []step{post("/topic/empty?topic=$t", "", 404, message("TOPIC_NOT_FOUND"))})),
 		rule("pub defer comes later", hello, send("SUB $t c\nRDY 1\n"), ok, post("/pub?topic=$t&defer=600", "x", 200, "OK"), quiet(400*time.Millisecond), msg("x"), attempts(1)),
 		rule("pub key and id", post("/pub?topic=$t&key=user-42&id=inv-991", "x", 200, "OK")),
 

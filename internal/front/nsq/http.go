@@ -11,8 +11,10 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"net/url"
+	"path"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -61,11 +63,12 @@ type route struct {
 	need   need // the grant it takes
 	body   bool // looks at its body before its parameters, and bounds it
 	plain  bool // errors are text
+	loose  bool // a query that can't be decoded is no error
 }
 
 var routes = []route{
-	{path: "/ping", method: "GET", handle: ping, need: needsNothing, plain: true},
-	{path: "/info", method: "GET", handle: info},
+	{path: "/ping", method: "GET", handle: ping, need: needsNothing, plain: true, loose: true},
+	{path: "/info", method: "GET", handle: info, loose: true},
 	{path: "/stats", method: "GET", handle: stats},
 	{path: "/pub", method: "POST", handle: httpPub, need: needsTopic, body: true},
 	{path: "/mpub", method: "POST", handle: httpMPub, need: needsTopic, body: true},
@@ -79,10 +82,10 @@ var routes = []route{
 	{path: "/channel/empty", method: "POST", handle: channelCall(Broker.EmptyChannel), need: needsChannel},
 	{path: "/channel/pause", method: "POST", handle: channelCall(pauseChannel(true)), need: needsChannel},
 	{path: "/channel/unpause", method: "POST", handle: channelCall(pauseChannel(false)), need: needsChannel},
-	{path: "/config/{option}", method: "GET", handle: getConfig},
+	{path: "/config/{option}", method: "GET", handle: getConfig, loose: true},
 	{path: "/config/{option}", method: "PUT", handle: putConfig, need: needsAll, body: true},
-	{path: "/debug/setblockrate", method: "PUT", handle: setBlockRate, need: needsAll, plain: true},
-	{path: "/debug/freememory", method: "POST", handle: freeMemory, need: needsAll, plain: true},
+	{path: "/debug/setblockrate", method: "PUT", handle: setBlockRate, need: needsAll, plain: true, loose: true},
+	{path: "/debug/freememory", method: "POST", handle: freeMemory, need: needsAll, plain: true, loose: true},
 }
 
 // pprofRoutes are nsqd's, GET only.
@@ -189,30 +192,34 @@ func (f *Front) wantTLS(w http.ResponseWriter) {
 	fmt.Fprintf(w, `{"message": "TLS_REQUIRED", "https_port": %d}`, max(port(f.o.HTTPS), 0))
 }
 
-// lost answers a path that is not there, or is but for its last slash.
+// lost answers a path that is not there: one that differs from another only in
+// its last slash, in case, or in what path.Clean takes out, leads there.
 func (f *Front) lost(w http.ResponseWriter, r *http.Request, table map[string]map[string]http.Handler) {
-	trimmed := strings.TrimSuffix(r.URL.Path, "/")
-	if table[trimmed][r.Method] == nil || trimmed == r.URL.Path {
-		f.fail(w, &httpError{http.StatusNotFound, "NOT_FOUND"}, false)
+	clean := strings.TrimSuffix(path.Clean(r.URL.Path), "/")
+	for known, methods := range table {
+		if methods[r.Method] == nil || !strings.EqualFold(clean, strings.TrimSuffix(known, "/")) {
+			continue
+		}
+		to := *r.URL
+		to.Path = known
+		status := http.StatusMovedPermanently
+		if r.Method != "GET" {
+			status = http.StatusTemporaryRedirect
+		}
+		http.Redirect(w, r, to.String(), status)
 		return
 	}
-	to := *r.URL
-	to.Path = trimmed
-	status := http.StatusMovedPermanently
-	if r.Method != "GET" {
-		status = http.StatusTemporaryRedirect
-	}
-	http.Redirect(w, r, to.String(), status)
+	f.fail(w, &httpError{http.StatusNotFound, "NOT_FOUND"}, false)
 }
 
+// allowed lists the methods of a path, in nsqd's order.
 func allowed(methods map[string]http.Handler) string {
-	var b strings.Builder
-	for _, m := range []string{"GET", "POST", "PUT"} {
-		if methods[m] != nil {
-			b.WriteString(m + ", ")
-		}
+	names := []string{"OPTIONS"}
+	for m := range methods {
+		names = append(names, m)
 	}
-	return b.String() + "OPTIONS"
+	slices.Sort(names)
+	return strings.Join(names, ", ")
 }
 
 // serve wraps an endpoint: deadlines, query, body, answer.
@@ -233,6 +240,9 @@ func (f *Front) serve(rt *route) http.Handler {
 			r.Body = http.MaxBytesReader(w, r.Body, strayBytesMax)
 		}
 		query, err := url.ParseQuery(r.URL.RawQuery)
+		if rt.loose {
+			err = nil
+		}
 		if err != nil && !rt.body {
 			f.fail(w, bad("INVALID_REQUEST"), rt.plain)
 			return
