@@ -152,8 +152,18 @@ func (b *Broker) findLocked(name string) *Topic {
 		return nil
 	}
 	t := b.newTopic(m)
+	t.unprepared.Store(b.young(m))
 	b.topics[name] = t
 	return t
+}
+
+// ready returns the topic if it is there and has the channels that it is to have
+// from its beginning.
+func (b *Broker) ready(name string) *Topic {
+	if t := b.find(name); t != nil && !t.unprepared.Load() {
+		return t
+	}
+	return nil
 }
 
 // machine is the shard that holds a partition.
@@ -161,7 +171,7 @@ func (b *Broker) machine(shard uint32) *partition.Machine { return b.o.Machines[
 
 // ensureTopic returns the topic, creating it when there is none.
 func (b *Broker) ensureTopic(ctx context.Context, name string) (*Topic, error) {
-	if t := b.find(name); t != nil {
+	if t := b.ready(name); t != nil {
 		return t, nil
 	}
 	if !ValidTopic(name) {

@@ -25,6 +25,18 @@ func (b *Broker) prepare(m *meta.Topic, then func(t *Topic)) {
 	})
 }
 
+// youth is how long after its making a topic may still lack channels that the
+// node which makes it has been told of: longer than its question and their making
+// take together.
+const youth = 30 * time.Second
+
+// young reports whether another node may just be making the topic's channels. A
+// message that this node took before they are there would miss all but the first
+// of them, so this node asks for them too.
+func (b *Broker) young(m *meta.Topic) bool {
+	return b.o.Peers != nil && b.o.Prepare != nil && !m.Ephemeral() && b.o.Clock()-m.CreatedNs < int64(youth)
+}
+
 // prepareTimeout bounds how long the first publish to a topic waits for the
 // making of its channels.
 const prepareTimeout = 10 * time.Second

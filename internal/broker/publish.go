@@ -38,7 +38,7 @@ func (b *Broker) Publish(topic string, msgs []Message, done partition.Completion
 	if b.exiting.Load() {
 		return fault.Exiting
 	}
-	if t := b.find(topic); t != nil {
+	if t := b.ready(topic); t != nil {
 		return t.publish(msgs, done)
 	}
 	return b.publishFirst(topic, msgs, done)
@@ -50,7 +50,7 @@ func (b *Broker) Enqueue(topic string, msgs []Message, done partition.Completion
 	if b.exiting.Load() {
 		return fault.Exiting
 	}
-	if t := b.find(topic); t != nil {
+	if t := b.ready(topic); t != nil {
 		return t.enqueue(msgs, done)
 	}
 	return b.publishFirst(topic, msgs, done)
@@ -66,7 +66,8 @@ func (b *Broker) Drive(topic string) {
 	}
 }
 
-// publishFirst is Publish to a topic that was not there: it is made.
+// publishFirst is Publish to a topic that was not there: it is made, or what is
+// missing of it.
 func (b *Broker) publishFirst(topic string, msgs []Message, done partition.Completion) error {
 	if !ValidTopic(topic) {
 		return fault.New(fault.InvalidTopic, "topic name %q is not valid", topic)
@@ -76,7 +77,7 @@ func (b *Broker) publishFirst(topic string, msgs []Message, done partition.Compl
 		w.bytes += int64(len(msgs[i].Body))
 	}
 	b.mu.Lock()
-	if t := b.findLocked(topic); t != nil {
+	if t := b.findLocked(topic); t != nil && !t.unprepared.Load() {
 		defer b.mu.Unlock()
 		return t.publish(msgs, done)
 	}
@@ -110,6 +111,10 @@ func (b *Broker) await(name string, w waitingPublish) (first bool) {
 // deleted, forgotten asks again. With Peers that may take as long as a shard has no
 // leader: who waits is told after a while.
 func (b *Broker) create(name string) {
+	if m, ok := b.o.Meta.View().Topic(name); ok && !m.Deleting && b.young(m) {
+		b.prepare(m, func(t *Topic) { b.made(name, t, nil) })
+		return
+	}
 	b.o.Meta.CreateTopic(name, func(m *meta.Topic, err error) {
 		if err == nil && b.o.Prepare != nil {
 			b.prepare(m, func(t *Topic) { b.made(name, t, nil) })
@@ -178,6 +183,9 @@ func (b *Broker) created(name string, err error) {
 		if err != nil && w.done != nil {
 			w.done.Published(0, err)
 		}
+	}
+	if t != nil { // and not before: who comes now is behind those who waited
+		t.unprepared.Store(false)
 	}
 }
 

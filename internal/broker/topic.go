@@ -23,6 +23,9 @@ type Topic struct {
 	mem   *memoryTopic  // instead of parts' machines, for an ephemeral topic
 	ack   atomic.Uint32 // meta.Ack
 	away  error         // instead of either, for one that lives on another node
+	// unprepared: another node has made it a moment ago, and the channels that it
+	// is to have may not be there yet (see prepare).
+	unprepared atomic.Bool
 
 	mu       sync.Mutex
 	gone     error // why the topic takes nothing any more
