@@ -105,16 +105,6 @@ type Outcome struct {
 
 // Import takes a topic over, or goes on with it.
 func (i *Importer) Import(ctx context.Context, s *nsqdata.Survey) (Outcome, error) {
-	if s.Forgot() {
-		again, err := s.Topic.Survey(ctx, nil)
-		if err != nil {
-			return Outcome{}, fmt.Errorf("read topic %s: %w", s.Topic.Name, err)
-		}
-		if again.Session != s.Session {
-			return Outcome{}, fmt.Errorf("read topic %s: its queues change while they are read", s.Topic.Name)
-		}
-		s = again
-	}
 	r := run{i: i, s: s, marker: 1 + uint64(s.Handed)}
 	r.end = r.marker + 1 + uint64(s.Topical)
 	if err := r.run(ctx); err != nil {
@@ -142,6 +132,12 @@ func (r *run) run(ctx context.Context) error {
 		r.out.Before--
 	}
 	r.i.o.Passed(int(r.out.Before))
+	if r.at == r.end {
+		return nil
+	}
+	if err := r.resurvey(ctx); err != nil {
+		return err
+	}
 	if r.at == 0 {
 		if err := r.begin(ctx); err != nil {
 			return err
@@ -175,6 +171,22 @@ func (r *run) run(ctx context.Context) error {
 	if r.at != r.end {
 		return fmt.Errorf("ends at position %d, want %d: its queues change while they are read", r.at, r.end)
 	}
+	return nil
+}
+
+// resurvey surveys the topic once more, where the survey was too large to be kept.
+func (r *run) resurvey(ctx context.Context) error {
+	if !r.s.Forgot() {
+		return nil
+	}
+	s, err := r.s.Topic.Survey(ctx, nil)
+	if err != nil {
+		return err
+	}
+	if s.Session != r.s.Session {
+		return errors.New("its queues change while they are read")
+	}
+	r.s = s
 	return nil
 }
 

@@ -20,7 +20,13 @@ type Queue struct {
 	meta  string // name of the file that tells positions; empty: there is none
 	files []file // what is left to read, by number
 	pos   int64  // in the first of them
+	depth int64  // messages left, as nsqd has counted them
 	notes []Note
+}
+
+// about is how many messages are left, about.
+func (q *Queue) about() int {
+	return int(min(max(q.depth, 0), q.Bytes()/(4+recordMin)))
 }
 
 // file is a part of a queue. What is behind its size is not looked at.
@@ -91,8 +97,8 @@ func (q *Queue) position() (number, pos int64, err error) {
 	if err != nil {
 		return 0, 0, err
 	}
-	var depth, writeNumber, writePos int64
-	if _, err := fmt.Sscanf(string(text), "%d\n%d,%d\n%d,%d\n", &depth, &number, &pos, &writeNumber, &writePos); err != nil || number < 0 || pos < 0 {
+	var writeNumber, writePos int64
+	if _, err := fmt.Sscanf(string(text), "%d\n%d,%d\n%d,%d\n", &q.depth, &number, &pos, &writeNumber, &writePos); err != nil || number < 0 || pos < 0 {
 		q.note(q.meta, true, "can't be read: the queue is read from its beginning, and may hold what was read before")
 		return 0, 0, nil
 	}

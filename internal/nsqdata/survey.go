@@ -84,6 +84,11 @@ func (t *Topic) Survey(ctx context.Context, seen func(records int)) (*Survey, er
 		return nil, fmt.Errorf("topic %s has %d channels, which are too many", t.Name, len(t.Channels))
 	}
 	s := &Survey{Topic: t, Each: make([]Count, len(t.Channels))}
+	about := t.Queue.about()
+	for _, c := range t.Channels {
+		about += c.Queue.about()
+	}
+	s.index = make([]entry, 0, about)
 	h := sha256.New()
 	field(h, []byte("tidings import 1"), []byte(t.Name))
 	var err error
