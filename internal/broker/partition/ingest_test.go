@@ -2,6 +2,7 @@ package partition
 
 import (
 	"errors"
+	"math/rand/v2"
 	"slices"
 	"testing"
 
@@ -213,4 +214,20 @@ func TestIngestsAreBounded(t *testing.T) {
 	if got := r.ingests(); r.bad || !slices.Equal(got, table) {
 		t.Errorf("the table comes back as %v", got)
 	}
+}
+
+// someIngest is what comes next of a session: of the first message the channel has
+// none, of the second it had an attempt.
+func (r *rig) someIngest(rng *rand.Rand, k Key, channel uint64) Ingest {
+	c := Ingest{Key: k, Session: Session{byte(rng.IntN(3))}, Handed: rng.IntN(2) == 0, Batch: AppendBatch(nil, bodies(3), r.now)}
+	if p := r.m.partitions[k]; p != nil {
+		c.From = p.ingests.next(c.Session)
+	}
+	c.To = c.From + 3
+	if c.Handed {
+		c.Channels = []IngestChannel{{
+			Channel: channel, Finished: []offsets.Range{{From: 0, To: 1}}, Attempts: []Attempt{{Offset: 1, N: 2}},
+		}}
+	}
+	return c
 }

@@ -344,7 +344,7 @@ func (r *rig) run(rng *rand.Rand, entries int, committed func(shard.Entry)) {
 			ms[0].DueNs = r.now + rng.Int64N(200e6)
 			r.send(k, ms...)
 		case 4:
-			r.m.Do([]Command{PauseTopic{Key: k, Paused: true}, PauseTopic{Key: k}, EmptyTopic{k}, Empty{k, c}, DropChannel{k, c}}[rng.IntN(5)], nil)
+			r.m.Do([]Command{PauseTopic{Key: k, Paused: true}, PauseTopic{Key: k}, EmptyTopic{k}, Empty{k, c}, DropChannel{k, c}, r.someIngest(rng, k, c)}[rng.IntN(6)], nil)
 		default:
 			for _, l := range r.lanes {
 				if os := append(l.open(), sorted(l.due)...); l.stopped == 0 && len(os) > 0 {
