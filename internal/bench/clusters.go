@@ -42,7 +42,7 @@ func TidingsClusterSpec(path string) ClusterSpec {
 					"serve", "--node", name, "--seeds", strings.Join(seeds, ","), "--cluster-address", loopback(own[portNodes]),
 					"--cluster-ca", shared + "/ca.crt", "--cluster-cert", shared + "/" + name + ".crt", "--cluster-key", shared + "/" + name + ".key",
 					"--data-path", dir + "/data", "--tcp-address", loopback(own[portClients]), "--http-address", loopback(own[portHTTP]),
-					"--admin-address", loopback(own[portAdmin]), "--lookup-tcp-address=", "--lookup-http-address=", "--log-level", "warn",
+					"--admin-address", loopback(own[portAdmin]), "--lookup-tcp-address=", "--lookup-http-address=", "--nsqadmin-http-address=", "--log-level", "warn",
 				}
 			}}
 		},

@@ -44,7 +44,7 @@ func startNode(t *testing.T) *bench.NSQ {
 	t.Helper()
 	cfg := config.Default()
 	cfg.DataPath, cfg.TCPAddress, cfg.HTTPAddress, cfg.AdminAddress = t.TempDir(), "127.0.0.1:0", "127.0.0.1:0", ""
-	cfg.LookupTCPAddress, cfg.LookupHTTPAddress = "", ""
+	cfg.LookupTCPAddress, cfg.LookupHTTPAddress, cfg.NSQAdminHTTPAddress = "", "", ""
 	cfg.WALSegmentSize = 4 << 20
 	n, err := node.New(node.Options{Config: cfg, FS: vfs.Default(), LogLevel: new(slog.LevelVar), Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {

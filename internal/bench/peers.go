@@ -152,7 +152,7 @@ func TidingsSpec(path string) Spec {
 		Args: func(dir string, ports []int) []string {
 			return []string{
 				"serve", "--data-path", dir + "/data", "--tcp-address", loopback(ports[0]),
-				"--http-address", loopback(ports[1]), "--admin-address=", "--lookup-tcp-address=", "--lookup-http-address=", "--log-level", "warn",
+				"--http-address", loopback(ports[1]), "--admin-address=", "--lookup-tcp-address=", "--lookup-http-address=", "--nsqadmin-http-address=", "--log-level", "warn",
 			}
 		},
 	}

@@ -143,7 +143,7 @@ func served(s streams, asJSON bool, talk func(io.Writer, config.Config, node.Add
 		}
 		where := map[string]string{
 			"tcp_address": a.TCP, "http_address": a.HTTP, "admin_address": a.Admin, "data_path": cfg.DataPath,
-			"lookup_tcp_address": a.LookupTCP, "lookup_http_address": a.LookupHTTP,
+			"lookup_tcp_address": a.LookupTCP, "lookup_http_address": a.LookupHTTP, "nsqadmin_http_address": a.NSQAdmin,
 		}
 		if a.HTTPS != "" {
 			where["https_address"] = a.HTTPS
@@ -162,6 +162,9 @@ func banner(w io.Writer, cfg config.Config, a node.Addrs) {
 	more := ""
 	if a.LookupHTTP != "" {
 		more = fmt.Sprintf("  lookup     http://%s\n", local(a.LookupHTTP))
+	}
+	if a.NSQAdmin != "" {
+		more += fmt.Sprintf("  nsqadmin   http://%s\n", local(a.NSQAdmin))
 	}
 	if a.Admin != "" {
 		more += fmt.Sprintf("  metrics    http://%s/metrics\n", local(a.Admin))

@@ -53,25 +53,11 @@ func (i *ignored) IsBoolFlag() bool      { return i.noValue }
 // asNSQ reads the command line of a program of NSQ's, and its settings, which
 // fit makes whole. done: it was asked for help or the version, and has them.
 func asNSQ(s streams, name string, fs *flag.FlagSet, words []string, src config.Source, fit func(*config.Config) error) (cfg config.Config, logger leveledLogger, done bool, err error) {
-	showVersion := fs.Bool("version", false, "print the version")
-	file := fs.String("config", "", "path of "+name+"'s configuration file")
-	if err := fs.Parse(words); errors.Is(err, flag.ErrHelp) {
-		fmt.Fprintf(s.out, "Usage: %s [FLAGS]     -x VALUE, -x=VALUE, --x VALUE and --x=VALUE are the same\n", name)
-		fs.SetOutput(s.out)
-		fs.PrintDefaults()
-		return cfg, logger, true, nil
-	} else if err != nil {
-		return cfg, logger, false, usagef("%w%s; see `%s --help`", err, didYouMean(fs, err), name)
+	file, done, err := parseNSQ(s, name, fs, words)
+	if done || err != nil {
+		return cfg, logger, done, err
 	}
-	if *showVersion {
-		_, err := fmt.Fprintf(s.out, "%s v%s (tidings %s)\n", name, version.NSQ, version.String())
-		return cfg, logger, true, err
-	}
-	if fs.NArg() > 0 {
-		return cfg, logger, false, usagef("%s takes no argument, and there is %q; see `%s --help`", name, fs.Arg(0), name)
-	}
-	useless := passedOver(fs)
-	src.File, src.Environ, src.NSQD = *file, os.Environ(), true
+	src.File, src.Environ, src.NSQD = file, os.Environ(), true
 	cfg, warnings, err := config.Load(src)
 	if err != nil {
 		return cfg, logger, false, settingsError(err)
@@ -80,13 +66,41 @@ func asNSQ(s streams, name string, fs *flag.FlagSet, words []string, src config.
 		return cfg, logger, false, err
 	}
 	logger = newLogger(s.err, cfg)
+	logWarnings(logger, name, fs, warnings)
+	return cfg, logger, false, nil
+}
+
+// parseNSQ reads the command line of a program of NSQ's. file is the one given
+// with -config; done says that help or the version was asked for and shown.
+func parseNSQ(s streams, name string, fs *flag.FlagSet, words []string) (file string, done bool, err error) {
+	showVersion := fs.Bool("version", false, "print the version")
+	fs.StringVar(&file, "config", "", "path of "+name+"'s configuration file")
+	if err := fs.Parse(words); errors.Is(err, flag.ErrHelp) {
+		fmt.Fprintf(s.out, "Usage: %s [FLAGS]     -x VALUE, -x=VALUE, --x VALUE and --x=VALUE are the same\n", name)
+		fs.SetOutput(s.out)
+		fs.PrintDefaults()
+		return file, true, nil
+	} else if err != nil {
+		return file, false, usagef("%w%s; see `%s --help`", err, didYouMean(fs, err), name)
+	}
+	if *showVersion {
+		_, err := fmt.Fprintf(s.out, "%s v%s (tidings %s)\n", name, version.NSQ, version.String())
+		return file, true, err
+	}
+	if fs.NArg() > 0 {
+		return file, false, usagef("%s takes no argument, and there is %q; see `%s --help`", name, fs.Arg(0), name)
+	}
+	return file, false, nil
+}
+
+// logWarnings tells of settings that were adapted, and of flags without effect.
+func logWarnings(logger leveledLogger, name string, fs *flag.FlagSet, warnings []string) {
 	for _, w := range warnings {
 		logger.Warn(w)
 	}
-	if len(useless) > 0 {
+	if useless := passedOver(fs); len(useless) > 0 {
 		logger.Warn("flags accepted for "+name+"'s sake have no effect", "flags", strings.Join(useless, " "))
 	}
-	return cfg, logger, false, nil
 }
 
 func runNSQD(ctx context.Context, s streams, words []string) error {
@@ -152,7 +166,7 @@ func saysOpen(logger *slog.Logger, c *config.Config, a node.Addrs) {
 	}
 	without := "without " + strings.Join(lacks, " or ")
 	var exposed []string
-	for _, addr := range []string{a.TCP, a.HTTP, a.HTTPS, a.Admin, a.LookupTCP, a.LookupHTTP} {
+	for _, addr := range []string{a.TCP, a.HTTP, a.HTTPS, a.Admin, a.LookupTCP, a.LookupHTTP, a.NSQAdmin} {
 		host, _, err := net.SplitHostPort(addr)
 		if err != nil {
 			continue

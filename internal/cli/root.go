@@ -53,7 +53,7 @@ var errSilent = errors.New("")
 
 // isNSQName says that the binary answers to this name as the NSQ program.
 func isNSQName(name string) bool {
-	return name == "nsqd" || name == "nsqlookupd" || slices.ContainsFunc(tools.All(), func(t tools.Tool) bool { return t.Name == name })
+	return name == "nsqd" || name == "nsqlookupd" || name == "nsqadmin" || slices.ContainsFunc(tools.All(), func(t tools.Tool) bool { return t.Name == name })
 }
 
 func newRoot(s streams) *cobra.Command {
@@ -88,7 +88,7 @@ Commands that print data take --json. ` + exitHelp,
 	cmd.AddGroup(&cobra.Group{ID: "node", Title: "Run a node:"}, &cobra.Group{ID: "use", Title: "Use it:"},
 		&cobra.Group{ID: "look", Title: "Look after it:"}, &cobra.Group{ID: "nsq", Title: "NSQ's utilities:"})
 	for group, cmds := range map[string][]*cobra.Command{
-		"node": {newDev(s), newServe(s), newNSQD(s), newNSQLookupd(s), newConfig(s)},
+		"node": {newDev(s), newServe(s), newNSQD(s), newNSQLookupd(s), newNSQAdmin(s), newConfig(s)},
 		"use":  {newPub(s), newSub(s), newTopic(s), newChannel(s), newImport(s)},
 		"look": {newCluster(s), newLog(s), newBench(s), newVersion(s), newCompletion(s)},
 		"nsq":  newTools(s),

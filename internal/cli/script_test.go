@@ -29,7 +29,7 @@ import (
 
 func TestMain(m *testing.M) {
 	program := func() { os.Exit(Main(os.Args, os.Stdin, os.Stdout, os.Stderr)) }
-	programs := map[string]func(){"tidings": program, "nsqd": program, "nsqlookupd": program}
+	programs := map[string]func(){"tidings": program, "nsqd": program, "nsqlookupd": program, "nsqadmin": program}
 	for _, t := range tools.All() {
 		programs[t.Name] = program
 	}
@@ -39,7 +39,7 @@ func TestMain(m *testing.M) {
 // The scripts in testdata/script are what a user types. Beside testscript's own
 // commands they have
 //
-//	node start NAME [serve|dev|nsqd|nsqlookupd] [FLAG...]   a real node; its addresses become
+//	node start NAME [serve|dev|nsqd|nsqlookupd|nsqadmin] [FLAG...]   a real node; its addresses become
 //	    TIDINGS_SERVER, $NAME_http, $NAME_https, $NAME_tcp, its output $WORK/NAME.log
 //	node stop|kill NAME     SIGTERM, which has to end with exit code 0, or SIGKILL
 //	code N COMMAND...       run a command, which has to end with exit code N
@@ -149,10 +149,13 @@ func startNode(ts *testscript.TestScript, all *nodes, name string, words []strin
 	}
 	args := []string{
 		kind, "--data-path=" + name, "--wal-segment-size=1MiB", "--admin-address=127.0.0.1:0", "--tcp-address=127.0.0.1:0", "--http-address=127.0.0.1:0", "--log-level=info",
-		"--lookup-tcp-address=127.0.0.1:0", "--lookup-http-address=127.0.0.1:0",
+		"--lookup-tcp-address=127.0.0.1:0", "--lookup-http-address=127.0.0.1:0", "--nsqadmin-http-address=127.0.0.1:0",
 	}
-	if kind == "nsqlookupd" {
+	switch kind {
+	case "nsqlookupd":
 		args = []string{kind, "--tcp-address=127.0.0.1:0", "--http-address=127.0.0.1:0"}
+	case "nsqadmin":
+		args = []string{kind, "--http-address=127.0.0.1:0"}
 	}
 	program, err := exec.LookPath("tidings")
 	ts.Check(err)
@@ -167,7 +170,7 @@ func startNode(ts *testscript.TestScript, all *nodes, name string, words []strin
 		n.cmd.Process.Kill() // it may have ended
 		<-n.done
 	})
-	var at struct{ TCP, HTTP, HTTPS, Admin, LookupTCP, LookupHTTP string }
+	var at struct{ TCP, HTTP, HTTPS, Admin, LookupTCP, LookupHTTP, NSQAdmin string }
 	eventually(ts, n.log.String, func() bool {
 		select {
 		case <-n.done:
@@ -176,23 +179,25 @@ func startNode(ts *testscript.TestScript, all *nodes, name string, words []strin
 		}
 		for line := range strings.Lines(n.log.String()) {
 			var entry struct {
-				Msg, TCP, HTTP, HTTPS, Admin string
-				LookupTCP                    string `json:"lookup_tcp"`
-				LookupHTTP                   string `json:"lookup_http"`
+				Msg, TCP, HTTP, HTTPS, Admin, NSQAdmin string
+
+				LookupTCP  string `json:"lookup_tcp"`
+				LookupHTTP string `json:"lookup_http"`
 			}
 			if json.Unmarshal([]byte(line), &entry) == nil && entry.Msg == "listening" {
 				at.TCP, at.HTTP, at.HTTPS, at.Admin = entry.TCP, entry.HTTP, entry.HTTPS, entry.Admin
-				at.LookupTCP, at.LookupHTTP = entry.LookupTCP, entry.LookupHTTP
+				at.LookupTCP, at.LookupHTTP, at.NSQAdmin = entry.LookupTCP, entry.LookupHTTP, entry.NSQAdmin
 				return true
 			}
 		}
 		return false
 	})
-	if kind != "nsqlookupd" {
+	if kind != "nsqlookupd" && kind != "nsqadmin" {
 		ts.Setenv("TIDINGS_SERVER", at.HTTP)
 	}
 	ts.Setenv(name+"_lookup_tcp", at.LookupTCP)
 	ts.Setenv(name+"_lookup_http", at.LookupHTTP)
+	ts.Setenv(name+"_nsqadmin", at.NSQAdmin)
 	ts.Setenv(name+"_http", at.HTTP)
 	ts.Setenv(name+"_https", at.HTTPS)
 	ts.Setenv(name+"_tcp", at.TCP)

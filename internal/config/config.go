@@ -55,6 +55,7 @@ type Config struct {
 
 	LookupTCPAddress    string        `name:"lookup-tcp-address" default:"127.0.0.1:4160" nsqd:"" help:"address where nsqds register, as with nsqlookupd (empty: not served)"`
 	LookupHTTPAddress   string        `name:"lookup-http-address" default:"127.0.0.1:4161" nsqd:"" help:"address for nsqlookupd's HTTP API (empty: not served)"`
+	NSQAdminHTTPAddress string        `name:"nsqadmin-http-address" default:"127.0.0.1:4171" nsqd:"" help:"address for nsqadmin's HTTP API over this node's lookup (empty: not served)"`
 	InactiveTimeout     time.Duration `name:"inactive-producer-timeout" default:"5m" min:"1ms" help:"time since its last ping after which a registered nsqd is left out of lookups"`
 	TombstoneLifetime   time.Duration `name:"tombstone-lifetime" default:"45s" min:"1ms" help:"how long a tombstone keeps a node out of a topic's lookups"`
 	LookupdTCPAddresses List          `name:"lookupd-tcp-address" key:"nsqlookupd_tcp_addresses" default:"" help:"nsqlookupds to register with; the flag may be repeated"`
@@ -181,6 +182,7 @@ func (c *Config) validateAddresses() error {
 		{"cluster-address", c.ClusterAddress, false, false},
 		{"lookup-tcp-address", c.LookupTCPAddress, true, false},
 		{"lookup-http-address", c.LookupHTTPAddress, true, false},
+		{"nsqadmin-http-address", c.NSQAdminHTTPAddress, true, false},
 	} {
 		if a.empty && a.addr == "" || a.path && IsSocketPath(a.addr) {
 			continue

@@ -137,7 +137,12 @@ func DefaultNSQD() Config { return defaults(true) }
 
 func defaults(nsqd bool) Config {
 	var c Config
-	for _, f := range append(c.fields(nsqd), c.Unused.Fields()...) {
+	setDefaults(append(c.fields(nsqd), c.Unused.Fields()...))
+	return c
+}
+
+func setDefaults(fields []Field) {
+	for _, f := range fields {
 		if f.Default == "" {
 			continue
 		}
@@ -145,7 +150,6 @@ func defaults(nsqd bool) Config {
 			panic("config: bad default of " + f.Name + ": " + err.Error())
 		}
 	}
-	return c
 }
 
 func typeName(v reflect.Value) string {

@@ -47,13 +47,24 @@ func (l *layered) add(values map[string]any, place func(key string) string) erro
 // what is wanted.
 func Load(src Source) (c Config, warnings []string, err error) {
 	c = defaults(src.NSQD)
-	fields := c.fields(src.NSQD)
+	if warnings, err = load(src, c.fields(src.NSQD), c.Unused.Fields()); err != nil {
+		return c, nil, err
+	}
+	if src.NSQD {
+		warnings = append(warnings, c.adaptNSQD()...)
+	}
+	return c, warnings, c.Validate()
+}
+
+// load sets fields, which have their defaults, from a source; of those that mean
+// nothing here, only nsqd's own sources may speak.
+func load(src Source, fields, meaningless []Field) (warnings []string, err error) {
 	known := make(map[string]Field, len(fields))
 	for _, f := range fields {
 		known[f.Key()] = f
 	}
 	unused := make(map[string]Field)
-	for _, f := range c.Unused.Fields() {
+	for _, f := range meaningless {
 		unused[f.Key()] = f
 	}
 	l := &layered{values: koanf.New("\x00"), place: make(map[string]string)} // flat names: no key is split
@@ -64,20 +75,20 @@ func Load(src Source) (c Config, warnings []string, err error) {
 		return "--" + unused[key].Name
 	}
 	if err := l.add(byKey(src.Defaults, fields), place); err != nil {
-		return c, nil, fmt.Errorf("read defaults: %w", err)
+		return nil, fmt.Errorf("read defaults: %w", err)
 	}
 	if src.File != "" {
 		if warnings, err = l.addFile(src, known, unused); err != nil {
-			return c, nil, err
+			return nil, err
 		}
 	}
 	env, misspelt := environ(src.Environ, known)
 	warnings = append(warnings, misspelt...)
 	if err := l.add(env, func(key string) string { return known[key].Env() }); err != nil {
-		return c, nil, fmt.Errorf("read environment: %w", err)
+		return nil, fmt.Errorf("read environment: %w", err)
 	}
 	if err := l.add(byKey(src.Flags, fields), place); err != nil {
-		return c, nil, fmt.Errorf("read flags: %w", err)
+		return nil, fmt.Errorf("read flags: %w", err)
 	}
 	for _, key := range l.values.Keys() {
 		f, ok := known[key]
@@ -85,17 +96,14 @@ func Load(src Source) (c Config, warnings []string, err error) {
 			f, ok = unused[key]
 		}
 		if !ok {
-			return c, nil, fmt.Errorf("unknown setting %s", key)
+			return nil, fmt.Errorf("unknown setting %s", key)
 		}
 		text := l.values.String(key)
 		if err := f.Set(text); err != nil {
-			return c, nil, fmt.Errorf("%s %q: %w", l.place[key], text, err)
+			return nil, fmt.Errorf("%s %q: %w", l.place[key], text, err)
 		}
 	}
-	if src.NSQD {
-		warnings = append(warnings, c.adaptNSQD()...)
-	}
-	return c, warnings, c.Validate()
+	return warnings, nil
 }
 
 // byKey turns flag names into file keys.
@@ -197,6 +205,7 @@ func environ(env []string, known map[string]Field) (values map[string]any, missp
 	for _, f := range known {
 		byEnv[f.Env()] = f
 	}
+	elsewhere := otherEnviron()
 	for _, kv := range env {
 		name, value, _ := strings.Cut(kv, "=")
 		rest, ok := strings.CutPrefix(name, "TIDINGS_")
@@ -209,6 +218,7 @@ func environ(env []string, known map[string]Field) (values map[string]any, missp
 				values[f.Key()] = value
 			}
 		case rest == "SERVER" || rest == "SECRET" || rest == "CA" || rest == "VFS": // the command line's, and a test build's
+		case elsewhere[name]:
 		default:
 			if near := nearest(strings.ToLower(rest), known); near != "" {
 				misspelt = append(misspelt, fmt.Sprintf("environment variable %s is no setting; did you mean %s?", name, known[near].Env()))
@@ -217,6 +227,17 @@ func environ(env []string, known map[string]Field) (values map[string]any, missp
 	}
 	sort.Strings(misspelt)
 	return values, misspelt
+}
+
+// otherEnviron are the variables of all programs: several may share one
+// environment.
+func otherEnviron() map[string]bool {
+	c, a := Default(), DefaultNSQAdmin()
+	names := make(map[string]bool)
+	for _, f := range append(c.Fields(), a.Fields()...) {
+		names[f.Env()] = true
+	}
+	return names
 }
 
 func suggest(key string, known map[string]Field) string {

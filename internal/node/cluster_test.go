@@ -112,7 +112,7 @@ func (c *trio) start(i int) *clusterNode {
 	cfg.DataPath, cfg.Node, cfg.Seeds, cfg.ClusterAddress = filepath.Join(c.dir, "data-"+name), name, strings.Join(seeds, ","), c.addrs[i]
 	cfg.ClusterCA, cfg.ClusterCert, cfg.ClusterKey = filepath.Join(c.dir, "ca"), filepath.Join(c.dir, name+".crt"), filepath.Join(c.dir, name+".key")
 	cfg.TCPAddress, cfg.HTTPAddress, cfg.AdminAddress = "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"
-	cfg.LookupTCPAddress, cfg.LookupHTTPAddress = "127.0.0.1:0", "127.0.0.1:0"
+	cfg.LookupTCPAddress, cfg.LookupHTTPAddress, cfg.NSQAdminHTTPAddress = "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"
 	cfg.WALSegmentSize, cfg.DataShards, cfg.DrainTimeout = 1<<20, 3, 10*time.Millisecond
 	if c.tune != nil {
 		c.tune(&cfg)

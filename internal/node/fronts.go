@@ -43,6 +43,7 @@ func (l *lateHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (n *Node) buildFronts() error {
 	c := &n.cfg
 	n.buildLookups()
+	n.buildNSQAdmin()
 	n.nsq = nsq.New(nsq.Over(n.broker), nsq.Options{
 		TCP: n.fronts.tcp, HTTP: n.fronts.http, HTTPS: n.fronts.https, TLS: n.secure.tls, TLSRequired: n.secure.required,
 		NoSnappy: !c.Snappy, NoDeflate: !c.Deflate, MaxDeflateLevel: c.MaxDeflateLevel, Auth: n.secure.auth, HTTPAuth: c.HTTPAuth,
@@ -170,6 +171,9 @@ func (n *Node) frontRuns() []func(context.Context) error {
 	runs := []func(context.Context) error{n.nsq.Run, n.lookups.registrar.Run, n.lookups.front.Run}
 	if n.statsd != nil {
 		runs = append(runs, n.statsd.Run)
+	}
+	if n.nsqadmin != nil {
+		runs = append(runs, n.nsqadmin.Run)
 	}
 	return runs
 }

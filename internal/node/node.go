@@ -23,6 +23,7 @@ import (
 	"github.com/tidings-io/tidings/internal/fault"
 	"github.com/tidings-io/tidings/internal/front/admin"
 	"github.com/tidings-io/tidings/internal/front/nsq"
+	"github.com/tidings-io/tidings/internal/front/nsqadmin"
 	"github.com/tidings-io/tidings/internal/meta"
 	"github.com/tidings-io/tidings/internal/seglog"
 	"github.com/tidings-io/tidings/internal/shard"
@@ -52,7 +53,7 @@ func (e *SettingError) Unwrap() error { return e.Err }
 // Addrs are where a node listens, with the ports it really got.
 //
 // HTTPS is empty where it is not served.
-type Addrs struct{ TCP, HTTP, HTTPS, Admin, LookupTCP, LookupHTTP string }
+type Addrs struct{ TCP, HTTP, HTTPS, Admin, LookupTCP, LookupHTTP, NSQAdmin string }
 
 // Node is a data folder, the engine on it, and the fronts.
 type Node struct {
@@ -80,14 +81,15 @@ type Node struct {
 	opened   atomic.Bool // the engine is there
 	lookups  lookups
 	statsd   *statsd.Sender // nil: nobody wants it
+	nsqadmin *nsqadmin.Front // nil: not served
 }
 
 // listeners are the sockets, bound before anything is opened, so that a busy
 // port is known at once.
-type listeners struct{ tcp, http, https, admin, cluster, lookupTCP, lookupHTTP net.Listener }
+type listeners struct{ tcp, http, https, admin, cluster, lookupTCP, lookupHTTP, nsqadmin net.Listener }
 
 func (l listeners) close() {
-	for _, x := range []net.Listener{l.tcp, l.http, l.https, l.admin, l.cluster, l.lookupTCP, l.lookupHTTP} {
+	for _, x := range []net.Listener{l.tcp, l.http, l.https, l.admin, l.cluster, l.lookupTCP, l.lookupHTTP, l.nsqadmin} {
 		if x != nil {
 			x.Close()
 		}
@@ -149,13 +151,14 @@ func (n *Node) listen() error {
 		{"cluster-address", n.cfg.ClusterAddress, &n.fronts.cluster},
 		{"lookup-tcp-address", n.cfg.LookupTCPAddress, &n.fronts.lookupTCP},
 		{"lookup-http-address", n.cfg.LookupHTTPAddress, &n.fronts.lookupHTTP},
+		{"nsqadmin-http-address", n.cfg.NSQAdminHTTPAddress, &n.fronts.nsqadmin},
 	} {
 		if l.addr == "" || l.to == &n.fronts.cluster && n.cfg.Seeds == "" || l.to == &n.fronts.https && n.secure.tls == nil {
 			continue
 		}
 		var err error
 		if *l.to, err = listen(l.addr); err != nil && n.spare(l.to, l.addr) {
-			n.log.Warn("this node serves no lookup: the address is in use, perhaps by another node; choose one with --"+l.flag, "address", l.addr)
+			n.log.Warn("this node does without a listener: the address is in use, perhaps by another node; choose one with --"+l.flag, "address", l.addr)
 			*l.to = nil
 			continue
 		}
@@ -167,11 +170,13 @@ func (n *Node) listen() error {
 	return nil
 }
 
-// spare reports whether the node can do without a listener: a lookup where nobody
-// has asked for one. So several nodes of a machine need not name theirs.
+// spare reports whether the node can do without a listener: a lookup, or
+// nsqadmin's API, where nobody has asked for one. So several nodes of a machine
+// need not name theirs.
 func (n *Node) spare(to *net.Listener, addr string) bool {
 	d := config.Default()
-	return to == &n.fronts.lookupTCP && addr == d.LookupTCPAddress || to == &n.fronts.lookupHTTP && addr == d.LookupHTTPAddress
+	return to == &n.fronts.lookupTCP && addr == d.LookupTCPAddress || to == &n.fronts.lookupHTTP && addr == d.LookupHTTPAddress ||
+		to == &n.fronts.nsqadmin && addr == d.NSQAdminHTTPAddress
 }
 
 // Addrs says where the node listens.
@@ -184,6 +189,9 @@ func (n *Node) Addrs() Addrs {
 		a.Admin = n.fronts.admin.Addr().String()
 	}
 	n.lookupAddrs(&a)
+	if l := n.fronts.nsqadmin; l != nil {
+		a.NSQAdmin = l.Addr().String()
+	}
 	return a
 }
 
@@ -413,7 +421,7 @@ func (n *Node) Run(ctx context.Context, ready func()) error {
 		err = n.run(ctx, ready)
 	} else {
 		l := n.fronts
-		listeners{tcp: l.tcp, http: l.http, https: l.https, lookupTCP: l.lookupTCP, lookupHTTP: l.lookupHTTP}.close()
+		listeners{tcp: l.tcp, http: l.http, https: l.https, lookupTCP: l.lookupTCP, lookupHTTP: l.lookupHTTP, nsqadmin: l.nsqadmin}.close()
 		err = errors.Join(err, n.dir.lock.Close())
 		if errors.Is(err, context.Canceled) && errors.Is(context.Cause(ctx), context.Canceled) {
 			err = nil // it was stopped before it belonged to a cluster
@@ -537,7 +545,7 @@ func (n *Node) serve(ctx, engine context.Context, ready func()) error {
 	})
 	a := n.Addrs()
 	n.log.Info("listening", "tcp", a.TCP, "http", a.HTTP, "https", a.HTTPS, "admin", a.Admin,
-		"lookup_tcp", a.LookupTCP, "lookup_http", a.LookupHTTP, "data_path", n.cfg.DataPath)
+		"lookup_tcp", a.LookupTCP, "lookup_http", a.LookupHTTP, "nsqadmin", a.NSQAdmin, "data_path", n.cfg.DataPath)
 	ready()
 	err := eg.Wait()
 	settle, cancel := context.WithTimeout(engine, settleTimeout)

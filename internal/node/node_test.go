@@ -27,7 +27,7 @@ func settings(t *testing.T) config.Config {
 	c := config.Default()
 	c.DataPath = t.TempDir()
 	c.TCPAddress, c.HTTPAddress, c.AdminAddress = "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"
-	c.LookupTCPAddress, c.LookupHTTPAddress = "127.0.0.1:0", "127.0.0.1:0"
+	c.LookupTCPAddress, c.LookupHTTPAddress, c.NSQAdminHTTPAddress = "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"
 	c.WALSegmentSize = 1 << 20
 	c.DrainTimeout = 10 * time.Millisecond
 	return c

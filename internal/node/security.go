@@ -22,6 +22,9 @@ type security struct {
 	tls      *tls.Config // nil: TLS is not offered
 	required nsq.TLSRequired
 	auth     *auth.Client // nil: everybody may do everything
+	// authorities are those of clients, and of servers that are asked; nil: the
+	// system's
+	authorities *x509.CertPool
 }
 
 // newSecurity reads the certificates.
@@ -38,7 +41,7 @@ func newSecurity(c *config.Config, log *slog.Logger) (*security, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &security{required: nsq.TLSRequired(required)}
+	s := &security{required: nsq.TLSRequired(required), authorities: authorities}
 	if c.TLSOffered() {
 		base := &tls.Config{MinVersion: version}
 		switch c.TLSClientAuthPolicy {
@@ -61,6 +64,29 @@ func newSecurity(c *config.Config, log *slog.Logger) (*security, error) {
 		})
 	}
 	return s, nil
+}
+
+// asClient is how the node asks nodes that insist on TLS: it trusts their
+// authorities and its own certificate, and shows that to who wants to see one.
+func (s *security) asClient() *tls.Config {
+	c := &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: s.authorities}
+	if s.tls == nil {
+		return c
+	}
+	c.Certificates = s.tls.Certificates
+	pool := s.authorities
+	if pool == nil {
+		system, err := x509.SystemCertPool()
+		if err != nil {
+			return c // there are no others to trust; it will be said when one is needed
+		}
+		pool = system
+	}
+	c.RootCAs = pool.Clone()
+	if own, err := x509.ParseCertificate(c.Certificates[0].Certificate[0]); err == nil { // it has been parsed before
+		c.RootCAs.AddCert(own)
+	}
+	return c
 }
 
 // certPool reads a file of authorities; nil, which is the system's, without one.

@@ -104,7 +104,7 @@ func (t Tool) Run(ctx context.Context, env Env, words []string) error {
 		fs.PrintDefaults()
 		return nil
 	case err != nil:
-		return t.misused(usagef("%w%s", err, didYouMean(fs, err)))
+		return t.misused(usagef("%w%s", err, DidYouMean(fs, err)))
 	case *showVersion:
 		_, err := fmt.Fprintf(env.Out, "%s v%s (tidings %s)\n", t.Name, version.NSQ, version.String())
 		return err
@@ -120,8 +120,9 @@ func (t Tool) Run(ctx context.Context, env Env, words []string) error {
 // misused adds where help is.
 func (t Tool) misused(err error) error { return usagef("%w; see `%s --help`", err, t.Name) }
 
-// didYouMean names the flag that somebody may have meant.
-func didYouMean(fs *flag.FlagSet, err error) string {
+// DidYouMean is "; did you mean -NAME?" with the flag that somebody may have
+// meant, if err is that of an unknown one and another is like it.
+func DidYouMean(fs *flag.FlagSet, err error) string {
 	given, ok := strings.CutPrefix(err.Error(), "flag provided but not defined: -")
 	if !ok {
 		return ""

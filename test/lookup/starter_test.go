@@ -87,7 +87,7 @@ func start(t *testing.T, cfg config.Config) ownNode {
 	}
 	cfg.WALSegmentSize, cfg.DrainTimeout = 1<<20, 50*time.Millisecond
 	cfg.TCPAddress, cfg.HTTPAddress, cfg.AdminAddress = any, any, ""
-	cfg.LookupTCPAddress, cfg.LookupHTTPAddress = any, any
+	cfg.LookupTCPAddress, cfg.LookupHTTPAddress, cfg.NSQAdminHTTPAddress = any, any, ""
 	n, err := node.New(node.Options{Config: cfg, FS: vfs.Default(), LogLevel: new(slog.LevelVar), Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)

@@ -77,7 +77,7 @@ func (n *Node) Launch() error {
 	args := append([]string{
 		"serve", "--data-path", filepath.Join(n.Dir, "data"),
 		"--tcp-address", "127.0.0.1:0", "--http-address", "127.0.0.1:0", "--admin-address", "127.0.0.1:0",
-		"--lookup-tcp-address=", "--lookup-http-address=",
+		"--lookup-tcp-address=", "--lookup-http-address=", "--nsqadmin-http-address=",
 	}, n.Flags...)
 	argv := slices.Concat(n.Through, []string{n.Bin}, args)
 	n.Cmd = exec.Command(argv[0], argv[1:]...)

@@ -216,11 +216,17 @@ func (f *Front) nodes() []*listed {
 // tombstone hides a node from a topic's lookups, ours or a registered one, and
 // says how many there are.
 func (f *Front) tombstone(ctx context.Context, topic, node string) int {
+	return f.Tombstone(ctx, topic, node) + f.registry.tombstone(topic, node)
+}
+
+// Tombstone sets a tombstone on our own nodes that are called node, and says how
+// many there are. The others of them are told.
+func (f *Front) Tombstone(ctx context.Context, topic, node string) int {
 	own := f.Hide(topic, node, 0)
 	if own > 0 {
 		f.catalog.Tombstone(ctx, topic, node)
 	}
-	return own + f.registry.tombstone(topic, node)
+	return own
 }
 
 // Hide sets a tombstone on our own nodes that are called node, a broadcast

@@ -372,8 +372,8 @@ func deleteTopic(f *Front, r *http.Request, q url.Values) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if f.o.Tombstoned != nil && f.o.Tombstoned(topic) {
-		f.log.Warn("deletion of a topic passed over: a tombstone says that only this node's share is meant",
+	if q.Get("share") == "node" || f.o.Tombstoned != nil && f.o.Tombstoned(topic) {
+		f.log.Warn("deletion of a topic passed over: only this node's share is meant, and the data is the cluster's",
 			"topic", topic, "remote", r.RemoteAddr)
 		return nil, nil
 	}
