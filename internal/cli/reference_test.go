@@ -58,8 +58,12 @@ func describe(b *strings.Builder, cmd *cobra.Command) {
 			flags.AddGoFlagSet(t.Flags())
 		}
 	}
+	if cmd.Name() == "nsqadmin" {
+		flags = pflag.NewFlagSet(cmd.Name(), pflag.ContinueOnError)
+		flags.AddGoFlagSet(nsqadminFlags(make(map[string]string)))
+	}
 	flags.VisitAll(func(f *pflag.Flag) {
-		if _, ok := f.Value.(*setting); ok || f.Name == "help" {
+		if _, ok := f.Value.(*setting); ok && cmd.Name() != "nsqadmin" || f.Name == "help" {
 			return
 		}
 		short := ""

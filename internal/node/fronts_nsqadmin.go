@@ -24,34 +24,51 @@ func (n *Node) buildNSQAdmin() {
 		ConfigFrom: netip.MustParsePrefix("127.0.0.0/8"), NoConfig: n.secure.auth != nil && n.cfg.HTTPAuth,
 		Logger: n.log, LogLevel: n.level,
 	}
+	own := n.reachOwn()
+	o.Reach = func(addr string) (network, address string) {
+		if l := own[addr]; l != nil {
+			return reachable(l)
+		}
+		return "tcp", addr
+	}
 	if l := n.fronts.lookupHTTP; l != nil {
-		o.LookupdHTTPAddresses = []string{reachable(l)}
+		_, at := reachable(l)
+		o.LookupdHTTPAddresses = []string{at}
 	} else {
-		o.NSQDHTTPAddresses = []string{reachable(n.fronts.http)}
+		_, at, _ := n.broadcast()
+		o.NSQDHTTPAddresses = []string{at}
 	}
 	n.nsqadmin = nsqadmin.New(o)
 }
 
-// reachable is where this machine reaches a listener, HOST:PORT; "" if that is
-// no TCP port.
-func reachable(l net.Listener) string {
-	a := inet(l)
-	if a.Port == 0 {
-		return ""
+// reachOwn are the listeners of this node by the addresses that clients are told,
+// at which the node itself may not reach them: they may be those of another
+// network, or listen on a loopback address or a unix socket.
+func (n *Node) reachOwn() map[string]net.Listener {
+	_, http, host := n.broadcast()
+	own := map[string]net.Listener{http: n.fronts.http}
+	if l := n.fronts.https; l != nil {
+		own[net.JoinHostPort(host, strconv.Itoa(inet(l).Port))] = l
+	}
+	return own
+}
+
+// reachable is where this machine reaches a listener.
+func reachable(l net.Listener) (network, address string) {
+	a, ok := l.Addr().(*net.TCPAddr)
+	if !ok {
+		return l.Addr().Network(), l.Addr().String()
 	}
 	host := a.IP.String()
 	if a.IP.IsUnspecified() {
 		host = "127.0.0.1"
 	}
-	return net.JoinHostPort(host, strconv.Itoa(a.Port))
+	return "tcp", net.JoinHostPort(host, strconv.Itoa(a.Port))
 }
 
 // isMemberHTTP reports whether a node of ours takes HTTP requests at an address.
 // Whoever else has registered here is not to see what callers show.
 func (n *Node) isMemberHTTP(addr string) bool {
-	if addr == reachable(n.fronts.http) {
-		return true
-	}
 	for _, p := range (catalog{n}).Nodes() {
 		if addr == net.JoinHostPort(p.BroadcastAddress, strconv.Itoa(p.HTTPPort)) {
 			return true

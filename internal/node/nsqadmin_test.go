@@ -6,6 +6,8 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -223,5 +225,36 @@ func TestSecureNSQAdmin(t *testing.T) {
 	}
 	if err := r.close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// A node reaches itself, whatever clients are told, and wherever it listens.
+func TestNSQAdminReachesItsNode(t *testing.T) {
+	t.Parallel()
+	for name, tune := range map[string]func(*config.Config){
+		"broadcast":   func(c *config.Config) { c.BroadcastAddr, c.BroadcastHTTP = "nobody.invalid", 1 },
+		"unix socket": func(c *config.Config) { c.HTTPAddress = filepath.Join(t.TempDir(), "http.sock") },
+		"unix socket, no lookup": func(c *config.Config) {
+			c.HTTPAddress, c.LookupHTTPAddress = filepath.Join(t.TempDir(), "http.sock"), ""
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if strings.HasPrefix(name, "unix") && runtime.GOOS == "windows" {
+				return
+			}
+			c := settings(t)
+			tune(&c)
+			r := start(t, c, vfs.Default())
+			at := "http://" + r.Addrs().NSQAdmin
+			if code, text := r.request("POST", at+"/api/topics", `{"topic":"orders","channel":"audit"}`); code != 200 || text != `{"message":""}` {
+				t.Fatal(code, text)
+			}
+			if code, text := r.request("GET", at+"/api/topics/orders/audit", ""); code != 200 || !strings.Contains(text, `"message":""`) {
+				t.Error(code, text)
+			}
+			if err := r.close(); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }

@@ -36,7 +36,12 @@ func newClient(o *Options) *client {
 		http: &http.Client{
 			Timeout: o.RequestTimeout,
 			Transport: &http.Transport{
-				DialContext:           dialer.DialContext,
+				DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+					if o.Reach != nil {
+						network, addr = o.Reach(addr)
+					}
+					return dialer.DialContext(ctx, network, addr)
+				},
 				TLSClientConfig:       o.TLS,
 				TLSHandshakeTimeout:   o.RequestTimeout,
 				ResponseHeaderTimeout: o.RequestTimeout,

@@ -176,13 +176,15 @@ func (u *fanout) info(addr string) (*producer, error) {
 		return nil, err
 	}
 	p.Topics, p.RemoteAddress = nil, ""
-	if p.BroadcastAddress == "" { // an old nsqd
+	if p.BroadcastAddress == "" || p.HTTPPort <= 0 { // an old nsqd, or one on a unix socket
 		host, port, err := net.SplitHostPort(addr)
 		if err != nil {
 			return nil, err
 		}
 		p.BroadcastAddress = host
-		p.HTTPPort, _ = strconv.Atoi(port) // addr is one
+		if p.HTTPPort, err = strconv.Atoi(port); err != nil {
+			return nil, err
+		}
 	}
 	if p.Hostname == "" {
 		p.Hostname = p.BroadcastAddress

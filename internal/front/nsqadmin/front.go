@@ -46,6 +46,9 @@ type Options struct {
 	// and 5 s. TLS is for those that ask for it, nil: the system's.
 	ConnectTimeout, RequestTimeout time.Duration
 	TLS                            *tls.Config
+	// Reach is where an upstream's HOST:PORT is reached from here, in the words of
+	// net.Dial; nil: over TCP, as it is called.
+	Reach func(addr string) (network, address string)
 	// Passes reports whether the bearer token of a caller is passed on to an
 	// nsqd at HOST:PORT. nil: to nobody, for who registers with an nsqlookupd
 	// could ask for it.
