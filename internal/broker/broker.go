@@ -102,6 +102,8 @@ type Broker struct {
 
 	lastLocal atomic.Uint64 // last id given to something that lives in memory only
 	exiting   atomic.Bool
+
+	ages ages // of oldest messages, see Figures
 }
 
 // New makes a broker; Recover makes it ready.
