@@ -36,7 +36,9 @@ type Config struct {
 	TCPAddress     string        `name:"tcp-address" default:"127.0.0.1:4150" nsqd:"0.0.0.0:4150" help:"address for NSQ TCP clients: HOST:PORT, or the path of a unix socket"`
 	HTTPAddress    string        `name:"http-address" default:"127.0.0.1:4151" nsqd:"0.0.0.0:4151" help:"address for nsqd's HTTP API: HOST:PORT, or the path of a unix socket"`
 	HTTPSAddress   string        `name:"https-address" default:"127.0.0.1:4152" nsqd:"0.0.0.0:4152" help:"address for nsqd's HTTP API over TLS; used with tls-cert only (empty: not served)"`
-	AdminAddress   string        `name:"admin-address" default:"127.0.0.1:4180" nsqd:"" help:"address for /metrics and health (empty: not served)"`
+	AdminAddress   string        `name:"admin-address" default:"127.0.0.1:4180" nsqd:"" help:"address for the admin API, the console, /metrics and health (empty: not served)"`
+	AdminReadOnly  bool          `name:"admin-read-only" default:"false" help:"refuse every change through the admin API and the console"`
+	AdminHosts     List          `name:"admin-hosts" default:"" help:"host names that requests to a loopback admin-address may be for, besides localhost and IP addresses; the flag may be repeated"`
 	BroadcastAddr  string        `name:"broadcast-address" default:"" help:"host name or address that clients are told (default: the host name, or a loopback address if only that is listened on)"`
 	BroadcastTCP   int           `name:"broadcast-tcp-port" default:"0" min:"0" max:"65535" help:"port of tcp-address that clients are told (0: the one listened on)"`
 	BroadcastHTTP  int           `name:"broadcast-http-port" default:"0" min:"0" max:"65535" help:"port of http-address that clients are told (0: the one listened on)"`

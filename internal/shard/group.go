@@ -56,6 +56,11 @@ type Group struct {
 	serving bool   // and its own no-op of term is applied
 	term    uint64 // of that leadership
 	leadID  uint64
+	// elections counts the leaders that followed on each other, as report saw
+	// them; the last one came at electedAt, unix ns.
+	elections   uint64
+	electedAt   int64
+	electedLast uint64
 
 	applied, appliedTerm uint64
 	proposals            []proposal // in flight, oldest first
@@ -497,6 +502,11 @@ type Status struct {
 	Applied  uint64
 	Inflight int // proposals between propose and apply
 
+	// Elections is how often a leader was there whom this replica had not seen
+	// as the last one before; ElectedAt is when that was last, unix ns.
+	Elections uint64
+	ElectedAt int64
+
 	CheckpointIndex uint64 // of the newest that is durable
 	CheckpointTime  int64  // unix ns when its state was taken
 	CheckpointSeq   uint64
@@ -527,9 +537,14 @@ func (g *Group) Status() Status {
 // report publishes the status. What the library would tell of term and commit
 // stands in hard as well.
 func (g *Group) report() {
+	if g.leadID != 0 && g.leadID != g.electedLast {
+		g.electedLast, g.electedAt = g.leadID, g.p.now
+		g.elections++
+	}
 	s := Status{
 		ID: g.o.ID, Leader: g.serving, LeaderID: g.leadID,
 		Term: g.hard.Term, Commit: g.hard.Commit, Applied: g.applied,
+		Elections: g.elections, ElectedAt: g.electedAt,
 		Inflight:        len(g.proposals),
 		CheckpointIndex: g.newest.index, CheckpointTime: g.newest.taken, CheckpointSeq: g.newest.seq,
 		ReleasedIndex: g.older.index, PendingBytes: g.bytes, Damaged: g.damaged,

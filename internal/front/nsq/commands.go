@@ -158,6 +158,7 @@ func sub(c *conn, w [][]byte) error {
 		MaxMsgTimeout: c.front.o.MaxMsgTimeout,
 		SampleRate:    int(c.pump.sampleRate),
 		Notify:        c.ring,
+		Client:        c.remote,
 	}
 	var err error
 	s.Subscription, err = c.front.broker.Subscribe(c.ctx, s.topic, s.channel, opts)
