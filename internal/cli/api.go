@@ -100,6 +100,9 @@ func (srv *server) send(ctx context.Context, method, path string, query url.Valu
 	if a.secret != "" && srv.flag == "server" {
 		req.Header.Set("Authorization", "Bearer "+a.secret)
 	}
+	if srv.flag == "admin" && body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
 	resp, err := srv.http.Do(req)
 	if err != nil {
 		return nil, nil, srv.unreachable(ctx, host, err)

@@ -243,12 +243,12 @@ func serve(ctx context.Context, s streams, src config.Source, ready readiness) e
 	for _, w := range warnings {
 		logger.Warn(w)
 	}
-	return runNode(ctx, logger, cfg, ready)
+	return runNode(ctx, logger, cfg, src, ready)
 }
 
 // runNode builds a node and lives as long as it does. The node stops when its
-// readiness can't be told.
-func runNode(ctx context.Context, logger leveledLogger, cfg config.Config, ready readiness) error {
+// readiness can't be told. src is what the settings came from.
+func runNode(ctx context.Context, logger leveledLogger, cfg config.Config, src config.Source, ready readiness) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	// Half of Go's default. The heap of a busy node is mostly message bodies on
@@ -260,7 +260,10 @@ func runNode(ctx context.Context, logger leveledLogger, cfg config.Config, ready
 	if err := limitMemory(logger.Logger, cfg, os.DirFS("/"), debug.SetMemoryLimit); err != nil {
 		return err
 	}
-	n, err := node.New(node.Options{Config: cfg, FS: vfs.Default(), Logger: logger.Logger, LogLevel: logger.level})
+	n, err := node.New(node.Options{
+		Config: cfg, FS: vfs.Default(), Logger: logger.Logger, LogLevel: logger.level,
+		Origins: config.Origins(src), ConfigFile: src.File,
+	})
 	if _, ok := errors.AsType[*node.SettingError](err); ok {
 		return usagef("%w", err)
 	}

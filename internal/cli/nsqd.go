@@ -111,7 +111,8 @@ func runNSQD(ctx context.Context, s streams, words []string) error {
 	if done || err != nil {
 		return err
 	}
-	return runNode(ctx, logger, cfg, func(cfg config.Config, a node.Addrs) error {
+	src := config.Source{Flags: set, Environ: os.Environ(), NSQD: true, File: fs.Lookup("config").Value.String()}
+	return runNode(ctx, logger, cfg, src, func(cfg config.Config, a node.Addrs) error {
 		saysOpen(logger.Logger, &cfg, a)
 		return nil
 	})

@@ -16,13 +16,15 @@ import (
 )
 
 // buildAdmin makes the node's own front. It answers before the node serves, so
-// that one can see what it waits for.
+// that one can see what it waits for. In a cluster it is there without an address
+// too: the fronts of the others ask it.
 func (n *Node) buildAdmin() {
-	if n.fronts.admin != nil {
+	if n.fronts.admin != nil || n.member != nil {
 		n.metrics = &lateHandler{}
 		n.admin = admin.New(admin.Options{
-			Listener: n.fronts.admin, Ready: n.ready, Logger: n.log, Metrics: n.metrics,
-			Cluster: n.clusterStatus, Transfer: n.transfer, Imports: n.imports,
+			Listener: n.fronts.admin, Ready: n.ready, Logger: n.log, Level: n.level, Metrics: n.metrics,
+			Cluster: n.clusterStatus, Transfer: n.transfer, Imports: n.imports, Self: n.adminSelf, Config: n.adminConfig,
+			ReadOnly: n.cfg.AdminReadOnly, Hosts: n.cfg.AdminHosts,
 		})
 	}
 }
@@ -66,6 +68,9 @@ func (n *Node) buildFronts() error {
 			DiskFree: n.reserve.free.Load, ReserveReached: n.reserve.Reached,
 		})
 		n.metrics.h.Store(&h)
+	}
+	if n.admin != nil {
+		n.admin.Open(n.adminEngine())
 	}
 	n.opened.Store(true)
 	return nil

@@ -160,6 +160,7 @@ func (mb *member) buildTransport(credentials *transport.Credentials) (err error)
 	mb.handleMend()
 	mb.presence = newPresence(mb)
 	mb.transport.Handle(methodPresence, mb.presence.handle)
+	mb.handleAdmin()
 	return nil
 }
 

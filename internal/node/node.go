@@ -38,6 +38,10 @@ type Options struct {
 	FS       vfs.FS
 	Logger   *slog.Logger
 	LogLevel *slog.LevelVar // changed by PUT /config/log_level
+	// Origins tells where settings come from, by file key (config.Origins), and
+	// ConfigFile is the configuration file; both are for people to look at.
+	Origins    map[string]string
+	ConfigFile string
 }
 
 // SettingError is a setting that can't be, which shows only when the node is
@@ -66,6 +70,7 @@ type Node struct {
 	member *member // nil: the node is alone
 	level  *slog.LevelVar
 	start  time.Time
+	from   origins
 
 	wal      *wal.WAL
 	store    *seglog.Store
@@ -100,7 +105,7 @@ func (l listeners) close() {
 // recovers what is in the folder; a node of a cluster does that in Run, once it
 // belongs to one. The node serves when Run does.
 func New(o Options) (*Node, error) {
-	n := &Node{cfg: o.Config, fs: o.FS, log: o.Logger, level: o.LogLevel, start: time.Now()}
+	n := &Node{cfg: o.Config, fs: o.FS, log: o.Logger, level: o.LogLevel, start: time.Now(), from: origins{o.Origins, o.ConfigFile}}
 	var err error
 	if n.secure, err = newSecurity(&n.cfg, n.log); err != nil {
 		return nil, err
@@ -407,7 +412,7 @@ func (n *Node) Run(ctx context.Context, ready func()) error {
 			return err
 		})
 	}
-	if n.admin != nil {
+	if n.fronts.admin != nil {
 		start(n.admin.Run)
 	}
 	if n.member == nil {

@@ -26,6 +26,8 @@ type reserve struct {
 	log      *slog.Logger
 	reached  atomic.Bool
 	free     atomic.Int64
+	limit    atomic.Int64  // bytes below which it is reached
+	times    atomic.Uint64 // that it was reached
 }
 
 // Reached reports whether publishing has to stop.
@@ -49,9 +51,11 @@ func (r *reserve) look() {
 	}
 	r.free.Store(u.Free)
 	limit := r.bytes(u.Total)
+	r.limit.Store(limit)
 	below := u.Free < limit
 	if below != r.reached.Swap(below) {
 		if below {
+			r.times.Add(1)
 			r.log.Error("disk reserve reached: publishing stops until space is freed", "dir", r.dir, "free_bytes", u.Free, "reserve_bytes", limit)
 		} else {
 			r.log.Info("disk space is back: publishing goes on", "dir", r.dir, "free_bytes", u.Free, "reserve_bytes", limit)

@@ -23,6 +23,7 @@ const (
 	methodTransfer   transport.Method = 66 // call: hand the leadership of a shard over
 	methodMend       transport.Method = 67 // stream: batches that are damaged on the other side
 	methodPresence   transport.Method = 68 // call: what a member says of itself for lookups
+	methodAdmin      transport.Method = 69 // call: a question of the admin API, see admin
 )
 
 // sessionHead begins a request for a session: the shard, and a number that tells
