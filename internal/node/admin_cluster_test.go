@@ -1,0 +1,165 @@
+package node_test
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	gonsq "github.com/nsqio/go-nsq"
+
+	"github.com/tidings-io/tidings/internal/front/admin"
+)
+
+// Any member answers for all: what one leads, another shows and changes.
+func TestAdminOfACluster(t *testing.T) {
+	t.Parallel()
+	c := newTrio(t, "a", "b", "c")
+	c.startAll()
+	for i := range c.names {
+		c.until(i, "all is well", healthy)
+	}
+	contract := readContract(t)
+	var apis []*api
+	for i := range c.names {
+		apis = append(apis, &api{t, "http://" + c.nodes[i].Addrs().Admin, contract})
+	}
+	apis[0].ok("POST", "/api/v1/topics", `{"name": "orders", "ack": "leader"}`, nil)
+	apis[1].ok("POST", "/api/v1/topics/orders/channels", `{"name": "audit"}`, nil)
+	apis[2].ok("POST", "/api/v1/topics/orders/messages", `{"messages": [{"text": "x"}, {"text": "y"}]}`, nil)
+	apis[1].ok("PATCH", "/api/v1/topics/orders", `{"ack": "quorum"}`, nil)
+	for i, a := range apis {
+		a.everywhere(i, c.names)
+	}
+	apis[0].moves()
+	apis[0].homes(apis)
+	c.held(apis)
+	c.loses(apis[0])
+}
+
+// everywhere looks at one node's answers.
+func (a *api) everywhere(i int, names []string) {
+	t := a.t
+	var d admin.TopicDetail
+	eventually(t, "the topic is known", func() bool {
+		a.ok("GET", "/api/v1/topics/orders", "", &d)
+		return d.Partitions[0].Known && d.Partitions[0].End == 2 && d.Backlog == 2 && d.AckEffective == "quorum"
+	})
+	if len(d.Missing) > 0 || !slices.Contains(names, d.Partitions[0].Leader) || len(d.Partitions[0].Replicas) != 3 {
+		t.Errorf("%s: topic: %+v", names[i], d)
+	}
+	var p admin.MessagePage
+	if a.ok("GET", "/api/v1/topics/orders/messages", "", &p); len(p.Items) != 2 || string(p.Items[1].Body) != "y" {
+		t.Errorf("%s: browse: %+v", names[i], p)
+	}
+	if a.ok("GET", "/api/v1/topics/orders/channels/audit/messages", "", &p); len(p.Items) != 2 || len(p.Missing) > 0 {
+		t.Errorf("%s: peek: %+v", names[i], p)
+	}
+	var m admin.Message
+	a.ok("GET", "/api/v1/topics/orders/messages/0/1", "", &m)
+	var o admin.Overview
+	a.ok("GET", "/api/v1/overview", "", &o)
+	for _, n := range o.Nodes {
+		if !n.Answered || n.State != "live" || n.Self != (n.Name == names[i]) {
+			t.Errorf("%s: node %+v", names[i], n)
+		}
+	}
+	if len(o.Nodes) != 3 || o.Totals.Backlog != 2 || o.Totals.Topics != 1 || o.Shards.Leaderless != 0 {
+		t.Errorf("%s: overview %+v", names[i], o)
+	}
+	var self admin.Self
+	if a.ok("GET", "/api/v1/self", "", &self); self.Alone || self.Node != names[i] {
+		t.Errorf("%s: self %+v", names[i], self)
+	}
+}
+
+// moves hands a shard over.
+func (a *api) moves() {
+	var s admin.ShardList
+	a.ok("GET", "/api/v1/shards", "", &s)
+	i := slices.IndexFunc(s.Items[1].Replicas, func(r admin.Replica) bool { return r.Node != s.Items[1].Leader })
+	to := s.Items[1].Replicas[i].Node
+	a.ok("POST", "/api/v1/shards/1/transfer", fmt.Sprintf(`{"to": %q}`, to), nil)
+	a.refused("POST", "/api/v1/shards/1/transfer", `{"to": "nobody"}`, 400, "INVALID_REQUEST")
+	eventually(a.t, "it leads", func() bool {
+		a.ok("GET", "/api/v1/shards", "", &s)
+		return s.Items[1].Leader == to && s.Items[1].LeaderChanges > 0
+	})
+}
+
+// homes uses an ephemeral topic through nodes that it does not live on.
+func (a *api) homes(all []*api) {
+	t := a.t
+	const topic = "/api/v1/topics/live%23ephemeral"
+	all[0].ok("POST", "/api/v1/topics", `{"name": "live#ephemeral"}`, nil)
+	for i, other := range all {
+		eventually(t, "it is known", func() bool {
+			status, _ := other.do("GET", topic, "")
+			return status == http.StatusOK
+		})
+		other.ok("POST", topic+"/messages", fmt.Sprintf(`{"messages": [{"text": "from %d"}]}`, i), nil)
+	}
+	for i, other := range all {
+		var p admin.MessagePage
+		if other.ok("GET", topic+"/messages", "", &p); len(p.Items) != 3 || string(p.Items[2].Body) != "from 2" {
+			t.Errorf("node %d: browse: %+v", i, p)
+		}
+		var d admin.TopicDetail
+		if other.ok("GET", topic, "", &d); d.Home == "" || d.Waiting != 3 {
+			t.Errorf("node %d: topic: %+v", i, d)
+		}
+	}
+	all[2].ok("DELETE", topic, "", nil)
+}
+
+// held shows a message in flight to nodes that do not deliver it.
+func (c *trio) held(apis []*api) {
+	t := c.t
+	var d admin.TopicDetail
+	apis[0].ok("GET", "/api/v1/topics/orders", "", &d)
+	leader := slices.Index(c.names, d.Partitions[0].Leader)
+	got := make(chan *gonsq.Message, 2)
+	consume(t, c.nodes[leader].Addrs().TCP, "orders", "audit", 1, func(m *gonsq.Message) bool {
+		got <- m
+		return true
+	})
+	m := <-got
+	for i, a := range apis {
+		var p admin.MessagePage
+		eventually(t, "it is in flight", func() bool {
+			a.ok("GET", "/api/v1/topics/orders/channels/audit/messages?state=in_flight", "", &p)
+			return len(p.Items) == 1 && string(p.Items[0].Body) == "x"
+		})
+		var l admin.Page[admin.Consumer]
+		a.ok("GET", "/api/v1/topics/orders/channels/audit/consumers", "", &l)
+		if l.Total != 1 || l.Items[0].Node != c.names[leader] {
+			t.Errorf("node %d: consumers: %+v", i, l)
+		}
+	}
+	m.Finish()
+	(<-got).Finish()
+	eventually(t, "all is finished", func() bool {
+		apis[0].ok("GET", "/api/v1/topics/orders", "", &d)
+		return d.Backlog+d.InFlight == 0
+	})
+}
+
+// loses shows that a node is down.
+func (c *trio) loses(a *api) {
+	c.stop(2)
+	began := time.Now()
+	var o admin.Overview
+	eventually(c.t, "the overview says so", func() bool {
+		a.ok("GET", "/api/v1/overview", "", &o)
+		return !o.Healthy && slices.ContainsFunc(o.Findings, func(f admin.Finding) bool {
+			return f.Code == "node_down" && f.Target.Node == "c" && f.Link == "/nodes/c" && strings.Contains(f.Text, "node c")
+		})
+	})
+	c.t.Logf("the overview shows the node down after %s", time.Since(began).Round(time.Millisecond))
+	var page admin.Page[admin.TopicRow]
+	if a.ok("GET", "/api/v1/topics", "", &page); page.Total != 1 {
+		c.t.Errorf("topics without a node: %+v", page)
+	}
+}
