@@ -1,39 +1,114 @@
 package node
 
-import "github.com/tidings-io/tidings/internal/telemetry"
+import (
+	"context"
+	"fmt"
+	"net/http"
+
+	"github.com/tidings-io/tidings/internal/broker"
+	"github.com/tidings-io/tidings/internal/front/nsq"
+	"github.com/tidings-io/tidings/internal/shard"
+	"github.com/tidings-io/tidings/internal/telemetry"
+	"github.com/tidings-io/tidings/internal/wal"
+)
+
+// metricsHandler answers /metrics.
+func (n *Node) metricsHandler() http.Handler {
+	return telemetry.Handler(telemetry.Sources{
+		Topics: func(ctx context.Context) ([]broker.TopicFigures, error) {
+			return n.broker.Figures(ctx, broker.Filter{})
+		},
+		Consumers: func() map[telemetry.Channel]int {
+			counts := n.nsq.ConsumerCounts()
+			out := make(map[telemetry.Channel]int, len(counts))
+			for at, c := range counts {
+				out[telemetry.Channel(at)] = c
+			}
+			return out
+		},
+		Published: func() map[string]map[string]uint64 {
+			tcp, http := n.nsq.Published()
+			return map[string]map[string]uint64{"nsq": tcp, "http": http}
+		},
+		Durations: func() telemetry.Histogram {
+			d := n.nsq.Durations()
+			return telemetry.Histogram{Bounds: nsq.DurationBounds[:], Counts: d.Buckets[:], Sum: d.Sum.Seconds()}
+		},
+		WAL: func() (wal.Stats, int64) { return n.wal.Stats(), n.wal.Size() },
+		Groups: func() []shard.Status {
+			out := make([]shard.Status, 0, len(n.groups))
+			for _, g := range n.groups {
+				out = append(out, g.Status())
+			}
+			return out
+		},
+		NodeName: func(id uint64) string {
+			if m, ok := n.meta.View().Node(id); ok {
+				return m.Name
+			}
+			return fmt.Sprintf("%016x", id)
+		},
+		Limits: n.limitsReached, Figures: n.figures,
+	})
+}
+
+// limitsReached counts how often limits were reached, by name.
+func (n *Node) limitsReached() map[string]uint64 {
+	f := n.nsq.Snapshot()
+	return map[string]uint64{
+		"publish_buffer":        f.BackPressureTotal,
+		"max_channel_consumers": f.ConsumersRefusedTotal,
+		"disk_reserve":          n.reserve.times.Load(),
+		"admin_streams":         n.admin.StreamsRefused(),
+	}
+}
 
 // figures are the counts of the parts that telemetry does not know.
 func (n *Node) figures() []telemetry.Figure {
 	f := n.nsq.Snapshot()
 	s := n.store.Stats()
-	list := []telemetry.Figure{
-		{Name: "nsq_connections", Help: "Open NSQ TCP connections.", Value: float64(f.Connections)},
-		{Name: "nsq_consumers", Help: "Open NSQ TCP connections with a subscription.", Value: float64(f.Consumers)},
-		{Name: "nsq_connections_total", Help: "NSQ TCP connections accepted.", Counter: true, Value: float64(f.ConnectionsTotal)},
-		{Name: "nsq_publish_failures_total", Help: "Publishes over TCP that were refused.", Counter: true, Value: float64(f.PublishesFailedTotal)},
-		{Name: "nsq_delivered_records_total", Help: "Messages written to consumers.", Counter: true, Value: float64(f.MessagesDeliveredTotal)},
-		{Name: "nsq_delivered_bytes_total", Help: "Bytes of message bodies written to consumers.", Counter: true, Value: float64(f.BytesDeliveredTotal)},
-		{Name: "nsq_errors_total", Help: "Error frames that closed a connection.", Counter: true, Value: float64(f.RefusalsTotal)},
-		{Name: "nsq_back_pressure_total", Help: "Times that a publish had to wait for room.", Counter: true, Value: float64(f.BackPressureTotal)},
-		{Name: "nsq_buffered_bytes", Help: "Bytes of message bodies that are being read or wait to be stored.", Value: float64(f.BufferedBytes)},
-		{Name: "http_requests_total", Help: "Requests to nsqd's HTTP API.", Counter: true, Value: float64(f.HTTPRequestsTotal)},
-		{Name: "http_request_failures_total", Help: "Requests to nsqd's HTTP API that were answered with an error.", Counter: true, Value: float64(f.HTTPRequestsFailedTotal)},
-		{Name: "auth_queries_total", Help: "Questions to auth servers, for clients of NSQ's TCP and HTTP.", Counter: true, Value: float64(f.AuthQueriesTotal)},
-		{Name: "auth_query_failures_total", Help: "Questions to auth servers without a valid answer.", Counter: true, Value: float64(f.AuthQueriesFailedTotal)},
-		{Name: "tail_bytes", Help: "Bytes of messages in memory that are in no segment file yet.", Value: float64(s.TailBytes)},
-		{Name: "segments", Help: "Segment files of all topics.", Value: float64(s.Segments)},
-		{Name: "segments_dead", Help: "Segment files that go when two more checkpoints are complete.", Value: float64(s.DeadFiles)},
-		{Name: "segment_flushed_bytes_total", Help: "Bytes moved from memory to segment files.", Counter: true, Value: float64(s.FlushedBytes)},
-		{Name: "segment_damage_total", Help: "Damaged places found in segment files.", Counter: true, Value: float64(s.CorruptBatches)},
+	var pending, lost, repaired, bytes float64
+	if n.member != nil {
+		m := n.member.mender.Stats()
+		pending, lost, repaired, bytes = float64(m.Pending), float64(m.Lost), float64(m.Repaired), float64(m.Bytes)
 	}
-	if n.member == nil {
-		return list
+	flag := func(b bool) float64 {
+		if b {
+			return 1
+		}
+		return 0
 	}
-	m := n.member.mender.Stats()
-	return append(list,
-		telemetry.Figure{Name: "repairs_pending", Help: "Damaged places in segment files that are being fetched from other replicas.", Value: float64(m.Pending)},
-		telemetry.Figure{Name: "repairs_lost", Help: "Damaged places in segment files that no other replica could give.", Value: float64(m.Lost)},
-		telemetry.Figure{Name: "repairs_total", Help: "Damaged places in segment files that were made whole.", Counter: true, Value: float64(m.Repaired)},
-		telemetry.Figure{Name: "repaired_bytes_total", Help: "Bytes fetched from other replicas for repairs.", Counter: true, Value: float64(m.Bytes)},
-	)
+	gauge := func(name, help string, v float64) telemetry.Figure {
+		return telemetry.Figure{Name: name, Help: help, Value: v}
+	}
+	counter := func(name, help string, v float64) telemetry.Figure {
+		return telemetry.Figure{Name: name, Help: help, Value: v, Counter: true}
+	}
+	return []telemetry.Figure{
+		gauge("ready", "1 while the node takes traffic; /readyz says why not.", flag(n.ready() == nil)),
+		gauge("disk_free_bytes", "Free space of the data volume.", float64(n.reserve.free.Load())),
+		gauge("disk_reserve_bytes", "Free space below which publishing stops.", float64(n.reserve.limit.Load())),
+		gauge("disk_reserve_reached", "1 while publishing is stopped because the disk reserve is reached.", flag(n.reserve.Reached())),
+		gauge("nsq_connections", "Open NSQ TCP connections.", float64(f.Connections)),
+		gauge("nsq_consumers", "Open NSQ TCP connections with a subscription.", float64(f.Consumers)),
+		counter("nsq_connections_total", "NSQ TCP connections accepted.", float64(f.ConnectionsTotal)),
+		counter("nsq_publish_failures_total", "Publishes over TCP that were refused.", float64(f.PublishesFailedTotal)),
+		counter("nsq_delivered_records_total", "Messages written to consumers.", float64(f.MessagesDeliveredTotal)),
+		counter("nsq_delivered_bytes_total", "Bytes of message bodies written to consumers.", float64(f.BytesDeliveredTotal)),
+		counter("nsq_errors_total", "Error frames that closed a connection.", float64(f.RefusalsTotal)),
+		gauge("nsq_buffered_bytes", "Bytes of message bodies that are being read or wait to be stored.", float64(f.BufferedBytes)),
+		counter("http_requests_total", "Requests to nsqd's HTTP API.", float64(f.HTTPRequestsTotal)),
+		counter("http_request_failures_total", "Requests to nsqd's HTTP API that were answered with an error.", float64(f.HTTPRequestsFailedTotal)),
+		counter("auth_queries_total", "Questions to auth servers, for clients of NSQ's TCP and HTTP.", float64(f.AuthQueriesTotal)),
+		counter("auth_query_failures_total", "Questions to auth servers without a valid answer.", float64(f.AuthQueriesFailedTotal)),
+		gauge("tail_bytes", "Bytes of messages in memory that are in no segment file yet.", float64(s.TailBytes)),
+		gauge("segments", "Segment files of all topics.", float64(s.Segments)),
+		gauge("segments_dead", "Segment files that go when two more checkpoints are complete.", float64(s.DeadFiles)),
+		counter("segment_flushed_bytes_total", "Bytes moved from memory to segment files.", float64(s.FlushedBytes)),
+		counter("segment_damage_total", "Damaged places found in segment files.", float64(s.CorruptBatches)),
+		gauge("repairs_pending", "Damaged places in segment files that are being fetched from other replicas.", pending),
+		gauge("repairs_lost", "Damaged places in segment files that no other replica could give.", lost),
+		counter("repairs_total", "Damaged places in segment files that were made whole.", repaired),
+		counter("repaired_bytes_total", "Bytes fetched from other replicas for repairs.", bytes),
+	}
 }

@@ -11,7 +11,6 @@ import (
 	"github.com/tidings-io/tidings/internal/fault"
 	"github.com/tidings-io/tidings/internal/front/admin"
 	"github.com/tidings-io/tidings/internal/front/nsq"
-	"github.com/tidings-io/tidings/internal/telemetry"
 	"github.com/tidings-io/tidings/internal/version"
 )
 
@@ -63,10 +62,7 @@ func (n *Node) buildFronts() error {
 	})
 	n.buildStatsd()
 	if n.metrics != nil {
-		h := telemetry.Handler(telemetry.Sources{
-			Broker: n.broker, WAL: n.wal, Groups: n.groups, Figures: n.figures,
-			DiskFree: n.reserve.free.Load, ReserveReached: n.reserve.Reached,
-		})
+		h := n.metricsHandler()
 		n.metrics.h.Store(&h)
 	}
 	if n.admin != nil {

@@ -316,6 +316,9 @@ func (h *hub) send(name string, whole, delta event, told bool) {
 	}
 }
 
+// StreamsRefused is how many streams were refused because too many were open.
+func (f *Front) StreamsRefused() uint64 { return f.refused.Load() }
+
 // stream begins a stream of events.
 func stream(w http.ResponseWriter) *http.ResponseController {
 	h := w.Header()
@@ -361,6 +364,7 @@ func (f *Front) events(w http.ResponseWriter, r *http.Request) {
 		watches[name], v.fresh[name] = one, true
 	}
 	if !f.hub.join(v, watches) {
+		f.refused.Add(1)
 		refuse(w, errTooMany)
 		return
 	}

@@ -57,7 +57,8 @@ type Front struct {
 	engine   atomic.Pointer[Engine] // nil before Open
 	sampler  sampler
 	hub      hub
-	tails    atomic.Int32 // live tails
+	tails    atomic.Int32  // live tails
+	refused  atomic.Uint64 // streams, because there were too many
 	stop     context.CancelFunc
 	ctx      context.Context // ends with Run: streams end with it
 	loopback bool

@@ -86,6 +86,7 @@ func (f *Front) tail(w http.ResponseWriter, r *http.Request) {
 	}
 	if f.tails.Add(1) > tailsMax {
 		f.tails.Add(-1)
+		f.refused.Add(1)
 		refuse(w, errTooMany)
 		return
 	}

@@ -186,6 +186,7 @@ func sub(c *conn, w [][]byte) error {
 func subRefusal(c *conn, s *subscribed, err error) error {
 	switch code := fault.CodeOf(err); code {
 	case fault.TooManyConsumers:
+		c.front.metrics.consumersRefused.Add(1)
 		return refuse("E_SUB_FAILED", "SUB failed consumers for %s:%s exceeds limit of %d", s.topic, s.channel, c.front.o.MaxChannelConsumers)
 	case fault.Deleting:
 		return refuse("E_SUB_FAILED", "SUB failed to deleted topic/channel")

@@ -325,7 +325,7 @@ func (c *conn) submitGroup() error {
 func (c *conn) submit(p *publish) error {
 	p.conn = c
 	m := &c.front.metrics
-	m.publishes.Add(1)
+	p.measure(m.publishes.Add(1))
 	m.published.Add(uint64(len(p.msgs)))
 	m.publishedBytes.Add(uint64(len(p.body)))
 	lone := c.lone(p)

@@ -209,10 +209,11 @@ func (f *Front) readRequest(r *http.Request, command string, most int64, tooBig 
 // the outcome is unknown.
 func (f *Front) publishAndWait(ctx context.Context, p *publish) (any, error) {
 	m := &f.metrics
-	m.publishes.Add(1)
+	p.measure(m.publishes.Add(1))
 	m.published.Add(uint64(len(p.msgs)))
 	m.publishedBytes.Add(uint64(len(p.body)))
 	answer := make(chan error, 1)
+	topic, n := p.topic, len(p.msgs)
 	p.caller = answer
 	p.submit(ctx.Done())
 	select {
@@ -222,6 +223,7 @@ func (f *Front) publishAndWait(ctx context.Context, p *publish) (any, error) {
 			m.publishesFailed.Add(1)
 			return nil, err
 		}
+		m.http.of(topic).Add(uint64(n))
 		return "OK", nil
 	case <-ctx.Done():
 		m.publishesFailed.Add(1)

@@ -22,6 +22,10 @@ type metrics struct {
 	backPressure    atomic.Uint64
 	requests        atomic.Uint64
 	requestsFailed  atomic.Uint64
+
+	consumersRefused atomic.Uint64
+	durations        durations
+	tcp, http        tallies
 }
 
 // Metrics are the front's figures at one moment. Counts run since the process
@@ -48,6 +52,8 @@ type Metrics struct {
 	// AuthQueriesTotal are questions to auth servers, for clients of TCP and
 	// HTTP; AuthQueriesFailedTotal got no valid answer.
 	AuthQueriesTotal, AuthQueriesFailedTotal uint64
+	// ConsumersRefusedTotal are subscriptions beyond MaxChannelConsumers.
+	ConsumersRefusedTotal uint64
 	// BufferedBytes are bodies being read or waiting for the broker;
 	// BufferedBytesMax is their limit.
 	BufferedBytes, BufferedBytesMax int64
@@ -77,6 +83,7 @@ func (f *Front) Snapshot() Metrics {
 		RefusalsTotal: m.refusals.Load(), HeartbeatsTotal: m.heartbeats.Load(), BackPressureTotal: m.backPressure.Load(),
 		HTTPRequestsTotal: m.requests.Load(), HTTPRequestsFailedTotal: m.requestsFailed.Load(),
 		AuthQueriesTotal: asked.Asked, AuthQueriesFailedTotal: asked.Failed,
-		BufferedBytes: f.budget.used.Load(), BufferedBytesMax: f.budget.limit,
+		ConsumersRefusedTotal: m.consumersRefused.Load(),
+		BufferedBytes:         f.budget.used.Load(), BufferedBytesMax: f.budget.limit,
 	}
 }

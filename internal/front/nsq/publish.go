@@ -80,8 +80,9 @@ type publish struct {
 	conn   *conn
 	caller chan error
 
-	err  error
-	done atomic.Bool // err is set; the connection's writer may take it
+	begun time.Time // when it was given to the broker; zero: its duration is not measured
+	err   error
+	done  atomic.Bool // err is set; the connection's writer may take it
 }
 
 var publishPool = sync.Pool{New: func() any { return new(publish) }}
@@ -103,6 +104,7 @@ func (p *publish) recycle() {
 		body = nil
 	}
 	p.front, p.topic, p.command, p.conn, p.caller, p.err = nil, "", "", nil, nil, nil
+	p.begun = time.Time{}
 	p.msgs, p.body, p.charged, p.answers = msgs, body, 0, 0
 	p.done.Store(false)
 	publishPool.Put(p)
@@ -118,6 +120,9 @@ func (p *publish) drop() {
 // and wakes, nothing else.
 func (p *publish) Published(_ int64, err error) {
 	p.front.budget.give(p.charged)
+	if !p.begun.IsZero() {
+		p.front.metrics.durations.observe(time.Since(p.begun))
+	}
 	if p.caller != nil {
 		p.caller <- err // has room for one
 		return

@@ -49,7 +49,8 @@ type writer struct {
 	outlived bool          // the channel is closed because the node stops
 	interval time.Duration // of heartbeats; 0: off
 
-	counted string         // the topic of counter
+	counted string         // the topic of counter and tally
+	tally   *atomic.Uint64 // of the topic, for all clients
 	counter *atomic.Uint64 // of the last publish's topic
 }
 
@@ -394,11 +395,12 @@ func (w *writer) release() {
 // count adds to the producer's figures in /stats.
 func (w *writer) count(topic string, n int) {
 	if w.counter == nil || w.counted != topic {
-		w.counted, w.counter = topic, w.c.counter(topic)
+		w.counted, w.counter, w.tally = topic, w.c.counter(topic), w.c.front.metrics.tcp.of(topic)
 	}
 	if w.counter != nil {
 		w.counter.Add(uint64(n))
 	}
+	w.tally.Add(uint64(n))
 }
 
 // counter returns the figure of a topic in /stats, nil when there are too many.
