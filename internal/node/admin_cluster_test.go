@@ -36,6 +36,16 @@ func TestAdminOfACluster(t *testing.T) {
 	apis[0].moves()
 	apis[0].homes(apis)
 	c.held(apis)
+	c.publish(0, "other", "z")
+	metrics := make(map[string]metric)
+	for _, a := range apis {
+		for name, m := range metricsOf(t, a.base) {
+			if metrics[name].labels == "" {
+				metrics[name] = m
+			}
+		}
+	}
+	metricsDocumented(t, metrics)
 	c.loses(apis[0])
 }
 
@@ -159,7 +169,7 @@ func (c *trio) loses(a *api) {
 	})
 	c.t.Logf("the overview shows the node down after %s", time.Since(began).Round(time.Millisecond))
 	var page admin.Page[admin.TopicRow]
-	if a.ok("GET", "/api/v1/topics", "", &page); page.Total != 1 {
+	if a.ok("GET", "/api/v1/topics", "", &page); page.Total != 2 {
 		c.t.Errorf("topics without a node: %+v", page)
 	}
 }
