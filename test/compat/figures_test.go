@@ -77,7 +77,7 @@ func TestLatency(t *testing.T) {
 
 // TestLatencyWindow: what is older than the window does not count.
 func TestLatencyWindow(t *testing.T) {
-	startWith(t, flags{"e2e-processing-latency-percentile": "0.5", "e2e-processing-latency-window-time": "1s"}).run(t, []row{
+	startWith(t, flags{"e2e-processing-latency-percentile": "0.5", "e2e-processing-latency-window-time": "4s"}).run(t, []row{
 		{"it passes", join(consuming("a"), send("FIN $i\n"), latencies("one", func(l latencyStats) bool { return l.Count == 1 }), latencies("none", func(l latencyStats) bool { return l.Count == 0 }))},
 	})
 }

@@ -91,13 +91,13 @@ func TestOwnFlags(t *testing.T) {
 	}
 	startOurs(t, t.TempDir(), flags{
 		"tcp-address": "127.0.0.1:0", "http-address": "127.0.0.1:0", "https-address": "",
-		"requeue-on-disconnect": "false", "max-defer-timeout": "2h", "msg-timeout": "1500ms",
+		"requeue-on-disconnect": "false", "max-defer-timeout": "2h", "msg-timeout": "4s",
 	}).run(t, []row{
 		rule("max-defer-timeout reached", hello, send("DPUB $t 7200000\n"+sized("a")), ok, open),
 		rule("max-defer-timeout", hello, send("DPUB $t 7200001\n"), fails("E_INVALID DPUB timeout 7200001 out of range 0-7200000"), closed),
 		rule("max-defer-timeout, HTTP", post("/pub?topic=$t&defer=7200001", "a", 400, message("INVALID_DEFER"))),
 		rule("http-auth is off, as nsqd's HTTP is open", request("POST /pub?topic=$t", "x", 200, "OK")),
-		{"requeue-on-disconnect=false", join(consuming("a"), half, closed, other, hello, send("SUB $t c\nRDY 1\n"), ok, quiet(700*time.Millisecond), msg("a"), attempts(2))},
+		{"requeue-on-disconnect=false", join(consuming("a"), half, closed, other, hello, send("SUB $t c\nRDY 1\n"), ok, quiet(300*time.Millisecond), msg("a"), attempts(2))},
 	})
 }
 

@@ -115,19 +115,21 @@ func TestLimits(t *testing.T) {
 		bad("max-msg-timeout", "msg_timeout", 2501, "msg timeout"), good("max-msg-timeout reached", "msg_timeout", 2500),
 		{"TOUCH does not pass max-msg-timeout", join(consumes, func(k *talk) {
 			first := k.ids[0]
-			began := time.Now()
-			for n := 0; len(k.ids) == 1; n++ { // until it comes again
+			began, last, widest := time.Now(), time.Now(), time.Duration(0)
+			for len(k.ids) == 1 { // until it comes again
 				if time.Since(began) > patience {
 					k.t.Fatal("it never times out")
 				}
+				widest, last = max(widest, time.Since(last)), time.Now()
 				k.write("TOUCH " + first + "\n")
-				k.conn.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
-				f, err := k.soon()
-				if err == nil && f.kind == 2 && time.Since(began) < 2*time.Second {
-					k.t.Fatalf("TOUCH did not keep it: it came again after %v", time.Since(began))
-				}
+				k.conn.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
+				_, _ = k.soon()
 			}
 			attempts(2)(k)
+			// on a slow machine a TOUCH may have come too late
+			if kept := time.Since(began); kept < 2*time.Second && widest < 600*time.Millisecond {
+				k.t.Errorf("TOUCH did not keep it: it came again after %v", kept)
+			}
 		})},
 		{"REQ is clamped to max-req-timeout", join(consumes, send("REQ $i 3000000\n"), msg("a"), attempts(2))},
 		rule("DPUB over max-req-timeout", hello, differs("deferred up to max-defer-timeout",

@@ -149,7 +149,7 @@ const channelShape = `
 func clientShape(at string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "\n%s object", at)
-	for _, f := range strings.Fields(`client_id:string hostname:string version:string remote_address:string state:number
+	for f := range strings.FieldsSeq(`client_id:string hostname:string version:string remote_address:string state:number
 		ready_count:number in_flight_count:number message_count:number finish_count:number requeue_count:number connect_ts:number
 		sample_rate:number deflate:bool snappy:bool user_agent:string topology_zone:string topology_region:string
 		tls:bool tls_cipher_suite:string tls_version:string tls_negotiated_protocol:string tls_negotiated_protocol_is_mutual:bool`) {

@@ -2,6 +2,7 @@ package compat
 
 import (
 	"encoding/json"
+	"maps"
 	"regexp"
 	"strings"
 	"testing"
@@ -157,9 +158,7 @@ func negotiated(change map[string]any) step {
 			"sample_rate": 0.0, "auth_required": false, "output_buffer_size": 16384.0, "output_buffer_timeout": 250.0,
 			"topology_region": "", "topology_zone": "",
 		}
-		for name, v := range change {
-			want[name] = v
-		}
+		maps.Copy(want, change)
 		if v, _ := got["version"].(string); !semver.MatchString(v) {
 			k.t.Errorf("version %v is not a semantic version", got["version"])
 		}
