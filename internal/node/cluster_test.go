@@ -51,6 +51,13 @@ func (l *testLog) Write(b []byte) (int, error) {
 	return l.text.Write(b)
 }
 
+// has reports whether something was logged.
+func (l *testLog) has(text string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Contains(l.text.String(), text)
+}
+
 type clusterNode struct {
 	*node.Node
 	cancel  context.CancelFunc

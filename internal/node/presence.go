@@ -156,7 +156,9 @@ func (p *presence) leave(ctx context.Context) {
 	p.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, leavePatience)
 	defer cancel()
-	p.tellAll(ctx)
+	for member, err := range p.tellAll(ctx) {
+		p.mb.n.log.Info("a member was not told that this node leaves", "member", member, "error", err)
+	}
 }
 
 // tellAll tells every other member that lives what it does not know, and waits
