@@ -1,12 +1,15 @@
 package broker
 
 import (
+	"cmp"
 	"context"
+	"fmt"
 	"slices"
 
 	"github.com/tidings-io/tidings/internal/broker/offsets"
 	"github.com/tidings-io/tidings/internal/broker/partition"
 	"github.com/tidings-io/tidings/internal/fault"
+	"github.com/tidings-io/tidings/internal/meta"
 )
 
 // Session names what is taken over from another server.
@@ -34,6 +37,105 @@ type IngestChannel struct {
 	Attempts []partition.Attempt // rising, not among the finished
 }
 
+// IngestStart begins to take a topic over from another server.
+type IngestStart struct {
+	Topic    string
+	Session  Session
+	Channels []IngestNew
+}
+
+// IngestNew is a channel that the topic is to have.
+type IngestNew struct {
+	Name   string
+	Paused bool // it is paused here too, whether or not it was there
+}
+
+// BeginIngest makes the topic, and those of the channels that are not there, all at
+// once: what waits in the topic is given to all of them. The session has come to
+// position 1 then; of one that has, it changes nothing but pauses, so it is for those
+// that have not.
+func (b *Broker) BeginIngest(ctx context.Context, s *IngestStart) error {
+	if b.exiting.Load() {
+		return fault.Exiting
+	}
+	for _, c := range s.Channels {
+		if !ValidChannel(c.Name) || IsEphemeral(c.Name) {
+			return fault.New(fault.InvalidChannel, "channel name %q is not valid", c.Name)
+		}
+	}
+	t, err := b.ensureTopic(ctx, s.Topic)
+	switch {
+	case err != nil:
+		return err
+	case t.away != nil:
+		return t.away
+	case t.mem != nil:
+		return errInMemory(s.Topic)
+	}
+	got := make(chan error, 1)
+	// It goes on when this caller gives up, as createChannel does.
+	whole := context.WithoutCancel(ctx)
+	go func() { got <- t.beginIngest(whole, s) }()
+	if err := wait(ctx, got); err != nil {
+		return fmt.Errorf("create channels of topic %s: %w", s.Topic, err)
+	}
+	return nil
+}
+
+func errInMemory(topic string) error {
+	return fault.New(fault.InvalidTopic, "topic %s lives in memory only: nothing can be taken over into it", topic)
+}
+
+func (t *Topic) beginIngest(ctx context.Context, s *IngestStart) error {
+	made := make([]*meta.Channel, len(s.Channels))
+	create := partition.Ingest{Session: s.Session, To: 1, Create: true}
+	for i, c := range s.Channels {
+		m, err := t.metaChannel(ctx, c.Name)
+		if err == nil && c.Paused {
+			err = t.b.PauseChannel(ctx, t.name, c.Name, true)
+		}
+		if err != nil {
+			return err
+		}
+		made[i] = m
+		create.Channels = append(create.Channels, partition.IngestChannel{Channel: m.ID})
+	}
+	if err := byID(t.name, create.Channels); err != nil {
+		return err
+	}
+	for i := range t.parts {
+		p := &t.parts[i]
+		t.open(p)
+		if err := t.noteMissed(ctx, p, made); err != nil {
+			return err
+		}
+		create.Key = p.key
+		if err := t.do(ctx, p, create); err != nil {
+			return err
+		}
+	}
+	for _, m := range made {
+		if err := t.stillThere(ctx, m); err != nil && fault.CodeOf(err) != fault.ChannelNotFound {
+			return err
+		}
+	}
+	return nil
+}
+
+// noteMissed notes what the partition had given to channels before these are made.
+func (t *Topic) noteMissed(ctx context.Context, p *part, channels []*meta.Channel) error {
+	for _, m := range channels {
+		known, given, err := p.channelBefore(ctx, m.ID)
+		if err != nil {
+			return err
+		}
+		if !known && (p.up == nil || p.up.leadership.Load() != 0) {
+			t.miss(p.key.Partition, m.ID, given)
+		}
+	}
+	return nil
+}
+
 // Ingest appends what is taken over to the first partition of a topic that is there,
 // and waits until it is fact. What was done before under the same session is done
 // once: it may be given again after any error. Channels that are not there, because
@@ -50,7 +152,7 @@ func (b *Broker) Ingest(ctx context.Context, in *Ingest) error {
 	case t.away != nil:
 		return t.away
 	case t.mem != nil:
-		return fault.New(fault.InvalidTopic, "topic %s lives in memory only: nothing can be taken over into it", in.Topic)
+		return errInMemory(in.Topic)
 	case in.To < in.From, uint64(len(in.Messages)) > in.To-in.From, !in.Handed && len(in.Channels) > 0:
 		return fault.New(fault.InvalidRequest, "take over messages of topic %s: positions %d to %d can't be those of %d messages", in.Topic, in.From, in.To, len(in.Messages))
 	}
@@ -82,18 +184,18 @@ func (t *Topic) ingestChannels(in *Ingest) ([]partition.IngestChannel, error) {
 			out = append(out, partition.IngestChannel{Channel: mc.ID, Finished: c.Finished, Attempts: c.Attempts})
 		}
 	}
-	slices.SortFunc(out, func(a, b partition.IngestChannel) int {
-		if a.Channel < b.Channel {
-			return -1
-		}
-		return 1
-	})
-	for i := 1; i < len(out); i++ {
-		if out[i].Channel == out[i-1].Channel {
-			return nil, fault.New(fault.InvalidRequest, "take over messages of topic %s: a channel is named twice", t.name)
+	return out, byID(t.name, out)
+}
+
+// byID sorts channels by id, each of which may be there once.
+func byID(topic string, channels []partition.IngestChannel) error {
+	slices.SortFunc(channels, func(a, b partition.IngestChannel) int { return cmp.Compare(a.Channel, b.Channel) })
+	for i := 1; i < len(channels); i++ {
+		if channels[i].Channel == channels[i-1].Channel {
+			return fault.New(fault.InvalidRequest, "take over messages of topic %s: a channel is named twice", topic)
 		}
 	}
-	return out, nil
+	return nil
 }
 
 // valid reports whether all is said in order, and of one of n messages.

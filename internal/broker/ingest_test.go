@@ -70,6 +70,41 @@ func TestIngest(t *testing.T) {
 	}
 }
 
+// The channels are made together: what waits in the topic comes to all of them, and
+// one that is to be paused is from the beginning.
+func TestBeginIngest(t *testing.T) {
+	r := newRig(t)
+	r.publish("orders", "before")
+	start := &broker.IngestStart{Topic: "orders", Session: broker.Session{1}, Channels: []broker.IngestNew{{Name: "b", Paused: true}, {Name: "a"}}}
+	for range 2 {
+		r.ok(r.BeginIngest(r.ctx(), start))
+		r.restart()
+	}
+	in := takeover()
+	in.From, in.To = 1, 4
+	r.ok(r.Ingest(r.ctx(), in))
+	for channel, want := range map[string][]string{"a": {"before", "y", "z"}, "b": {"before", "x"}} {
+		for _, c := range r.stats("orders").Channels {
+			if c.Name == channel && c.Paused != (channel == "b") {
+				t.Errorf("%s is paused: %v", channel, c.Paused)
+			}
+		}
+		c := r.subscribe("orders", channel, 10)
+		r.ok(r.PauseChannel(r.ctx(), "orders", channel, false))
+		got := c.take(len(want))
+		slices.Sort(got)
+		if !slices.Equal(got, slices.Sorted(slices.Values(want))) {
+			t.Errorf("%s gets %q, want %q", channel, got, want)
+		}
+	}
+	for _, bad := range []string{"x#ephemeral", "not/a/name"} {
+		start := &broker.IngestStart{Topic: "orders", Channels: []broker.IngestNew{{Name: bad}}}
+		if err := r.BeginIngest(r.ctx(), start); fault.CodeOf(err) != fault.InvalidChannel {
+			t.Errorf("channel %s: %v", bad, err)
+		}
+	}
+}
+
 func TestIngestRefuses(t *testing.T) {
 	r := newRig(t)
 	r.ready("orders", "a")

@@ -294,20 +294,12 @@ type adminTarget struct{ srv *server }
 
 var _ importer.Target = (*adminTarget)(nil)
 
-func (t *adminTarget) CreateTopic(ctx context.Context, topic string) error {
-	return t.post(ctx, admin.PathImportCreate, admin.ImportPlace{Topic: topic})
-}
-
-func (t *adminTarget) CreateChannel(ctx context.Context, topic, channel string) error {
-	return t.post(ctx, admin.PathImportCreate, admin.ImportPlace{Topic: topic, Channel: channel})
+func (t *adminTarget) BeginIngest(ctx context.Context, s *broker.IngestStart) error {
+	return t.post(ctx, admin.PathImportBegin, admin.NewImportStart(s))
 }
 
 func (t *adminTarget) PauseTopic(ctx context.Context, topic string, _ bool) error {
-	return t.post(ctx, admin.PathImportPause, admin.ImportPlace{Topic: topic})
-}
-
-func (t *adminTarget) PauseChannel(ctx context.Context, topic, channel string, _ bool) error {
-	return t.post(ctx, admin.PathImportPause, admin.ImportPlace{Topic: topic, Channel: channel})
+	return t.post(ctx, admin.PathImportPause, admin.ImportTopic{Topic: topic})
 }
 
 func (t *adminTarget) Ingest(ctx context.Context, in *broker.Ingest) error {

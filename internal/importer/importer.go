@@ -27,10 +27,8 @@ import (
 
 // Target is where the messages go; *broker.Broker is one. Errors carry a fault.Code.
 type Target interface {
-	CreateTopic(ctx context.Context, topic string) error
-	CreateChannel(ctx context.Context, topic, channel string) error
+	BeginIngest(ctx context.Context, s *broker.IngestStart) error
 	PauseTopic(ctx context.Context, topic string, paused bool) error
-	PauseChannel(ctx context.Context, topic, channel string, paused bool) error
 	Ingest(ctx context.Context, in *broker.Ingest) error
 }
 
@@ -236,22 +234,15 @@ func (r *run) reached(ctx context.Context, p uint64) (bool, error) {
 // begin makes the topic and its channels.
 func (r *run) begin(ctx context.Context) error {
 	t := r.s.Topic
-	err := r.try(ctx, func(ctx context.Context) error { return r.i.o.Target.CreateTopic(ctx, t.Name) })
-	if err != nil {
+	start := &broker.IngestStart{Topic: t.Name, Session: r.s.Session}
+	for _, c := range t.Channels {
+		start.Channels = append(start.Channels, broker.IngestNew{Name: c.Name, Paused: c.Paused})
+	}
+	if err := r.try(ctx, func(ctx context.Context) error { return r.i.o.Target.BeginIngest(ctx, start) }); err != nil {
 		return err
 	}
-	for _, c := range t.Channels {
-		err := r.try(ctx, func(ctx context.Context) error {
-			if err := r.i.o.Target.CreateChannel(ctx, t.Name, c.Name); err != nil || !c.Paused {
-				return err
-			}
-			return r.i.o.Target.PauseChannel(ctx, t.Name, c.Name, true)
-		})
-		if err != nil {
-			return fmt.Errorf("channel %s: %w", c.Name, err)
-		}
-	}
-	return r.mark(ctx)
+	r.at = 1
+	return nil
 }
 
 // pauseTopic pauses the topic, when all that its channels had been given is there.

@@ -67,31 +67,29 @@ func (t *target) with(name string, f func(*topic) error) error {
 	})
 }
 
-func (t *target) CreateTopic(_ context.Context, name string) error {
+func (t *target) BeginIngest(_ context.Context, s *broker.IngestStart) error {
 	return t.call(func() error {
-		if t.topics[name] == nil {
-			t.topics[name] = &topic{channels: map[string]*channel{}, sessions: map[broker.Session]uint64{}}
+		x := t.topics[s.Topic]
+		if x == nil {
+			x = &topic{channels: map[string]*channel{}, sessions: map[broker.Session]uint64{}}
+			t.topics[s.Topic] = x
 		}
-		return nil
-	})
-}
-
-func (t *target) CreateChannel(_ context.Context, name, c string) error {
-	return t.with(name, func(x *topic) error {
-		if x.channels[c] == nil {
-			x.channels[c] = &channel{gets: x.waiting}
+		for _, c := range s.Channels {
+			if x.channels[c.Name] == nil {
+				x.channels[c.Name] = &channel{gets: slices.Clone(x.waiting)}
+			}
+			x.channels[c.Name].paused = x.channels[c.Name].paused || c.Paused
+		}
+		if len(x.channels) > 0 {
 			x.waiting = nil
 		}
+		x.sessions[s.Session] = max(x.sessions[s.Session], 1)
 		return nil
 	})
 }
 
 func (t *target) PauseTopic(_ context.Context, name string, paused bool) error {
 	return t.with(name, func(x *topic) error { x.paused = paused; return nil })
-}
-
-func (t *target) PauseChannel(_ context.Context, name, c string, paused bool) error {
-	return t.with(name, func(x *topic) error { x.channels[c].paused = paused; return nil })
 }
 
 func (t *target) Ingest(_ context.Context, in *broker.Ingest) error {
@@ -315,8 +313,7 @@ func TestBesideTraffic(t *testing.T) {
 	f.Queue("t:a", 1<<20, 0, nsqdatatest.Run(1, 5)...)
 	to := newTarget()
 	ctx := context.Background()
-	_ = to.CreateTopic(ctx, "t")
-	_ = to.CreateChannel(ctx, "t", "b")
+	_ = to.BeginIngest(ctx, &broker.IngestStart{Topic: "t", Channels: []broker.IngestNew{{Name: "b"}}})
 	to.topics["t"].channels["b"].gets = []string{"old"}
 	if _, err := run(t, f.Path, to, nsqdata.Limits{}); err != nil {
 		t.Fatal(err)

@@ -35,6 +35,7 @@ var commands = []Command{
 	ClearEphemeral{six},
 	AdvanceStart{Key: one, Offset: 77, Reason: "retention"},
 	Ingest{Key: one, Session: Session{1, 15: 255}, From: 300, To: 300},
+	Ingest{Key: one, Session: Session{1}, To: 1, Create: true, Channels: []IngestChannel{{Channel: 3}, {Channel: 300}}},
 	Ingest{Key: one, Session: Session{2}, From: 0, To: 3, Batch: ingestBatch("a", "b", "c")},
 	Ingest{Key: one, Session: Session{3}, From: 7, To: 13, Handed: true, Batch: ingestBatch("a", "b", "c", "d", "e"), Channels: []IngestChannel{
 		{Channel: 2},

@@ -2,6 +2,7 @@ package partition
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"math"
 	"slices"
@@ -39,8 +40,11 @@ type Ingest struct {
 	// which are not named here get none of them. Otherwise they wait in the topic
 	// as what is published does. A topic that is paused while messages wait in it
 	// refuses what was handed: it can't be told apart from what waits.
-	Handed   bool
-	Channels []IngestChannel // by id; none unless Handed
+	Handed bool
+	// Create: there are no messages, and Channels are made, all at once, where they
+	// are not there. So that what waits in the topic is given to all of them.
+	Create   bool
+	Channels []IngestChannel // by id; none unless Handed or Create
 	// Batch is the record batch of the messages, as AppendBatch makes it; empty:
 	// no messages. None of them has a due time.
 	Batch []byte
@@ -57,8 +61,11 @@ type IngestChannel struct {
 	Attempts []Attempt
 }
 
-// flagHanded in an ingest command.
-const flagHanded = 1
+// The flags of an ingest command.
+const (
+	flagHanded       = 1
+	flagIngestCreate = 2
+)
 
 func (Ingest) kind() kind { return kindIngest }
 
@@ -66,7 +73,7 @@ func (c Ingest) payload(buf []byte) []byte {
 	buf = append(buf, c.Session[:]...)
 	buf = binary.AppendUvarint(buf, c.From)
 	buf = binary.AppendUvarint(buf, c.To)
-	buf = append(buf, bit(c.Handed, flagHanded))
+	buf = append(buf, bit(c.Handed, flagHanded)|bit(c.Create, flagIngestCreate))
 	buf = binary.AppendUvarint(buf, uint64(len(c.Channels)))
 	for i := range c.Channels {
 		ch := &c.Channels[i]
@@ -99,7 +106,8 @@ func (r *reader) ingest(k Key) Ingest {
 	copy(c.Session[:], r.b)
 	r.b = r.b[len(c.Session):]
 	c.From, c.To = r.uvarint(), r.uvarint()
-	c.Handed = r.flags(flagHanded) != 0
+	flags := r.flags(flagHanded | flagIngestCreate)
+	c.Handed, c.Create = flags&flagHanded != 0, flags&flagIngestCreate != 0
 	end := int64(0)
 	for range r.count(3) {
 		ch := r.ingestChannel()
@@ -121,7 +129,8 @@ func (r *reader) ingest(k Key) Ingest {
 			r.fail()
 		}
 	}
-	if c.To < c.From || end > count || uint64(count) > c.To-c.From || !c.Handed && len(c.Channels) > 0 {
+	if c.To < c.From || end > count || uint64(count) > c.To-c.From || c.Create && (c.Handed || count > 0) ||
+		!c.Handed && !c.Create && len(c.Channels) > 0 {
 		r.fail()
 	}
 	return c
@@ -203,6 +212,13 @@ func (m *Machine) ingest(e *shard.Entry, c *Ingest, own bool) error {
 	case c.Handed && len(c.Batch) > 0 && p.paused && p.handOver < p.end:
 		return fault.New(fault.InvalidRequest, "topic %s is paused here and messages wait in it: those of its channels can't be put behind them", p.name)
 	}
+	if c.Create {
+		for _, ch := range c.Channels {
+			m.createChannel(p, CreateChannel{Key: c.Key, Channel: ch.Channel}, own)
+		}
+		p.handOn()
+		p.settle()
+	}
 	if len(c.Batch) > 0 && p.wants(c) {
 		m.appendIngest(p, e, c, own)
 	}
@@ -237,7 +253,7 @@ func (m *Machine) appendIngest(p *partition, e *shard.Entry, c *Ingest, own bool
 	p.noteEpoch(e.Term, base)
 	for _, ch := range p.channels {
 		i, ok := slices.BinarySearchFunc(c.Channels, ch.id, func(x IngestChannel, id uint64) int {
-			return int(min(max(int64(x.Channel-id), -1), 1))
+			return cmp.Compare(x.Channel, id)
 		})
 		switch {
 		case ok:

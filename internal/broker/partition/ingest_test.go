@@ -21,6 +21,11 @@ func (p *modelPart) ingest(c Ingest) {
 		return
 	}
 	p.ingested[c.Session] = c.To
+	for _, x := range c.Channels {
+		if c.Create {
+			p.change(CreateChannel{Key: c.Key, Channel: x.Channel})
+		}
+	}
 	if len(c.Batch) == 0 {
 		return
 	}
@@ -74,7 +79,8 @@ func drawIngest(t *rapid.T, r *rig, k Key, channel *rapid.Generator[uint64]) Ing
 		c.Batch = AppendBatch(nil, bodies(n), r.now)
 	}
 	c.Handed = rapid.Bool().Draw(t, "handed")
-	if !c.Handed {
+	c.Create = n == 0 && !c.Handed
+	if !c.Handed && !c.Create {
 		return c
 	}
 	ids := rapid.SliceOfNDistinct(channel, 0, 2, rapid.ID).Draw(t, "channels")
@@ -190,6 +196,30 @@ func TestIngestWithoutChannelsWaits(t *testing.T) {
 	r.must(CreateChannel{Key: one, Channel: 1})
 	if got := r.left(one, 1).log; !slices.Equal(got, []int64{0, 1}) {
 		t.Errorf("the channel has %v", got)
+	}
+	r.check()
+}
+
+// TestIngestCreates: what waits in the topic is given to all the channels that are
+// made together, once.
+func TestIngestCreates(t *testing.T) {
+	r := newRig(t)
+	r.must(Open{Key: one})
+	r.publish(one, 3)
+	create := Ingest{Key: one, Session: Session{9}, To: 1, Create: true, Channels: []IngestChannel{{Channel: 1}, {Channel: 2}}}
+	r.must(create)
+	r.must(DropChannel{Key: one, Channel: 2})
+	r.must(create)
+	if got := r.left(one, 1).log; !slices.Equal(got, []int64{0, 1, 2}) {
+		t.Errorf("channel 1 has %v", got)
+	}
+	if r.m.partitions[one].channel(2) != nil {
+		t.Error("a channel that was dropped is back")
+	}
+	create.Session, create.Channels[0].Channel = Session{8}, 0
+	r.must(create)
+	if got := r.left(one, 2).log; len(got) > 0 {
+		t.Errorf("a channel that is made later has %v", got)
 	}
 	r.check()
 }

@@ -14,24 +14,34 @@ import (
 
 // Importer is what an import from another server changes. *broker.Broker is one.
 type Importer interface {
-	CreateTopic(ctx context.Context, topic string) error
-	CreateChannel(ctx context.Context, topic, channel string) error
+	BeginIngest(ctx context.Context, s *broker.IngestStart) error
 	PauseTopic(ctx context.Context, topic string, paused bool) error
-	PauseChannel(ctx context.Context, topic, channel string, paused bool) error
 	Ingest(ctx context.Context, in *broker.Ingest) error
 }
 
 // The paths of an import, all POST. Whatever is asked may be asked again.
 const (
-	PathImportCreate   = "/api/import/create"   // ImportPlace: make it
-	PathImportPause    = "/api/import/pause"    // ImportPlace: pause it
+	PathImportBegin    = "/api/import/begin"    // ImportStart
+	PathImportPause    = "/api/import/pause"    // ImportTopic: pause it
 	PathImportMessages = "/api/import/messages" // ImportMessages
 )
 
-// ImportPlace is the body of a request about a topic or, if one is named, a channel.
-type ImportPlace struct {
-	Topic   string `json:"topic"`
-	Channel string `json:"channel,omitempty"`
+// ImportStart is the body of POST /api/import/begin: broker.IngestStart.
+type ImportStart struct {
+	Topic    string      `json:"topic"`
+	Session  string      `json:"session"` // 32 hexadecimal digits
+	Channels []ImportNew `json:"channels,omitempty"`
+}
+
+// ImportNew is broker.IngestNew.
+type ImportNew struct {
+	Name   string `json:"name"`
+	Paused bool   `json:"paused,omitempty"`
+}
+
+// ImportTopic is the body of a request about a topic.
+type ImportTopic struct {
+	Topic string `json:"topic"`
 }
 
 // ImportMessages is the body of POST /api/import/messages: broker.Ingest.
@@ -78,14 +88,42 @@ func NewImportMessages(in *broker.Ingest) ImportMessages {
 	return m
 }
 
-// ingest is the part of an import that the body tells.
-func (m *ImportMessages) ingest() (*broker.Ingest, error) {
-	in := &broker.Ingest{Topic: m.Topic, From: m.From, To: m.To, Handed: m.Handed, Messages: make([]broker.Message, len(m.Messages))}
-	session, err := hex.DecodeString(m.Session)
-	if err != nil || len(session) != len(in.Session) {
-		return nil, fault.New(fault.InvalidRequest, "session %q: want 32 hexadecimal digits", m.Session)
+// NewImportStart is the body that begins an import.
+func NewImportStart(s *broker.IngestStart) ImportStart {
+	b := ImportStart{Topic: s.Topic, Session: hex.EncodeToString(s.Session[:])}
+	for _, c := range s.Channels {
+		b.Channels = append(b.Channels, ImportNew(c))
 	}
-	copy(in.Session[:], session)
+	return b
+}
+
+// start is what the body tells.
+func (b *ImportStart) start() (s *broker.IngestStart, err error) {
+	s = &broker.IngestStart{Topic: b.Topic}
+	if s.Session, err = session(b.Session); err != nil {
+		return nil, err
+	}
+	for _, c := range b.Channels {
+		s.Channels = append(s.Channels, broker.IngestNew(c))
+	}
+	return s, nil
+}
+
+func session(text string) (s broker.Session, err error) {
+	b, err := hex.DecodeString(text)
+	if err != nil || len(b) != len(s) {
+		return s, fault.New(fault.InvalidRequest, "session %q: want 32 hexadecimal digits", text)
+	}
+	copy(s[:], b)
+	return s, nil
+}
+
+// ingest is the part of an import that the body tells.
+func (m *ImportMessages) ingest() (in *broker.Ingest, err error) {
+	in = &broker.Ingest{Topic: m.Topic, From: m.From, To: m.To, Handed: m.Handed, Messages: make([]broker.Message, len(m.Messages))}
+	if in.Session, err = session(m.Session); err != nil {
+		return nil, err
+	}
 	for i, body := range m.Messages {
 		in.Messages[i].Body = body
 	}
@@ -110,24 +148,20 @@ func (f *Front) imports(mux *http.ServeMux) {
 	if f.o.Imports == nil {
 		return
 	}
-	place := func(do func(context.Context, Importer, ImportPlace) error) http.HandlerFunc {
-		return func(w http.ResponseWriter, r *http.Request) {
-			var p ImportPlace
-			f.importing(w, r, maxRequest, &p, func(ctx context.Context, i Importer) error { return do(ctx, i, p) })
-		}
-	}
-	mux.HandleFunc("POST "+PathImportCreate, place(func(ctx context.Context, i Importer, p ImportPlace) error {
-		if p.Channel != "" {
-			return i.CreateChannel(ctx, p.Topic, p.Channel)
-		}
-		return i.CreateTopic(ctx, p.Topic)
-	}))
-	mux.HandleFunc("POST "+PathImportPause, place(func(ctx context.Context, i Importer, p ImportPlace) error {
-		if p.Channel != "" {
-			return i.PauseChannel(ctx, p.Topic, p.Channel, true)
-		}
-		return i.PauseTopic(ctx, p.Topic, true)
-	}))
+	mux.HandleFunc("POST "+PathImportBegin, func(w http.ResponseWriter, r *http.Request) {
+		var b ImportStart
+		f.importing(w, r, maxImport, &b, func(ctx context.Context, i Importer) error {
+			s, err := b.start()
+			if err != nil {
+				return err
+			}
+			return i.BeginIngest(ctx, s)
+		})
+	})
+	mux.HandleFunc("POST "+PathImportPause, func(w http.ResponseWriter, r *http.Request) {
+		var t ImportTopic
+		f.importing(w, r, maxRequest, &t, func(ctx context.Context, i Importer) error { return i.PauseTopic(ctx, t.Topic, true) })
+	})
 	mux.HandleFunc("POST "+PathImportMessages, func(w http.ResponseWriter, r *http.Request) {
 		var m ImportMessages
 		f.importing(w, r, maxImport, &m, func(ctx context.Context, i Importer) error {

@@ -21,6 +21,7 @@ import (
 type asked struct {
 	calls []string
 	in    *broker.Ingest
+	start *broker.IngestStart
 	err   error
 }
 
@@ -29,15 +30,12 @@ func (a *asked) call(words ...string) error {
 	return a.err
 }
 
-func (a *asked) CreateTopic(_ context.Context, t string) error      { return a.call("create", t) }
-func (a *asked) CreateChannel(_ context.Context, t, c string) error { return a.call("create", t, c) }
-func (a *asked) PauseTopic(_ context.Context, t string, _ bool) error {
-	return a.call("pause", t)
+func (a *asked) BeginIngest(_ context.Context, s *broker.IngestStart) error {
+	a.start = s
+	return a.call("begin", s.Topic)
 }
 
-func (a *asked) PauseChannel(_ context.Context, t, c string, _ bool) error {
-	return a.call("pause", t, c)
-}
+func (a *asked) PauseTopic(_ context.Context, t string, _ bool) error { return a.call("pause", t) }
 
 func (a *asked) Ingest(_ context.Context, in *broker.Ingest) error {
 	a.in = in
@@ -73,6 +71,16 @@ func TestImportMessagesComeBack(t *testing.T) {
 	if d := cmp.Diff(want, a.in); d != "" {
 		t.Error(d)
 	}
+	start := &broker.IngestStart{Topic: "orders", Session: want.Session, Channels: []broker.IngestNew{{Name: "a"}, {Name: "b", Paused: true}}}
+	if body, err = json.Marshal(NewImportStart(start)); err != nil {
+		t.Fatal(err)
+	}
+	if status, code := post(func() Importer { return a }, PathImportBegin, string(body)); status != http.StatusOK {
+		t.Fatal(status, code)
+	}
+	if d := cmp.Diff(start, a.start); d != "" {
+		t.Error(d)
+	}
 }
 
 func TestImportRequests(t *testing.T) {
@@ -83,10 +91,10 @@ func TestImportRequests(t *testing.T) {
 		status     int
 		code, call string
 	}{
-		{PathImportCreate, `{"topic": "t"}`, nil, 200, "", "create t"},
-		{PathImportCreate, `{"topic": "t", "channel": "c"}`, nil, 200, "", "create t c"},
+		{PathImportBegin, `{"topic": "t", ` + session + `}`, nil, 200, "", "begin t"},
+		{PathImportBegin, `{"topic": "t", "session": "x"}`, nil, 400, "INVALID_REQUEST", ""},
 		{PathImportPause, `{"topic": "t"}`, nil, 200, "", "pause t"},
-		{PathImportPause, `{"topic": "t", "channel": "c"}`, fault.ChannelNotFound, 404, "CHANNEL_NOT_FOUND", "pause t c"},
+		{PathImportPause, `{"topic": "t"}`, fault.TopicNotFound, 404, "TOPIC_NOT_FOUND", "pause t"},
 		{PathImportPause, `{"topics": "t"}`, nil, 400, "INVALID_REQUEST", ""},
 		{PathImportMessages, `{"topic": "t", ` + session + `, "from": 1, "to": 1}`, fault.OutOfOrder, 503, "OUT_OF_ORDER", "ingest t"},
 		{PathImportMessages, `{"topic": "t", "session": "0011"}`, nil, 400, "INVALID_REQUEST", ""},
@@ -99,7 +107,7 @@ func TestImportRequests(t *testing.T) {
 			t.Errorf("%s %s: %d %s, asks for %q; want %d %s, %q", x.path, x.body, status, code, call, x.status, x.code, x.call)
 		}
 	}
-	if status, code := post(func() Importer { return nil }, PathImportCreate, `{"topic": "t"}`); status != 503 || code != "UNREACHABLE" {
+	if status, code := post(func() Importer { return nil }, PathImportPause, `{"topic": "t"}`); status != 503 || code != "UNREACHABLE" {
 		t.Errorf("a node that starts answers %d %s", status, code)
 	}
 }
