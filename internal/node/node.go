@@ -85,7 +85,7 @@ type Node struct {
 	metrics  *lateHandler
 	opened   atomic.Bool // the engine is there
 	lookups  lookups
-	statsd   *statsd.Sender // nil: nobody wants it
+	statsd   *statsd.Sender  // nil: nobody wants it
 	nsqadmin *nsqadmin.Front // nil: not served
 }
 
