@@ -22,6 +22,7 @@ type security struct {
 	tls      *tls.Config // nil: TLS is not offered
 	required nsq.TLSRequired
 	auth     *auth.Client // nil: everybody may do everything
+	files    *certificates // what tls shows; nil without it
 	// authorities are those of clients, and of servers that are asked; nil: the
 	// system's
 	authorities *x509.CertPool
@@ -50,11 +51,11 @@ func newSecurity(c *config.Config, log *slog.Logger) (*security, error) {
 		case "require-verify":
 			base.ClientAuth = tls.RequireAndVerifyClientCert
 		}
-		files, err := newCertificates(c.TLSCert, c.TLSKey, c.TLSRootCAFile, base, time.Now, log)
+		s.files, err = newCertificates(c.TLSCert, c.TLSKey, c.TLSRootCAFile, base, time.Now, log)
 		if err != nil {
 			return nil, err
 		}
-		s.tls = files.config()
+		s.tls = s.files.config()
 	}
 	if len(c.AuthHTTPAddresses) > 0 {
 		s.auth = auth.New(auth.Options{
@@ -67,14 +68,16 @@ func newSecurity(c *config.Config, log *slog.Logger) (*security, error) {
 }
 
 // asClient is how the node asks nodes that insist on TLS: it trusts their
-// authorities and its own certificate, and shows that to who wants to see one.
+// authorities and its own certificate, as they are now, and shows that to who
+// wants to see one.
 func (s *security) asClient() *tls.Config {
 	c := &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: s.authorities}
-	if s.tls == nil {
+	if s.files == nil {
 		return c
 	}
-	c.Certificates = s.tls.Certificates
-	pool := s.authorities
+	now := s.files.current()
+	c.Certificates = now.Certificates
+	pool := now.ClientCAs
 	if pool == nil {
 		system, err := x509.SystemCertPool()
 		if err != nil {
