@@ -41,6 +41,7 @@ const (
 	Swept
 	WholeSyncs
 	Acknowledged
+	Ingested
 	optional
 	Overloads count = iota - 1
 	counts
@@ -51,7 +52,7 @@ var countNames = [counts]string{
 	"crashes-in-flush", "crashes-in-checkpoint", "crashes-in-recycle", "crashes-in-compaction", "crashes-in-spill", "crashes-in-recovery", "crashes-between",
 	"kills", "clean-stops", "checkpoint-fallbacks", "both-checkpoints-refused", "wal-damage-refused",
 	"compactions", "pinned-reads", "spills", "disk-full-refusals", "disk-full-stops", "checkpoints",
-	"entries-replayed", "publishes-unanswered", "due-delivered", "redelivered", "swept", "whole-syncs", "acknowledged", "overloads",
+	"entries-replayed", "publishes-unanswered", "due-delivered", "redelivered", "swept", "whole-syncs", "acknowledged", "ingested", "overloads",
 }
 
 // Counts are how often each thing was met.

@@ -68,6 +68,7 @@ type partModel struct {
 	read                 []int // life in which each batch was last read to the end
 	lastPub              uint32
 	chans                []*chanModel
+	sessions             map[partition.Session]uint64
 }
 
 // place names a message: a publish and which of its messages.
@@ -156,7 +157,7 @@ func (m *shardModel) command(e shard.Entry, kind byte, d *decoder) {
 		return
 	case 1:
 		if p == nil {
-			p = &partModel{key: key, shard: m}
+			p = &partModel{key: key, shard: m, sessions: map[partition.Session]uint64{}}
 			m.parts[key] = p
 			m.open = append(m.open, p)
 		}
@@ -171,6 +172,10 @@ func (m *shardModel) command(e shard.Entry, kind byte, d *decoder) {
 	}
 	if p == nil || p.closed {
 		m.expect(true)
+		return
+	}
+	if kind == 13 {
+		m.ingest(e, p, d)
 		return
 	}
 	p.change(kind, d)
@@ -240,6 +245,13 @@ func (p *partModel) channel(id uint64) *chanModel {
 	return nil
 }
 
+func (p *partModel) newChannel(id uint64, floor int64) *chanModel {
+	return &chanModel{
+		id: id, part: p, floor: floor,
+		parked: map[int64]parked.Entry{}, aside: map[int64]int64{}, attempts: map[int64]uint16{},
+	}
+}
+
 func (p *partModel) createChannel(d *decoder) {
 	id := d.uvarint()
 	d.byte()
@@ -247,10 +259,7 @@ func (p *partModel) createChannel(d *decoder) {
 	if p.channel(id) != nil {
 		return
 	}
-	c := &chanModel{
-		id: id, part: p, floor: p.handOver,
-		parked: map[int64]parked.Entry{}, aside: map[int64]int64{}, attempts: map[int64]uint16{},
-	}
+	c := p.newChannel(id, p.handOver)
 	switch partition.Where(where) {
 	case partition.AtStart:
 		c.floor = p.start

@@ -25,6 +25,7 @@ var planted = []struct {
 	{"wal-cut-middle", 20},
 	{"checkpoint-without-flush", 20},
 	{"apply-twice", 20},
+	{"ingest-doubled", 200},
 }
 
 func TestPlantedBugsAreCaught(t *testing.T) {

@@ -472,6 +472,10 @@ func (s *Sim) command() {
 	if len(p.chans) > 0 {
 		c = p.chans[s.rng.IntN(len(p.chans))]
 	}
+	if s.chance(5) {
+		s.ingest(g, p)
+		return
+	}
 	switch n := s.rng.IntN(100); {
 	case n < 40 || c == nil:
 		if len(p.chans) < 4 {
