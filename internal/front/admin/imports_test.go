@@ -45,7 +45,9 @@ func (a *asked) Ingest(_ context.Context, in *broker.Ingest) error {
 func post(imports func() Importer, path, body string) (int, string) {
 	f := New(Options{Metrics: http.NotFoundHandler(), Logger: slog.New(slog.DiscardHandler), Imports: imports})
 	w := httptest.NewRecorder()
-	f.server.Handler.ServeHTTP(w, httptest.NewRequest(http.MethodPost, path, strings.NewReader(body)))
+	r := httptest.NewRequest(http.MethodPost, path, strings.NewReader(body))
+	r.Header.Set("Content-Type", "application/json")
+	f.server.Handler.ServeHTTP(w, r)
 	var refusal struct{ Code string }
 	_ = json.Unmarshal(w.Body.Bytes(), &refusal) // empty when it is none
 	return w.Code, refusal.Code
