@@ -45,6 +45,7 @@ func latencies(what string, is func(latencyStats) bool) step {
 // TestLatency holds sections 4 and 8: e2e_processing_latency, which
 // e2e-processing-latency-percentile turns on.
 func TestLatency(t *testing.T) {
+	t.Parallel() // with a server of its own
 	is := func(count int, least time.Duration) func(latencyStats) bool {
 		return func(l latencyStats) bool {
 			if l.Count != count || len(l.Percentiles) != 3 {
@@ -77,6 +78,7 @@ func TestLatency(t *testing.T) {
 
 // TestLatencyWindow: what is older than the window does not count.
 func TestLatencyWindow(t *testing.T) {
+	t.Parallel() // with a server of its own
 	startWith(t, flags{"e2e-processing-latency-percentile": "0.5", "e2e-processing-latency-window-time": "4s"}).run(t, []row{
 		{"it passes", join(consuming("a"), send("FIN $i\n"), latencies("one", func(l latencyStats) bool { return l.Count == 1 }), latencies("none", func(l latencyStats) bool { return l.Count == 0 }))},
 	})
@@ -148,6 +150,7 @@ func (d *daemon) names(of string) (out []string) {
 
 // TestStatsd holds section 7's statsd rules.
 func TestStatsd(t *testing.T) {
+	t.Parallel() // with a server of its own
 	d := newDaemon(t)
 	g := startWith(t, flags{
 		"statsd-address": d.conn.LocalAddr().String(), "statsd-interval": "1100ms", "statsd-prefix": "x.%s.y", "broadcast-address": "10.0.0.5",
@@ -204,6 +207,7 @@ func TestStatsd(t *testing.T) {
 // TestStatsdPlain: without memory figures, with ephemeral ones, and a prefix
 // that has its dot.
 func TestStatsdPlain(t *testing.T) {
+	t.Parallel() // with a server of its own
 	d := newDaemon(t)
 	g := startWith(t, flags{"statsd-address": d.conn.LocalAddr().String(), "statsd-interval": "1100ms", "statsd-prefix": "p.", "statsd-mem-stats": "false"})
 	k := &talk{t: t, tcp: g.tcp, http: g.http, topic: unique()}

@@ -280,6 +280,7 @@ func seen(names ...string) step {
 // TestSeen holds sections 2 and 4: what was negotiated is really on, alone and
 // combined.
 func TestSeen(t *testing.T) {
+	t.Parallel() // with servers of its own
 	p := makePair(t, "server")
 	ask := func(fields string) []step {
 		return []step{hello, identify(`{"feature_negotiation":true,` + fields + `}`), func(k *talk) {

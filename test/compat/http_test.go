@@ -200,7 +200,7 @@ func TestHTTPPub(t *testing.T) {
 		rule("pub defer out of range", post("/pub?topic=$t&defer=31536000001", "x", 400, message("INVALID_DEFER"))),
 		rule("pub that is refused", post("/pub?topic=$t&defer=soon", "x", 400, message("INVALID_DEFER")), differs("makes no topic; nsqd makes it first",
 			[]step{post("/topic/empty?topic=$t", "", 200, "")}, []step{post("/topic/empty?topic=$t", "", 404, message("TOPIC_NOT_FOUND"))})),
-		rule("pub defer comes later", hello, send("SUB $t c\nRDY 1\n"), ok, post("/pub?topic=$t&defer=600", "x", 200, "OK"), quiet(400*time.Millisecond), msg("x"), attempts(1)),
+		rule("pub defer comes later", hello, send("SUB $t c\nRDY 1\n"), ok, post("/pub?topic=$t&defer=2500", "x", 200, "OK"), quiet(500*time.Millisecond), msg("x"), attempts(1)),
 		rule("pub key and id", post("/pub?topic=$t&key=user-42&id=inv-991", "x", 200, "OK")),
 
 		{"mpub text", join(post("/mpub?topic=$t", "a\nb\nc", 200, "OK"), gets("a", "b", "c"))},

@@ -13,6 +13,7 @@ import (
 // right after what it has acknowledged; our node is stopped in order, and
 // killed in test/kill.
 func TestRestart(t *testing.T) {
+	t.Parallel() // with a server of its own
 	dir := t.TempDir()
 	makes := []step{post("/topic/create?topic=$t", "", 200, ""), post("/channel/create?topic=$t&channel=c", "", 200, "")}
 	for _, r := range []struct {
@@ -86,6 +87,7 @@ func written(*talk) {
 
 // TestOwnFlags holds those of section 9 that are flags of ours.
 func TestOwnFlags(t *testing.T) {
+	t.Parallel() // with a server of its own
 	if againstNSQD() {
 		t.Skip("nsqd has no such flags")
 	}
@@ -104,6 +106,7 @@ func TestOwnFlags(t *testing.T) {
 // TestHTTPAuth holds section 9: with http-auth, requests need the grants of
 // commands.
 func TestHTTPAuth(t *testing.T) {
+	t.Parallel() // with a server of its own
 	if againstNSQD() {
 		t.Skip("nsqd has no such flag")
 	}

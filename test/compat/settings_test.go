@@ -15,6 +15,7 @@ import (
 // TestOptions holds GET /config/:opt of section 4: every option under its name,
 // in nsqd's form, where the server has nsqd's defaults.
 func TestOptions(t *testing.T) {
+	t.Parallel() // with a server of its own
 	get := func(name, want string) row { return rule(name, request("GET /config/"+name, "", 200, want)) }
 	is := func(name, pattern string) row {
 		return rule(name, func(k *talk) {
@@ -65,6 +66,7 @@ func port(addr string) string {
 // TestPutOptions holds PUT /config/:opt of section 4, each row on the last one's
 // state.
 func TestPutOptions(t *testing.T) {
+	t.Parallel() // with a server of its own
 	put := func(name, option, body string, status int, want string) row {
 		return rule(name, request("PUT /config/"+option, body, status, want))
 	}
@@ -87,6 +89,7 @@ func TestPutOptions(t *testing.T) {
 
 // TestLimits holds sections 2 and 8: flags that bound what clients may do.
 func TestLimits(t *testing.T) {
+	t.Parallel() // with a server of its own
 	consumes := []step{hello, send("SUB $t c\nRDY 5\n"), ok, publish("a"), msg("a")}
 	offer := map[string]any{
 		"max_rdy_count": 10.0, "max_msg_timeout": 2500.0, "msg_timeout": 1200.0, "max_deflate_level": 3.0, "deflate_level": 3.0, "output_buffer_timeout": 100.0,
@@ -184,6 +187,7 @@ func (p *pushedBack) Read(b []byte) (int, error) {
 
 // TestUnixSockets holds sections 4 and 8: TCP and HTTP on unix sockets.
 func TestUnixSockets(t *testing.T) {
+	t.Parallel() // with a server of its own
 	dir := t.TempDir()
 	startWith(t, flags{"tcp-address": filepath.Join(dir, "tcp.sock"), "http-address": filepath.Join(dir, "http.sock")}).run(t, []row{
 		rule("ping", request("GET /ping", "", 200, "OK")),
@@ -194,6 +198,7 @@ func TestUnixSockets(t *testing.T) {
 
 // TestAuthServers holds section 3's rules about the servers themselves.
 func TestAuthServers(t *testing.T) {
+	t.Parallel() // with a server of its own
 	dead, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -230,6 +235,7 @@ func TestAuthServers(t *testing.T) {
 // TestClientCertificates holds section 3: an auth server is told of TLS and of
 // the common name of a client's certificate.
 func TestClientCertificates(t *testing.T) {
+	t.Parallel() // with a server of its own
 	asked := make(chan url.Values, 10)
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		asked <- r.URL.Query()

@@ -322,11 +322,11 @@ func TestAnswers(t *testing.T) {
 		{"REQ after CLS", join(consuming("a"), send("CLS\n"), resp("CLOSE_WAIT"), send("REQ $i 0\n"), open, quiet(200*time.Millisecond))},
 		{"TOUCH after CLS", join(consuming("a"), send("CLS\n"), resp("CLOSE_WAIT"), send("TOUCH $i\n"), open)},
 		{"TOUCH", join(consuming("a"), send("TOUCH $i\n"), open, send("FIN $i\n"), open)},
-		{"TOUCH puts the timeout off", join(hello, identify(`{"msg_timeout":1000}`), ok, send("SUB $t c\nRDY 1\n"), ok, publish("a"), msg("a"),
-			quiet(600*time.Millisecond), send("TOUCH $i\n"), quiet(700*time.Millisecond), send("FIN $i\n"), open)},
+		{"TOUCH puts the timeout off", join(hello, identify(`{"msg_timeout":3000}`), ok, send("SUB $t c\nRDY 1\n"), ok, publish("a"), msg("a"),
+			quiet(1500*time.Millisecond), send("TOUCH $i\n"), quiet(2*time.Second), send("FIN $i\n"), open)},
 		{"REQ 0 is now", join(consuming("a"), send("REQ $i 0\n"), msg("a"), attempts(2), open)},
 		{"REQ with an empty delay is now", join(consuming("a"), send("REQ $i \n"), msg("a"), attempts(2), open)},
-		{"REQ later", join(consuming("a"), send("REQ $i 700\n"), quiet(500*time.Millisecond), msg("a"), attempts(2), open)},
+		{"REQ later", join(consuming("a"), send("REQ $i 2500\n"), quiet(500*time.Millisecond), msg("a"), attempts(2), open)},
 		{"REQ over max-req-timeout is clamped", join(consuming("a"), send("REQ $i 3600001\n"), open, send("FIN $i\n"), fails("E_FIN_FAILED FIN $i failed ID not in flight"), open)},
 		{"REQ far over max-req-timeout is clamped", join(consuming("a"), send("REQ $i 99999999999\n"), quiet(300*time.Millisecond), open)},
 		{"REQ negative", join(consuming("a"), send("REQ $i -1\n"), fails("E_INVALID REQ could not parse timeout -1"), closed)},
@@ -408,7 +408,7 @@ func TestPub(t *testing.T) {
 			[]step{send("DPUB $t 31536000001\n"), fails("E_INVALID DPUB timeout 31536000001 out of range 0-" + year), closed})),
 		rule("DPUB 0 is now", hello, send("SUB $t c\nRDY 1\nDPUB $t 0\n"+sized("a")), both("0:OK", "0:OK", "2:a")),
 		rule("DPUB with an empty delay is now", hello, send("SUB $t c\nRDY 1\nDPUB $t \n"+sized("a")), both("0:OK", "0:OK", "2:a")),
-		rule("DPUB comes later", hello, send("SUB $t c\nRDY 1\nDPUB $t 700\n"+sized("a")), ok, ok, quiet(500*time.Millisecond), msg("a"), attempts(1)),
+		rule("DPUB comes later", hello, send("SUB $t c\nRDY 1\nDPUB $t 2500\n"+sized("a")), ok, ok, quiet(500*time.Millisecond), msg("a"), attempts(1)),
 	}
 	for _, c := range []struct{ name, tail string }{{"PUB", ""}, {"DPUB", " 0"}} {
 		n := c.name
