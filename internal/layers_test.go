@@ -20,7 +20,7 @@ var layers = [][]string{
 	{"internal/record", "internal/fault", "internal/vfs", "internal/plant", "internal/turn", "internal/version", "internal/cgroup", "internal/latency", "internal/nsqdata"},
 	{"internal/wal", "internal/seglog"},
 	{"internal/shard", "internal/transport"},
-	{"internal/meta", "internal/broker/offsets", "internal/broker/parked"},
+	{"internal/meta", "internal/broker/offsets", "internal/broker/parked", "internal/broker/wire"},
 	{"internal/broker/partition", "internal/cluster"},
 	{"internal/broker/delivery", "internal/broker/origin", "internal/repair"},
 	{"internal/broker"},
@@ -39,7 +39,7 @@ var (
 	// domain has no sockets, and touches files only through vfs.
 	domain = []string{
 		"internal/record", "internal/wal", "internal/seglog", "internal/shard", "internal/meta", "internal/broker",
-		"internal/broker/offsets", "internal/broker/parked", "internal/broker/partition", "internal/broker/delivery", "internal/broker/origin",
+		"internal/broker/offsets", "internal/broker/parked", "internal/broker/partition", "internal/broker/delivery", "internal/broker/origin", "internal/broker/wire",
 		"internal/repair",
 	}
 	forbidden = []string{"net", "net/http", "os", "io/ioutil", "path/filepath"}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/tidings-io/tidings/internal/broker/origin"
 	"github.com/tidings-io/tidings/internal/broker/partition"
+	"github.com/tidings-io/tidings/internal/broker/wire"
 	"github.com/tidings-io/tidings/internal/fault"
 )
 
@@ -17,7 +18,7 @@ import (
 //
 //	request:  format 1, shard, index of the sender's metadata, length of the topic's
 //	          name, the name, the command as partition.EncodeCommand has it
-//	reply:    format 1, the error as origin.AppendError has it
+//	reply:    format 1, the error as wire.AppendError has it
 const commandFormat = 1
 
 const (
@@ -223,7 +224,7 @@ func decodeCommandReply(b []byte) error {
 	if len(b) == 0 || b[0] != commandFormat {
 		return fault.New(fault.Unsupported, "read answer to a command: not known to this program")
 	}
-	err, bad := origin.DecodeError(b[1:])
+	err, bad := wire.DecodeError(b[1:])
 	if bad != nil {
 		return bad
 	}
@@ -241,7 +242,7 @@ func (b *Broker) serveCommand(request []byte, respond func([]byte, error)) {
 		respond(nil, fault.New(fault.InvalidRequest, "change topic %s: there is no shard %d", r.topic, shard))
 		return
 	}
-	u.take(r, func(err error) { respond(origin.AppendError([]byte{commandFormat}, err), nil) })
+	u.take(r, func(err error) { respond(wire.AppendError([]byte{commandFormat}, err), nil) })
 }
 
 // knownGone reports whether metadata, as this node knows it, had the topic and has

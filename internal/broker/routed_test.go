@@ -5,8 +5,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/tidings-io/tidings/internal/broker/origin"
 	"github.com/tidings-io/tidings/internal/broker/partition"
+	"github.com/tidings-io/tidings/internal/broker/wire"
 	"github.com/tidings-io/tidings/internal/fault"
 )
 
@@ -35,7 +35,7 @@ func TestRoutedCommandComesBack(t *testing.T) {
 
 func TestCommandReplyComesBack(t *testing.T) {
 	for _, want := range []error{nil, fault.TopicNotFound, fault.New(fault.NotLeader, "shard %d", 4)} {
-		got := decodeCommandReply(origin.AppendError([]byte{commandFormat}, want))
+		got := decodeCommandReply(wire.AppendError([]byte{commandFormat}, want))
 		if fault.CodeOf(got) != fault.CodeOf(want) || want != nil && got.Error() != want.Error() {
 			t.Errorf("%v came back as %v", want, got)
 		}
