@@ -14,6 +14,7 @@ const (
 	Finish  OpKind = iota // FIN: done with it
 	Requeue               // REQ: deliver it again after Op.Delay
 	Touch                 // TOUCH: more time
+	Return                // not delivered after all: back at once, not counted as an attempt
 )
 
 // Op is one answer of a consumer.
@@ -21,6 +22,9 @@ type Op struct {
 	Kind  OpKind
 	ID    ID
 	Delay time.Duration // of Requeue; cut to 0..Config.MaxRequeueDelay
+	// Attempts is the number of the delivery that is answered: the op fails with
+	// fault.NotInFlight when another one is in flight. 0: whichever it is.
+	Attempts uint16
 }
 
 // Do handles what one read of the consumer's socket brought, under one lock,
@@ -33,7 +37,7 @@ func (s *Subscription) Do(ops []Op, errs []error) (failed int) {
 	c.mu.Lock()
 	for i := range ops {
 		op := &ops[i]
-		if now == 0 && (op.Kind != Finish || c.latency != nil) {
+		if now == 0 && (op.Kind != Finish || c.latency != nil || len(c.relays) > 0) {
 			now = c.now()
 		}
 		err := s.answer(op, now)
@@ -44,6 +48,7 @@ func (s *Subscription) Do(ops []Op, errs []error) (failed int) {
 			errs[i] = err
 		}
 	}
+	s.share()
 	s.settle()
 	c.ring()
 	c.unlock()
@@ -79,11 +84,20 @@ func (s *Subscription) answer(op *Op, now int64) error {
 		return fault.NotInFlight
 	}
 	i := l.find(offset)
-	if i == 0 || c.slots.slots[i].state != stateInFlight {
+	if i == 0 {
 		return fault.NotInFlight
 	}
-	if c.slots.slots[i].sub != s.id {
+	switch e := &c.slots.slots[i]; {
+	case e.state != stateInFlight || e.flags&flagInbox != 0:
+		return fault.NotInFlight
+	case e.sub != s.id:
 		return fault.NotOwner
+	case op.Attempts != 0 && op.Attempts != e.attempts:
+		return fault.NotInFlight
+	}
+	if l.away() {
+		s.answerAway(l, i, op, now)
+		return nil
 	}
 	switch op.Kind {
 	case Finish:
@@ -107,6 +121,9 @@ func (s *Subscription) answer(op *Op, now int64) error {
 		}
 	case Touch:
 		s.touch(i, now)
+	case Return:
+		s.release(i)
+		l.retry(i, false)
 	}
 	return nil
 }

@@ -72,6 +72,13 @@ type Config struct {
 	// LatencyWindow is over how long the time from publish to FIN is kept, for
 	// Latency; 0: it is not measured.
 	LatencyWindow time.Duration
+	// MirrorID returns a number that no other mirror of this process has; nil when
+	// no partition is led elsewhere.
+	MirrorID func() uint64
+	// Emptied is called, under the channel's lock, when a lane was emptied up to an
+	// offset: it must not block, nor call into this package. nil: nobody wants to
+	// know.
+	Emptied func(part int32, before int64)
 	// Logger gets what nobody is told otherwise: damage in the log. nil: none.
 	Logger *slog.Logger
 }
@@ -106,6 +113,11 @@ type Channel struct {
 
 	nextLane int // where the next Take begins, so that lanes share
 	consumer int // live subscriptions (without those that only time out)
+	relayed  int // those of them that are relayed
+
+	relays []*Relay // that have lanes
+	// former answers what an earlier leadership had been told and not written.
+	former *Subscription
 
 	timer   Timer
 	armedAt int64 // unix ns the timer is set for; 0: not set
@@ -126,7 +138,8 @@ type Channel struct {
 type Stats struct {
 	// Depth is what could be delivered now: not in flight, not deferred.
 	Depth int64
-	// InFlight is what consumers hold.
+	// InFlight is what consumers hold of the partitions that are led here, wherever
+	// they are connected.
 	InFlight int64
 	// Deferred is what waits in Memory until it is due. For lanes whose shard
 	// is durable the deferred messages are those in the parked set, less Held.
@@ -143,7 +156,7 @@ type Stats struct {
 	// DroppedCount is messages given up because the channel lagged too far
 	// (Config.MaxLag) or had too many deferred (Memory).
 	DroppedCount uint64
-	// Consumers is how many subscriptions there are.
+	// Consumers is how many subscriptions there are, relayed ones included.
 	Consumers int
 	Paused    bool
 }
@@ -192,31 +205,50 @@ func (c *Channel) AddLane(part int32, log Log, shard Shard) *Lane {
 
 // SetLane puts a new lane in the place of the partition's, or adds it where there
 // is none: this node begins to lead the partition, perhaps not for the first time,
-// and its log may be another one. What the old lane has in flight is forgotten,
-// and its further calls have no effect. fresh as in Config, for this lane.
-func (c *Channel) SetLane(part int32, log Log, shard Shard, fresh bool) *Lane {
+// and its log may be another one. Further calls of the old lane have no effect. What
+// consumers hold of a partition that was led elsewhere, or that a leadership before
+// left, stays in flight; without Config.MirrorID it is forgotten. fresh as in Config,
+// for this lane. shut: nothing is delivered before Lane.Open.
+func (c *Channel) SetLane(part int32, log Log, shard Shard, fresh, shut bool) *Lane {
 	c.mu.Lock()
 	defer c.unlock()
-	l := &Lane{ch: c, log: log, shard: shard, part: part, index: int32(len(c.lanes)), fresh: fresh, table: newTable(c.limits)}
-	old := c.lane(part)
+	l := &Lane{ch: c, log: log, shard: shard, part: part, fresh: fresh, shut: shut, table: newTable(c.limits)}
+	c.replace(l)
+	c.shareAll()
+	c.ring()
+	return l
+}
+
+// replace puts l in the place of its partition's lane, which may be another, and has
+// it take over what consumers hold.
+func (c *Channel) replace(l *Lane) {
+	old := c.lane(l.part)
 	if old == nil {
+		l.index = int32(len(c.lanes))
 		c.lanes = append(c.lanes, l)
-		return l
+		return
+	}
+	l.index = old.index
+	if old.away() || c.cfg.MirrorID != nil {
+		l.inherit(old)
 	}
 	old.reset(partition.Start{Floor: old.cursor, Limit: old.cursor})
 	old.live, old.dead = false, true
-	l.index = old.index
 	lanes := slices.Clone(c.lanes) // Stats looks at the old ones without the lock
 	lanes[l.index] = l
 	c.lanes = lanes
-	c.ring()
-	return l
 }
 
 // SetPaused stops or resumes deliveries. What is in flight stays so.
 func (c *Channel) SetPaused(paused bool) {
 	c.mu.Lock()
 	c.paused = paused
+	for _, s := range c.subs {
+		if s != nil && !s.closed {
+			s.arrived()
+			s.share()
+		}
+	}
 	c.ring()
 	c.unlock()
 }

@@ -31,6 +31,9 @@ func (l *Lane) claim(s *Subscription, dst []Delivery, n, room int, now int64) ([
 	had := len(dst)
 	for n > 0 && room > 0 && l.peek() && l.makeRoom(l.cursor, false) {
 		r := l.ahead
+		if l.aheadCount > 0 && l.adoptNext() {
+			continue
+		}
 		if due, ok := r.record.Due(); ok && due > now {
 			l.gather.parked = append(l.gather.parked, parked.Entry{Offset: l.cursor, DueNs: l.dueTime(due)})
 			l.dirty()
@@ -158,6 +161,7 @@ func (l *Lane) endBatch() {
 // log.
 func (l *Lane) giveUp(to int64) {
 	if to > l.cursor {
+		l.forgetLoose(l.cursor, to)
 		l.finishRange(l.cursor, to)
 		l.moveTo(to)
 	}
@@ -220,7 +224,7 @@ func (l *Lane) makeRoom(offset int64, must bool) bool {
 
 // needsLoad reports whether the cursor waits for the next chunk of the log.
 func (l *Lane) needsLoad() bool {
-	return l.live && !l.loading && l.retryAt == 0 && l.ahead.ended() &&
+	return l.live && !l.loading && !l.rests() && l.ahead.ended() &&
 		l.cursor < l.limit && l.table.hasRoom(&l.ch.slots, l.cursor)
 }
 

@@ -22,6 +22,8 @@ type gather struct {
 	held      []int64 // offsets; to be parked if their slots still have flagHeldNew
 	unparked  []int64
 	attempts  []int64 // offsets; the numbers are in their slots
+	// counted are offsets at or above the cursor; the numbers are in Lane.numbers.
+	counted map[int64]struct{}
 }
 
 // finish adds one offset; done is as long as the ring of t.
@@ -126,6 +128,16 @@ func (l *Lane) Collect(d *partition.Delta) (more bool) {
 	for ; room > 0 && len(g.attempts) > 0; room-- {
 		l.collectAttempts(d, g.attempts[len(g.attempts)-1])
 		g.attempts = g.attempts[:len(g.attempts)-1]
+	}
+	for o := range g.counted {
+		if room == 0 {
+			break
+		}
+		if n := l.numbers[o]; o >= l.cursor && n > 1 {
+			d.Attempts = append(d.Attempts, partition.Attempt{Offset: o, N: n - 1})
+			room--
+		}
+		delete(g.counted, o)
 	}
 	g.announced = room == 0
 	return g.announced

@@ -133,6 +133,7 @@ type memShard struct {
 	lanes map[partition.Lane]*durable
 	// pending are deltas that were collected and are not applied yet.
 	pending []pendingDelta
+	lenient bool // see durable.tolerate
 }
 
 type pendingDelta struct {
@@ -214,6 +215,9 @@ func (m *memShard) commit(t fataler) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for i := range m.pending {
+		if m.lenient {
+			m.state(m.pending[i].lane).tolerate(&m.pending[i].delta)
+		}
 		m.state(m.pending[i].lane).apply(t, &m.pending[i].delta)
 	}
 	m.pending = nil

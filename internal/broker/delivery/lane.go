@@ -7,6 +7,7 @@ import (
 	"github.com/tidings-io/tidings/internal/broker/offsets"
 	"github.com/tidings-io/tidings/internal/broker/parked"
 	"github.com/tidings-io/tidings/internal/broker/partition"
+	"github.com/tidings-io/tidings/internal/fault"
 	"github.com/tidings-io/tidings/internal/record"
 	"github.com/tidings-io/tidings/internal/seglog"
 )
@@ -47,8 +48,14 @@ type Lane struct {
 	index int32 // in Channel.lanes
 	fresh bool  // the first Begin counts what waits into MessageCount
 
+	// remote: the partition is led by another node; what follows but relay, loose and
+	// ops is not used. Never changes.
+	remote bool
+
 	// Guarded by Channel.mu.
 	live   bool // between Begin and Stop
+	begun  bool // Begin was called
+	shut   bool // nothing is delivered before Open
 	dead   bool // another lane has its place
 	calls  uint8
 	table  table
@@ -74,6 +81,9 @@ type Lane struct {
 
 	held    int64 // slots with flagParked
 	heldDue int64 // DueNs of what this lane parked while it holds it
+
+	relay *Relay // to the leader, of a remote lane; nil: nobody is known to lead
+	looseSlots
 }
 
 // readAhead is what a lane has read of its log and not delivered yet. Most
@@ -104,11 +114,11 @@ func (r *readAhead) letGo() {
 func (l *Lane) Begin(st partition.Start) {
 	c := l.ch
 	l.restart(func() {
-		l.reset(st)
 		if l.dead {
 			return
 		}
 		l.heldDue = heldMark(c.now())
+		l.begin(st)
 		l.live = true
 		if l.fresh {
 			c.messages += uint64(max(l.backlog(), 0))
@@ -140,6 +150,9 @@ func (l *Lane) Reset(st partition.Start) {
 	l.restart(func() {
 		if !l.dead {
 			l.ch.messages += uint64(max(st.Limit-l.limit, 0))
+			if l.ch.cfg.Emptied != nil {
+				l.ch.cfg.Emptied(l.part, st.Floor)
+			}
 		}
 		l.reset(st)
 	})
@@ -165,6 +178,7 @@ func (l *Lane) Skip(from, to int64) {
 	c.mu.Lock()
 	from = max(from, l.cursor)
 	if from < to {
+		l.passLoose(from, to)
 		l.addSkip(offsets.Range{From: from, To: to})
 	}
 	c.unlock()
@@ -180,7 +194,7 @@ func (l *Lane) Due(es []parked.Entry) (taken int) {
 		return 0
 	}
 	for _, e := range es {
-		if e.DueNs == l.heldDue || l.find(e.Offset) != 0 {
+		if e.DueNs == l.heldDue || l.adoptDue(e) || l.find(e.Offset) != 0 {
 			// Parked while it is in flight or ready here: it is delivered from
 			// here, or was finished or parked anew since.
 			taken++
@@ -214,10 +228,16 @@ func (l *Lane) takeDue(e parked.Entry) bool {
 	return true
 }
 
-// Stop ends the lane: leadership was lost, or the channel or topic is gone.
-// What it had in flight is forgotten.
-func (l *Lane) Stop(error) {
+// Stop ends the lane: leadership was lost, or the channel or topic is gone. What it
+// had in flight is forgotten, but when another node will lead (fault.NotLeader),
+// consumers that are connected here keep what they hold.
+func (l *Lane) Stop(err error) {
+	c := l.ch
 	l.restart(func() {
+		if !l.dead && c.closed == nil && c.cfg.MirrorID != nil && fault.CodeOf(err) == fault.NotLeader {
+			c.replace(&Lane{ch: c, part: l.part, remote: true})
+			return
+		}
 		l.reset(partition.Start{Floor: l.cursor, Limit: l.cursor})
 		l.live = false
 	})
@@ -260,6 +280,15 @@ func (l *Lane) reset(st partition.Start) {
 		}
 		c.slots.give(i)
 	})
+	for _, o := range l.looseOffsets() {
+		i := l.loose[o]
+		sub := c.subs[c.slots.slots[i].sub]
+		sub.release(i)
+		sub.settle()
+		sub.forgetIfDone()
+		c.slots.give(i)
+	}
+	l.looseSlots = looseSlots{startFloor: st.Floor, startSkip: st.Skip}
 	l.table = newTable(c.limits)
 	l.gather = gather{}
 	l.ready, l.readyCount = nil, 0
@@ -284,11 +313,19 @@ func (l *Lane) reset(st partition.Start) {
 }
 
 // find returns the slot of offset; 0 when it has none.
-func (l *Lane) find(offset int64) int32 { return l.table.find(&l.ch.slots, offset) }
+func (l *Lane) find(offset int64) int32 {
+	if i := l.table.find(&l.ch.slots, offset); i != 0 || len(l.loose) == 0 {
+		return i
+	}
+	return l.loose[offset]
+}
+
+// rests reports whether the lane delivers nothing for now.
+func (l *Lane) rests() bool { return l.shut || l.retryAt != 0 }
 
 // work is how many messages a Take could get from this lane now.
 func (l *Lane) work() int64 {
-	if !l.live || l.retryAt != 0 {
+	if !l.live || l.rests() {
 		return 0
 	}
 	n := l.readyCount + l.dueCount
@@ -301,8 +338,8 @@ func (l *Lane) work() int64 {
 	return n
 }
 
-// backlog is how many messages from the cursor on are visible.
-func (l *Lane) backlog() int64 { return l.limit - l.cursor - l.skipped }
+// backlog is how many messages from the cursor on are visible and not in flight.
+func (l *Lane) backlog() int64 { return l.limit - l.cursor - l.skipped - l.aheadCount }
 
 // depth is how many messages wait: like work, whatever hinders them.
 func (l *Lane) depth() int64 { return l.readyCount + l.dueCount + max(l.backlog(), 0) }
@@ -329,6 +366,10 @@ func (l *Lane) wantDue() {
 func (l *Lane) finishSlot(i int32) {
 	s := &l.ch.slots.slots[i]
 	offset, flags := s.offset, s.flags
+	if flags&flagLoose != 0 {
+		l.finishLoose(i)
+		return
+	}
 	l.drop(i)
 	switch {
 	case flags&flagHeldNew != 0:
@@ -348,6 +389,10 @@ func (l *Lane) retry(i int32, counts bool) {
 		l.raise(i)
 	}
 	s := &l.ch.slots.slots[i]
+	if s.flags&flagLoose != 0 {
+		l.retryLoose(i, counts)
+		return
+	}
 	s.state = stateReady
 	l.readyCount++
 	l.ready.push(s.offset)
@@ -371,6 +416,10 @@ func next(n uint16) uint16 { return n + min(1, ^n) }
 // forgets it and gets it back through Due.
 func (l *Lane) park(i int32, due int64) {
 	s := &l.ch.slots.slots[i]
+	if s.flags&flagLoose != 0 {
+		l.parkLoose(i, due)
+		return
+	}
 	l.gather.parked = append(l.gather.parked, parked.Entry{Offset: s.offset, DueNs: l.dueTime(due), Attempts: s.attempts - 1})
 	l.drop(i)
 	l.dirty()
@@ -387,7 +436,12 @@ func (l *Lane) dueTime(due int64) int64 {
 // drop gives slot i back.
 func (l *Lane) drop(i int32) {
 	c := l.ch
-	if c.slots.slots[i].flags&flagParked != 0 {
+	switch flags := c.slots.slots[i].flags; {
+	case flags&flagLoose != 0:
+		l.unloose(i)
+		c.slots.give(i)
+		return
+	case flags&flagParked != 0:
 		l.held--
 	}
 	l.table.remove(&c.slots, i)
@@ -452,6 +506,7 @@ func (l *Lane) dropLag() {
 			to = min(to, max(l.skip[0].From, l.cursor))
 		}
 		c.dropped += uint64(to - l.cursor)
+		l.forgetLoose(l.cursor, to)
 		l.finishRange(l.cursor, to)
 		l.moveTo(to)
 		l.jumpSkip()

@@ -11,7 +11,7 @@ import (
 // replace puts a new lane in the place of the rig's and begins it.
 func (r *rig) replace(st partition.Start) (old *Lane) {
 	old = r.lane
-	r.lane = r.ch.SetLane(0, r.log, r.shard, false)
+	r.lane = r.ch.SetLane(0, r.log, r.shard, false, false)
 	r.lane.Begin(st)
 	return old
 }
@@ -79,7 +79,7 @@ func TestSetLaneOfAnotherPartition(t *testing.T) {
 	r.publish(2)
 	log := &memLog{}
 	limit := log.publish(3, 1)
-	l := r.ch.SetLane(4, log, r.shard, true)
+	l := r.ch.SetLane(4, log, r.shard, true, false)
 	l.Begin(partition.Start{Limit: limit})
 	if st := r.ch.Stats(); st.Depth != 5 || st.MessageCount != 5 {
 		t.Fatalf("stats %+v", st)

@@ -12,11 +12,22 @@ const (
 const (
 	// flagParked: the message is in the durable parked set as well. Its FIN is
 	// an Unparked, and it does not hold the floor.
-	flagParked uint8 = 1 << iota
+	flagParked uint16 = 1 << iota
 	// flagHeldNew: and Collect has not said so yet.
 	flagHeldNew
 	// flagAttempts: the offset is in gather.attempts already.
 	flagAttempts
+	// flagLoose: the slot stands in Lane.loose, not in the table.
+	flagLoose
+	// flagAhead: it is loose, and the cursor of its lane will come to it.
+	flagAhead
+	// flagInbox: it was pulled, and its consumer has not taken it yet.
+	flagInbox
+	// flagPresumed: it is loose, and kept for a mirror over a loss of the leadership;
+	// who says that he holds it, does.
+	flagPresumed
+	// flagKept is used by Reopen.
+	flagKept
 )
 
 // noSub is the owner of a slot that is not in flight.
@@ -36,7 +47,7 @@ type slot struct {
 	next      int32
 	attempts  uint16 // number of this delivery, or of the next one when not in flight
 	state     uint8
-	flags     uint8
+	flags     uint16
 }
 
 // slotList is a doubly linked list of slots.

@@ -28,6 +28,13 @@ type SubOptions struct {
 	// nothing, and when the channel is closed. It is called under the
 	// channel's lock: it must not block, nor call into this package.
 	Notify func()
+	// Failed is told of an answer that Do has taken, but the leader of the message's
+	// partition, which is another node, has not: fault.NotInFlight or
+	// fault.NotOwner. It is called as Notify is; nil: nobody wants to know.
+	Failed func(op Op, err error)
+	// Relayed says that the consumer is connected to another node, which calls Pull
+	// instead of Take. Config.MaxConsumers does not count it.
+	Relayed bool
 	// Client is whatever the front wants to find again through
 	// Subscription.Client.
 	Client any
@@ -49,6 +56,8 @@ type Subscription struct {
 	maxNs     int64
 	sample    uint64 // 0: all
 	notify    func()
+	failed    func(Op, error)
+	relayed   bool
 	client    any
 	done      chan struct{}
 
@@ -67,6 +76,9 @@ type Subscription struct {
 	finishes      uint64
 	requeues      uint64
 	timeouts      uint64
+	// credit is how much of the last Pull is open, of a relayed subscription.
+	credit int64
+	pulling
 
 	// Owned by the goroutine that calls Take.
 	picks   []pick
@@ -104,6 +116,8 @@ func (c *Channel) Subscribe(o SubOptions) (*Subscription, error) {
 		timeoutNs: int64(o.MsgTimeout),
 		maxNs:     int64(o.MaxMsgTimeout),
 		notify:    o.Notify,
+		failed:    o.Failed,
+		relayed:   o.Relayed,
 		client:    o.Client,
 		done:      make(chan struct{}),
 	}
@@ -115,8 +129,8 @@ func (c *Channel) Subscribe(o SubOptions) (*Subscription, error) {
 	if c.closed != nil {
 		return nil, c.closed
 	}
-	if c.cfg.MaxConsumers > 0 && c.consumer >= c.cfg.MaxConsumers {
-		return nil, fault.New(fault.TooManyConsumers, "channel %s:%s has %d consumers", c.cfg.Topic, c.cfg.Name, c.consumer)
+	if n := c.consumer - c.relayed; c.cfg.MaxConsumers > 0 && !s.relayed && n >= c.cfg.MaxConsumers {
+		return nil, fault.New(fault.TooManyConsumers, "channel %s:%s has %d consumers", c.cfg.Topic, c.cfg.Name, n)
 	}
 	c.enroll(s)
 	return s, nil
@@ -125,6 +139,9 @@ func (c *Channel) Subscribe(o SubOptions) (*Subscription, error) {
 // enroll gives s the first free id.
 func (c *Channel) enroll(s *Subscription) {
 	c.consumer++
+	if s.relayed {
+		c.relayed++
+	}
 	for i, other := range c.subs {
 		if other == nil {
 			s.id = int32(i)
@@ -150,6 +167,7 @@ func (s *Subscription) SetWindow(n int) {
 	c.mu.Lock()
 	if !s.stopped && !s.closed {
 		s.window = int64(max(n, 0))
+		s.narrow()
 		s.changed()
 	}
 	c.unlock()
@@ -162,6 +180,7 @@ func (s *Subscription) Stop() {
 	c.mu.Lock()
 	s.stopped = true
 	s.window = 0
+	s.narrow()
 	s.changed()
 	c.unlock()
 }
@@ -171,12 +190,15 @@ func (s *Subscription) Stop() {
 // an orderly close; the rest after min(its remaining timeout, 1 s × 2^attempts),
 // so that a poison message does not run through a fleet in milliseconds. With
 // Config.WaitOnDisconnect all of it waits for its timeout instead.
-func (s *Subscription) Close(abnormal bool) {
+func (s *Subscription) Close(abnormal bool) { s.end(abnormal, false) }
+
+// end is Close, or Abandon.
+func (s *Subscription) end(abnormal, abandoned bool) {
 	c := s.ch
 	c.mu.Lock()
 	idle := !s.closed && c.consumer == 1 && c.closed == nil
 	if !s.closed {
-		s.leave(abnormal)
+		s.leave(abnormal, abandoned)
 	}
 	c.unlock()
 	if idle && c.cfg.Idle != nil {
@@ -185,14 +207,18 @@ func (s *Subscription) Close(abnormal bool) {
 }
 
 // leave is Close under the lock.
-func (s *Subscription) leave(abnormal bool) {
+func (s *Subscription) leave(abnormal, abandoned bool) {
 	c := s.ch
 	s.closed = true
-	s.window = 0
+	s.window, s.credit = 0, 0
 	c.consumer--
+	if s.relayed {
+		c.relayed--
+	}
 	s.changed()
+	s.leaveRelays(abnormal && !s.stopped, abandoned)
 	switch {
-	case c.closed != nil:
+	case c.closed != nil, abandoned:
 		s.returnAll(c.now(), false, false)
 	case !c.cfg.WaitOnDisconnect:
 		s.returnAll(c.now(), true, abnormal && !s.stopped)
@@ -217,7 +243,12 @@ func (s *Subscription) Stats() SubStats {
 }
 
 // open is how far the window is open.
-func (s *Subscription) open() int64 { return s.window - s.inFlightCount }
+func (s *Subscription) open() int64 {
+	if s.relayed {
+		return s.credit
+	}
+	return s.window - s.inFlightCount - s.promised
+}
 
 // changed is called after the window changed: a claim that it does not cover
 // any more goes to others.
@@ -225,6 +256,7 @@ func (s *Subscription) changed() {
 	if s.claim > max(s.open(), 0) {
 		s.unclaim()
 	}
+	s.share()
 	s.settle()
 	s.ch.ring()
 }
@@ -264,11 +296,18 @@ func (s *Subscription) expire(now int64) {
 		if i == 0 || c.slots.slots[i].deadline > now {
 			break
 		}
-		c.timeouts++
 		s.timeouts++
 		s.release(i)
-		c.lanes[c.slots.slots[i].lane].retry(i, true)
+		l := c.lanes[c.slots.slots[i].lane]
+		if l.away() {
+			l.drop(i) // the leader counts it
+			continue
+		}
+		c.timeouts++
+		l.retry(i, true)
 	}
+	s.expireInbox(now)
+	s.share()
 	s.settle()
 	s.forgetIfDone()
 }
@@ -276,10 +315,17 @@ func (s *Subscription) expire(now int64) {
 // release takes slot i out of what s has in flight.
 func (s *Subscription) release(i int32) {
 	c := s.ch
-	c.slots.unlink(&s.inFlight, i)
-	c.slots.slots[i].sub = noSub
+	e := &c.slots.slots[i]
+	if e.flags&flagInbox != 0 {
+		c.slots.unlink(&s.pulled, i)
+	} else {
+		c.slots.unlink(&s.inFlight, i)
+	}
+	e.sub = noSub
 	s.inFlightCount--
-	c.inFlight--
+	if !c.lanes[e.lane].remote {
+		c.inFlight--
+	}
 }
 
 // returnAll gives everything in flight back to the lanes. counts: these
@@ -303,7 +349,7 @@ func (s *Subscription) returnAll(now int64, counts, slowly bool) {
 
 // forgetIfDone frees the id of a closed subscription with nothing in flight.
 func (s *Subscription) forgetIfDone() {
-	if s.closed && s.inFlight.head == 0 && s.ch.subs[s.id] == s {
+	if s.closed && s.inFlight.head == 0 && s.pulled.head == 0 && s.id != noSub && s.ch.subs[s.id] == s {
 		s.ch.subs[s.id] = nil
 	}
 }

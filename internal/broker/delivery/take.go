@@ -59,7 +59,24 @@ func (s *Subscription) Take(dst []Delivery, maxBytes int) ([]Delivery, error) {
 	s.unclaim()
 	s.state = subBusy
 	s.settle()
-	dst, err := s.gatherWork(dst, max(maxBytes, 1), kept)
+	room := max(maxBytes, 1)
+	inboxFirst := len(s.inbox) > 0 && !s.localFirst
+	if inboxFirst {
+		dst, room = s.takeInbox(dst, room)
+	}
+	var err error
+	if room > 0 {
+		at := len(dst)
+		dst, err = s.gatherWork(dst, room, kept)
+		s.reserved = 0
+		if len(s.inbox) > 0 {
+			room -= bodies(dst[at:])
+		}
+	}
+	s.localFirst = inboxFirst && room <= 0
+	if !inboxFirst && len(s.inbox) > 0 && room > 0 {
+		dst, _ = s.takeInbox(dst, room)
+	}
 	if n := len(dst) - had; n > 0 {
 		s.messages += uint64(n)
 		err = nil
@@ -69,10 +86,19 @@ func (s *Subscription) Take(dst []Delivery, maxBytes int) ([]Delivery, error) {
 			err = c.closed
 		}
 	}
+	s.share()
 	s.settle()
 	c.ring()
 	c.unlock()
 	return dst, err
+}
+
+// bodies is how long the bodies of deliveries are together.
+func bodies(ds []Delivery) (n int) {
+	for i := range ds {
+		n += len(ds[i].Body)
+	}
+	return n
 }
 
 // gatherWork fills dst, first with what is to be delivered again, and only
@@ -149,6 +175,9 @@ func (s *Subscription) hand(i int32, now int64) {
 	c.slots.insertByDeadline(&s.inFlight, i)
 	s.inFlightCount++
 	c.inFlight++
+	if s.relayed {
+		s.credit--
+	}
 }
 
 // armTimeout sets the channel's timer for the oldest delivery.
@@ -173,13 +202,13 @@ func (s *Subscription) pickAgain(n int, now int64, at int) bool {
 	s.picks = s.picks[:0]
 	for i := range c.lanes {
 		l := c.lanes[(c.nextLane+i)%len(c.lanes)]
-		if l.retryAt == 0 && l.readyCount > 0 {
+		if !l.rests() && l.readyCount > 0 {
 			s.pickReady(l, n, now)
 		}
 	}
 	for i := range c.lanes {
 		l := c.lanes[(c.nextLane+i)%len(c.lanes)]
-		if l.retryAt == 0 && l.dueCount > 0 {
+		if !l.rests() && l.dueCount > 0 {
 			s.pickDue(l, n, now)
 		}
 	}
@@ -285,13 +314,22 @@ func (s *Subscription) holds(p *pick, delivered int64) bool {
 // meanwhile.
 func (s *Subscription) undo(p *pick, delivered int64) {
 	c := s.ch
-	if !s.holds(p, delivered) {
+	l := c.lanes[p.lane.index] // may be another since
+	i := l.find(p.offset)
+	if i == 0 {
 		return
 	}
-	i := p.slot
 	e := &c.slots.slots[i]
+	if e.state != stateInFlight || e.sub != s.id || e.delivered != delivered {
+		return
+	}
 	s.release(i)
-	switch l := p.lane; {
+	if s.relayed {
+		s.credit++
+	}
+	switch {
+	case l != p.lane || e.flags&flagLoose != 0:
+		s.putBack(l, i)
 	case p.state == pickGone:
 		c.skipped++
 		l.warn("skip message that is not in the log", p.offset, p.offset, nil)

@@ -55,6 +55,9 @@ func (c *Channel) nextTimer() int64 {
 		if s != nil && s.inFlight.head != 0 {
 			earlier(c.slots.slots[s.inFlight.head].deadline)
 		}
+		if s != nil && s.pulled.head != 0 {
+			earlier(c.slots.slots[s.pulled.head].deadline)
+		}
 	}
 	for _, l := range c.lanes {
 		earlier(l.retryAt)

@@ -1,0 +1,688 @@
+package delivery
+
+import (
+	"flag"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/tidings-io/tidings/internal/broker/partition"
+	"pgregory.net/rapid"
+)
+
+// at is a message.
+type at struct {
+	part   int32
+	offset int64
+}
+
+// rMessage is what the model knows of a message.
+type rMessage struct {
+	given  map[uint16]int64 // when a leader gave it away last, by number
+	ended  map[uint16]bool  // numbers of deliveries that count
+	holder *rSub
+	number uint16
+	since  int64 // when the leader gave it to the holder
+	// answered: the holder's FIN was taken at its node.
+	answered bool
+	finished bool // and by the leader
+	late     bool // there was a FIN
+	gone     bool // emptied, or given up: anything goes
+}
+
+// rSub is a consumer.
+type rSub struct {
+	*Subscription
+	node    *fleetNode
+	window  int
+	have    []at
+	stopped bool
+	rung    bool
+	busy    bool
+}
+
+// rModel is a fleet beside its model.
+type rModel struct {
+	*fleet
+	t      *rapid.T
+	msgs   map[at]*rMessage
+	subs   []*rSub
+	paused bool
+	abrupt bool // consumers close abnormally
+	lossy  bool // requests and replies get lost
+	seen   rCoverage
+}
+
+// rCoverage counts what all runs together have reached.
+type rCoverage struct{ delivered, relayed, moved, adopted, lost, again, returned int }
+
+func (c *rCoverage) add(x rCoverage) {
+	c.delivered += x.delivered
+	c.relayed += x.relayed
+	c.moved += x.moved
+	c.adopted += x.adopted
+	c.lost += x.lost
+	c.again += x.again
+	c.returned += x.returned
+}
+
+func newRModel(t *rapid.T, plant func(*fleet)) *rModel {
+	nodes := rapid.IntRange(2, 4).Draw(t, "nodes")
+	parts := rapid.IntRange(1, 3).Draw(t, "partitions")
+	was := defaultLimits
+	defaultLimits = limits{ring: 64, old: 40, due: 3, gaps: 6}
+	defer func() { defaultLimits = was }()
+	m := &rModel{t: t, msgs: make(map[at]*rMessage), fleet: newFleet(nodes, parts, Config{})}
+	m.abrupt = rapid.IntRange(0, 3).Draw(t, "abrupt") == 0
+	m.lossy = rapid.Bool().Draw(t, "lossy")
+	m.fleet.delivered = func(part int32, offset int64, n uint16) {
+		m.msgs[at{part, offset}].given[n] = m.clock.now
+		m.seen.relayed++
+	}
+	m.fleet.answered = func(part int32, offset int64, kind OpKind) {
+		switch kind {
+		case Finish:
+			m.msgs[at{part, offset}].finished = true
+		case Return:
+			m.seen.returned++
+		}
+	}
+	if plant != nil {
+		plant(m.fleet)
+	}
+	for p := range m.parts {
+		m.lead(t, p, rapid.IntRange(0, nodes-1).Draw(t, "leader"))
+	}
+	m.carry(t)
+	return m
+}
+
+func (m *rModel) node(t *rapid.T) *fleetNode {
+	return m.nodes[rapid.IntRange(0, len(m.nodes)-1).Draw(t, "node")]
+}
+
+func (m *rModel) part(t *rapid.T) int { return rapid.IntRange(0, len(m.parts)-1).Draw(t, "partition") }
+
+func (m *rModel) sub(t *rapid.T) *rSub {
+	if len(m.subs) == 0 {
+		t.Skip("no consumer")
+	}
+	return m.subs[rapid.IntRange(0, len(m.subs)-1).Draw(t, "consumer")]
+}
+
+// link is one of those between nodes that may do something.
+func (m *rModel) link(t *rapid.T, may func(*link) bool) *link {
+	var ls []*link
+	m.all(func(l *link) {
+		if may(l) {
+			ls = append(ls, l)
+		}
+	})
+	if len(ls) == 0 {
+		t.Skip("no link")
+	}
+	l := ls[rapid.IntRange(0, len(ls)-1).Draw(t, "link")]
+	t.Logf("link %d>%d: out %v, answered %v, rests %v, rings %v", l.from.id, l.to.id, l.out, l.reply != nil, l.rests, l.rings)
+	return l
+}
+
+func (m *rModel) publishSome(t *rapid.T) {
+	p := m.part(t)
+	n := rapid.IntRange(1, 6).Draw(t, "count")
+	from := m.parts[p].log.end
+	for i := range int64(n) {
+		m.msgs[at{int32(p), from + i}] = &rMessage{given: make(map[uint16]int64), ended: make(map[uint16]bool)}
+	}
+	m.publish(p, n)
+}
+
+func (m *rModel) subscribe(t *rapid.T) {
+	if len(m.subs) >= 4 {
+		t.Skip("enough")
+	}
+	m.subscribeOne(t)
+}
+
+func (m *rModel) subscribeOne(t *rapid.T) {
+	s := &rSub{node: m.node(t)}
+	var err error
+	s.Subscription, err = s.node.ch.Subscribe(SubOptions{
+		MsgTimeout: testTimeout, MaxMsgTimeout: testMaxTimeout,
+		Notify: func() {
+			if s.rung {
+				m.t.Fatalf("rung twice")
+			}
+			s.rung = true
+		},
+		Failed: func(op Op, _ error) {
+			part, offset, _ := testCodec.Parse(op.ID)
+			if msg := m.msgs[at{part, offset}]; op.Kind == Finish {
+				msg.answered = false
+			} else if op.Kind == Touch {
+				m.leave(at{part, offset}, s)
+			}
+		},
+	})
+	if err != nil {
+		t.Fatalf("subscribe: %v", err)
+	}
+	m.subs = append(m.subs, s)
+	m.setWindowOf(t, s)
+}
+
+func (m *rModel) setWindow(t *rapid.T) { m.setWindowOf(t, m.sub(t)) }
+
+func (m *rModel) setWindowOf(t *rapid.T, s *rSub) {
+	n := rapid.SampledFrom([]int{0, 1, 1, 2, 5, 20}).Draw(t, "window")
+	s.SetWindow(n)
+	if !s.stopped {
+		s.window = n
+	}
+}
+
+// leave takes a message from its holder.
+func (m *rModel) leave(x at, s *rSub) *rMessage {
+	if i := slices.Index(s.have, x); i >= 0 {
+		s.have = slices.Delete(s.have, i, i+1)
+	}
+	msg := m.msgs[x]
+	if msg.holder == s {
+		msg.holder = nil
+	}
+	return msg
+}
+
+// holds reports whether the holder's time is not over for sure.
+func (m *rModel) holds(msg *rMessage) bool {
+	return msg.holder != nil && !msg.gone && m.clock.now < msg.since+int64(testTimeout)
+}
+
+func (m *rModel) take(t *rapid.T) { m.takeFor(t, m.sub(t)) }
+
+func (m *rModel) takeFor(t *rapid.T, s *rSub) int {
+	s.rung = false
+	ds, err := s.Take(nil, rapid.SampledFrom([]int{8, 30, 1 << 20}).Draw(t, "bytes"))
+	if err != nil {
+		t.Fatalf("take: %v", err)
+	}
+	s.busy = len(ds) > 0
+	if m.paused && s.busy {
+		t.Fatalf("delivered while paused")
+	}
+	for i := range ds {
+		m.took(t, s, &ds[i])
+	}
+	n := 0
+	for _, x := range s.have {
+		if msg := m.msgs[x]; msg.holder == s && m.holds(msg) {
+			n++
+		}
+	}
+	if len(ds) > 0 && n > s.window {
+		t.Fatalf("%d in flight, window %d", n, s.window)
+	}
+	return len(ds)
+}
+
+// took checks one delivery.
+func (m *rModel) took(t *rapid.T, s *rSub, d *Delivery) {
+	offsetOf(t, d)
+	part, offset, _ := testCodec.Parse(d.ID)
+	x := at{part, offset}
+	t.Logf("%v/%d to %d of node %d", x, d.Attempts, s.id, s.node.id)
+	msg := m.msgs[x]
+	m.seen.delivered++
+	if d.Attempts > 1 {
+		m.seen.again++
+	}
+	since := int64(0) // not long ago, unless it was taken away while it was read
+	l := s.node.ch.lane(part)
+	if i := l.find(offset); i != 0 {
+		// Its node's time begins when it asked, and the leader may be told of that.
+		since = s.node.ch.slots.slots[i].delivered
+		msg.given[d.Attempts] = since
+	}
+	if !msg.gone {
+		m.checkTook(t, x, msg, s, d.Attempts)
+	}
+	m.leave(x, s)
+	msg.holder, msg.number, msg.since, msg.answered = s, d.Attempts, since, false
+	s.have = append(s.have, x)
+}
+
+func (m *rModel) checkTook(t *rapid.T, x at, msg *rMessage, s *rSub, number uint16) {
+	switch {
+	case msg.finished:
+		t.Fatalf("%v is finished, and comes again", x)
+	case m.holds(msg):
+		t.Fatalf("%v is held by a consumer of node %d with number %d, and comes to one of node %d with %d",
+			x, msg.holder.node.id, msg.number, s.node.id, number)
+	case msg.answered && m.clock.now < msg.since+int64(testTimeout):
+		t.Fatalf("%v was answered, and comes again", x)
+	case number > 1 && !msg.ended[number-1] && m.clock.now < msg.given[number-1]+int64(testTimeout):
+		t.Fatalf("%v comes with number %d, but %d has not ended", x, number, number-1)
+	}
+}
+
+func (m *rModel) mine(t *rapid.T) (*rSub, at) {
+	s := m.sub(t)
+	if len(s.have) == 0 {
+		t.Skip("nothing in flight")
+	}
+	return s, rapid.SampledFrom(s.have).Draw(t, "message")
+}
+
+// do answers, and returns the message if the answer was taken here.
+func (m *rModel) do(s *rSub, x at, op Op) *rMessage {
+	op.ID = testCodec.ID(x.part, x.offset)
+	away := s.node.ch.lane(x.part).away()
+	valid := m.msgs[x].holder == s && m.holds(m.msgs[x])
+	errs := make([]error, 1)
+	s.Do([]Op{op}, errs)
+	m.t.Logf("%v: %d from %d of node %d: %v", x, op.Kind, s.id, s.node.id, errs[0])
+	if errs[0] != nil {
+		// A late answer to an earlier delivery may have been good enough for a new leader.
+		if valid && !m.msgs[x].late {
+			m.t.Fatalf("answer to %v: %v", x, errs[0])
+		}
+		m.leave(x, s)
+		return nil
+	}
+	if op.Kind == Finish && !away {
+		m.msgs[x].finished = true
+	}
+	return m.msgs[x]
+}
+
+func (m *rModel) finishOne(t *rapid.T) {
+	s, x := m.mine(t)
+	m.finishOf(s, x)
+}
+
+func (m *rModel) finishOf(s *rSub, x at) {
+	if msg := m.do(s, x, Op{Kind: Finish}); msg != nil {
+		msg.answered, msg.late = true, true
+		m.leave(x, s)
+	}
+}
+
+func (m *rModel) requeue(t *rapid.T) {
+	s, x := m.mine(t)
+	delay := rapid.SampledFrom([]time.Duration{0, 0, time.Millisecond, time.Second}).Draw(t, "delay")
+	if msg := m.do(s, x, Op{Kind: Requeue, Delay: delay}); msg != nil {
+		msg.ended[msg.number] = true
+		m.leave(x, s)
+	}
+}
+
+func (m *rModel) touch(t *rapid.T) {
+	s, x := m.mine(t)
+	m.do(s, x, Op{Kind: Touch})
+}
+
+func (m *rModel) close(t *rapid.T) {
+	s := m.sub(t)
+	m.subs = slices.DeleteFunc(m.subs, func(x *rSub) bool { return x == s })
+	for _, x := range slices.Clone(s.have) {
+		msg := m.leave(x, s)
+		msg.ended[msg.number] = true
+	}
+	s.Close(m.abrupt)
+}
+
+func (m *rModel) stop(t *rapid.T) {
+	s := m.sub(t)
+	s.Stop()
+	s.stopped, s.window = true, 0
+}
+
+func (m *rModel) pause(t *rapid.T) {
+	m.setPaused(rapid.IntRange(0, 2).Draw(t, "paused") == 0)
+}
+
+func (m *rModel) setPaused(paused bool) {
+	m.paused = paused
+	for _, n := range m.nodes {
+		n.ch.SetPaused(paused)
+	}
+}
+
+// hop has one link make its next step.
+func (m *rModel) hop(t *rapid.T) {
+	l := m.link(t, func(l *link) bool { return l.out || l.rests || l.woken || len(l.rings) > 0 })
+	switch {
+	case len(l.rings) > 0 && rapid.Bool().Draw(t, "ring"):
+		l.bring()
+	case l.rests:
+		l.retry()
+	case !l.out:
+		l.send(rapid.SampledFrom([]int{1, 3, 100}).Draw(t, "items"))
+	case l.reply != nil:
+		m.seen.adopted += len(l.sent.Holds)
+		l.finish()
+	case !l.arrive(t):
+		l.fail()
+	}
+}
+
+// lose fails a request, before it came or after it was done.
+func (m *rModel) lose(t *rapid.T) {
+	l := m.link(t, func(l *link) bool { return l.out })
+	if !m.lossy {
+		t.Skip("reliable")
+	}
+	m.seen.lost++
+	l.fail()
+}
+
+// move gives a partition another leader, or none.
+func (m *rModel) move(t *rapid.T) {
+	m.seen.moved++
+	m.lead(t, m.part(t), rapid.IntRange(-1, len(m.nodes)-1).Draw(t, "leader"))
+}
+
+func (m *rModel) beginOne(t *rapid.T) { m.begin(m.part(t)) }
+
+func (m *rModel) followOne(t *rapid.T) { m.node(t).follow(m.part(t)) }
+
+func (m *rModel) openOne(t *rapid.T) { m.open(m.part(t)) }
+
+// abandon: a leader takes a node for gone.
+func (m *rModel) abandon(t *rapid.T) {
+	leader, node := m.node(t), m.node(t)
+	if leader == node {
+		t.Skip("one node")
+	}
+	for _, msg := range m.msgs {
+		if h := msg.holder; h != nil && h.node == node || msg.answered {
+			msg.gone = true
+		}
+	}
+	keys := make([]mirrorKey, 0, len(leader.mirrors))
+	for key := range leader.mirrors {
+		if key.node == node.id {
+			keys = append(keys, key)
+		}
+	}
+	slices.SortFunc(keys, func(a, b mirrorKey) int { return int(a.id) - int(b.id) })
+	for _, key := range keys {
+		s := leader.mirrors[key]
+		for i := s.inFlight.head; i != 0; i = leader.ch.slots.slots[i].next {
+			e := &leader.ch.slots.slots[i]
+			m.msgs[at{leader.ch.lanes[e.lane].part, e.offset}].gone = true
+		}
+		delete(leader.mirrors, key)
+		s.Abandon()
+	}
+	node.links[leader.id].relay.Renew()
+}
+
+// empty empties a partition of the channel.
+func (m *rModel) empty(t *rapid.T) {
+	p := m.part(t)
+	part := m.parts[p]
+	if part.lane == nil || !part.lane.begun {
+		t.Skip("no lane")
+	}
+	shard := m.nodes[part.leader].shard
+	shard.propose()
+	shard.pending = slices.DeleteFunc(shard.pending, func(d pendingDelta) bool { return d.lane == part.lane })
+	*part.state = *newDurable()
+	part.state.floor = part.limit
+	part.lane.Reset(partition.Start{Floor: part.limit, Limit: part.limit})
+	for x, msg := range m.msgs {
+		if int(x.part) == p {
+			msg.gone = true
+			if msg.holder != nil {
+				m.leave(x, msg.holder)
+			}
+		}
+	}
+	for _, n := range m.nodes {
+		if n.id != part.leader {
+			n.links[part.leader].relay.Emptied(int32(p), part.limit)
+		}
+	}
+}
+
+func (m *rModel) advance(t *rapid.T) {
+	d := time.Duration(rapid.SampledFrom([]int{1, 1, 10, 1000, 3000, 11000}).Draw(t, "ms")) * time.Millisecond
+	if d > time.Second { // no request takes that long
+		m.all(func(l *link) {
+			if l.out {
+				l.fail()
+			}
+		})
+	}
+	m.clock.advance(d)
+}
+
+func (m *rModel) write(t *rapid.T) {
+	n := m.node(t)
+	n.shard.propose()
+	if rapid.Bool().Draw(t, "commit") {
+		n.shard.commit(t)
+	}
+}
+
+func (m *rModel) offer(t *rapid.T) {
+	if p := m.parts[m.part(t)]; p.lane != nil && p.lane.begun {
+		m.nodes[p.leader].shard.offer(p.lane, m.clock.now)
+	}
+}
+
+// settle carries all that is on its way, and has consumers take what there is.
+func (m *rModel) settle(t *rapid.T) {
+	for again := true; again; {
+		m.carry(t)
+		again = false
+		for _, s := range m.subs {
+			if s.rung || s.busy {
+				m.takeFor(t, s)
+				again = true
+			}
+		}
+	}
+}
+
+func (m *rModel) rare(t *rapid.T) {
+	switch rapid.IntRange(0, 11).Draw(t, "rare") {
+	case 0:
+		m.stop(t)
+	case 1, 2:
+		m.close(t)
+	case 3:
+		m.empty(t)
+	case 4:
+		m.abandon(t)
+	case 5, 6:
+		m.pause(t)
+	default:
+		m.move(t)
+	}
+}
+
+// check compares figures.
+func (m *rModel) check(t *rapid.T) {
+	for _, n := range m.nodes {
+		var flying int64
+		for _, s := range n.ch.subs {
+			if s == nil {
+				continue
+			}
+			count, promised := int64(0), int64(0)
+			for _, list := range []slotList{s.inFlight, s.pulled} {
+				for i := list.head; i != 0; i = n.ch.slots.slots[i].next {
+					count++
+					if e := &n.ch.slots.slots[i]; e.sub != s.id || e.state != stateInFlight {
+						t.Fatalf("slot %+v in the list of %d", *e, s.id)
+					} else if !n.ch.lanes[e.lane].remote {
+						flying++
+					}
+				}
+			}
+			for _, mi := range s.mirrors {
+				promised += mi.want + mi.pulling
+			}
+			if s.inFlightCount != count || s.promised != promised {
+				t.Fatalf("in flight %d of %d, promised %d of %d", s.inFlightCount, count, s.promised, promised)
+			}
+		}
+		for _, l := range n.ch.lanes {
+			ahead := int64(0)
+			for _, i := range l.loose {
+				if n.ch.slots.slots[i].flags&flagAhead != 0 {
+					ahead++
+				}
+			}
+			if ahead != l.aheadCount {
+				t.Fatalf("%d ahead of %d", l.aheadCount, ahead)
+			}
+		}
+		if n.ch.inFlight != flying || n.ch.claimed < 0 || n.ch.waitingOpen < 0 {
+			t.Fatalf("node %d: in flight %d of %d, claimed %d, waiting %d", n.id, n.ch.inFlight, flying, n.ch.claimed, n.ch.waitingOpen)
+		}
+	}
+}
+
+// end: with a network that works everything is finished soon.
+func (m *rModel) end(t *rapid.T) {
+	m.setPaused(false)
+	for _, s := range m.subs {
+		s.SetWindow(1)
+	}
+	if !slices.ContainsFunc(m.subs, func(s *rSub) bool { return !s.stopped }) {
+		m.subscribeOne(t)
+		m.subs[len(m.subs)-1].SetWindow(1)
+	}
+	for _, s := range m.subs {
+		if s.window = 1; s.stopped {
+			s.window = 0
+		}
+	}
+	for p := range m.parts {
+		if m.parts[p].leader < 0 {
+			m.lead(t, p, 0)
+		}
+	}
+	patience := 3 * time.Second
+	if m.abrupt { // then what is not the first attempt waits
+		patience = 5 * testTimeout
+	}
+	for waited := time.Duration(0); ; waited += 100 * time.Millisecond {
+		for again := true; again; {
+			again = false
+			m.settle(t)
+			for _, s := range m.subs {
+				for len(s.have) > 0 {
+					again = true
+					m.finishOf(s, s.have[0])
+				}
+			}
+			m.collect(t)
+		}
+		if m.allFinished() {
+			break
+		}
+		if waited > patience {
+			m.stuck(t)
+		}
+		m.clock.advance(100 * time.Millisecond)
+	}
+	m.check(t)
+}
+
+func (m *rModel) allFinished() bool {
+	for _, p := range m.parts {
+		if p.state.floor != p.limit || len(p.state.parked) > 0 {
+			return false
+		}
+	}
+	return true
+}
+
+func (m *rModel) stuck(t *rapid.T) {
+	for p, part := range m.parts {
+		t.Logf("partition %d: leader %d floor %d ranges %v parked %v limit %d cursor %d loose %d ready %d due %d shut %v",
+			p, part.leader, part.state.floor, part.state.ranges.Ranges(), part.state.parked, part.limit,
+			part.lane.cursor, len(part.lane.loose), part.lane.readyCount, part.lane.dueCount, part.lane.shut)
+	}
+	for _, n := range m.nodes {
+		for _, s := range n.ch.subs {
+			if s != nil {
+				t.Logf("node %d sub %d: window %d in flight %d promised %d inbox %d reserved %d state %d relayed %v credit %d",
+					n.id, s.id, s.window, s.inFlightCount, s.promised, len(s.inbox), s.reserved, s.state, s.relayed, s.credit)
+				for _, mi := range s.mirrors {
+					x := *mi
+					x.r, x.s = nil, nil
+					t.Logf("  mirror %+v", x)
+				}
+			}
+		}
+	}
+	t.Fatalf("not all is finished")
+}
+
+// relayRun is one run of the model.
+func relayRun(plant func(*fleet), reached *rCoverage) func(*rapid.T) {
+	return func(t *rapid.T) {
+		m := newRModel(t, plant)
+		m.subscribe(t)
+		m.subscribe(t)
+		m.publishSome(t)
+		t.Repeat(map[string]func(*rapid.T){
+			"publish":   m.publishSome,
+			"subscribe": m.subscribe,
+			"window":    m.setWindow,
+			"take":      m.take,
+			"settle":    m.settle,
+			"finish":    m.finishOne,
+			"finish2":   m.finishOne,
+			"requeue":   m.requeue,
+			"touch":     m.touch,
+			"hop":       m.hop,
+			"hop2":      m.hop,
+			"hop3":      m.hop,
+			"hop4":      m.hop,
+			"lose":      m.lose,
+			"begin":     m.beginOne,
+			"follow":    m.followOne,
+			"follow2":   m.followOne,
+			"open":      m.openOne,
+			"rare":      m.rare,
+			"advance":   m.advance,
+			"write":     m.write,
+			"offer":     m.offer,
+			"":          m.check,
+		})
+		m.end(t)
+		reached.add(m.seen)
+	}
+}
+
+// setRapid sets a flag of rapid unless the command line did.
+func setRapid(t *testing.T, name, value string) {
+	t.Helper()
+	f := flag.Lookup("rapid." + name)
+	was := f.Value.String()
+	if was != f.DefValue {
+		return
+	}
+	if err := flag.Set(f.Name, value); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = flag.Set(f.Name, was) })
+}
+
+// TestRelaysAgainstModel runs consumers, nodes, leaders, time and a network that
+// loses things at random.
+func TestRelaysAgainstModel(t *testing.T) {
+	setRapid(t, "steps", "150")
+	setRapid(t, "checks", "300")
+	var reached rCoverage
+	rapid.Check(t, relayRun(nil, &reached))
+	t.Logf("%+v", reached)
+	if reached.relayed == 0 || reached.moved == 0 || reached.adopted == 0 || reached.lost == 0 || reached.again == 0 || reached.returned == 0 {
+		t.Errorf("the test does not reach what it should: %+v", reached)
+	}
+}
