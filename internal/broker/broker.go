@@ -97,6 +97,8 @@ type Broker struct {
 	upstreams []*upstream // by shard; none without Peers
 	began     time.Time
 	tasks     tasks
+	relays    *relays // towards other nodes
+	mirrors   mirrors // of their consumers
 
 	markPatience time.Duration // see the constant
 
@@ -110,6 +112,8 @@ type Broker struct {
 func New(o Options) *Broker {
 	o.fill()
 	b := &Broker{o: o, topics: make(map[string]*Topic), creating: make(map[string]*creation), began: time.Now(), markPatience: markPatience}
+	b.relays = newRelays(b)
+	b.mirrors = mirrors{b: b, nodes: make(map[uint64]*mirrorNode)}
 	if o.Peers != nil {
 		for i, m := range o.Machines {
 			b.upstreams = append(b.upstreams, b.newUpstream(uint32(i+1), m))
@@ -246,6 +250,9 @@ func (b *Broker) Exit() {
 // Settle waits until every answer (FIN, REQ) given so far is durable. With Peers it
 // passes over shards that another node leads.
 func (b *Broker) Settle(ctx context.Context) error {
+	if b.o.Peers != nil {
+		b.relayRest(ctx)
+	}
 	for _, m := range b.o.Machines {
 		err := awaitCall(ctx, func(done func(error)) { m.Settle(done) })
 		if err != nil && (b.o.Peers == nil || fault.CodeOf(err) != fault.NotLeader) {

@@ -218,6 +218,16 @@ func (m *member) Leader(s uint32) (id uint64, self bool) {
 	return m.groups[s].Status().LeaderID, m.groups[s].Leader()
 }
 
+// Others implements broker.Peers.
+func (m *member) Others() (ids []uint64) {
+	for id := uint64(1); id <= 3; id++ {
+		if id != m.id && m.c.reach(m.id, id) != nil {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
 var errCut = errors.New("the link is cut")
 
 // Call implements broker.Peers: what comes back from a node that is cut off

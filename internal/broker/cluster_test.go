@@ -88,45 +88,6 @@ func TestPublishAtAnyNode(t *testing.T) {
 	}
 }
 
-// TestConsumerStaysThroughLeadersChanges: a consumer is not disconnected when its
-// node loses the lead, and gets messages again when it leads again; what it had in
-// flight was taken from it.
-func TestConsumerStaysThroughLeaderChanges(t *testing.T) {
-	c := withTopic(t, 1)
-	s := c.shardOf("orders")
-	one := c.node(1).subscribe("orders", "audit", 1)
-	c.node(2).publish("orders", "a")
-	var held broker.Message
-	one.eventually("a is delivered", func() bool {
-		got, err := one.sub.Take(nil, 1<<20)
-		one.ok(err)
-		if len(got) == 1 {
-			held.Body, held.ID = got[0].Body, append([]byte(nil), got[0].ID[:]...)
-		}
-		return len(got) == 1
-	})
-	c.leads(s, 2)
-	c.until("nothing is in flight", func() bool { return one.sub.Stats().InFlight == 0 })
-	if err := one.sub.Finish([16]byte(held.ID)); fault.CodeOf(err) != fault.NotInFlight {
-		t.Fatalf("FIN of what was in flight: %v", err)
-	}
-	two := c.node(2).subscribe("orders", "audit", 5)
-	if d := cmp.Diff([]string{"a"}, two.take(1)); d != "" {
-		t.Fatal(d)
-	}
-	two.ok(two.Settle(two.ctx()))
-	c.node(3).publish("orders", "b")
-	c.leads(s, 1)
-	if d := cmp.Diff([]string{"b"}, one.take(1)); d != "" {
-		t.Fatal(d)
-	}
-	select {
-	case <-one.sub.Done():
-		t.Fatal("the consumer was disconnected")
-	default:
-	}
-}
-
 // TestCommandsAtAnyNode: what is asked of a node that does not lead is done.
 func TestCommandsAtAnyNode(t *testing.T) {
 	c := withTopic(t, 1)
@@ -233,40 +194,6 @@ func TestStatsOfWhatIsLed(t *testing.T) {
 				(s.LogBytes > 0) == (want > 0) && len(s.Channels[0].Subscriptions) == int(id/3)
 		})
 	}
-}
-
-// TestEphemeral: an ephemeral topic is refused away from its home, which is named;
-// an ephemeral channel of a durable topic gets what its node leads.
-func TestEphemeral(t *testing.T) {
-	c := withTopic(t, 1)
-	one, two := c.node(1), c.node(2)
-	one.publish("live#ephemeral", "a")
-	c.until("the other node knows the topic", func() bool {
-		_, ok := two.meta.View().Topic("live#ephemeral")
-		return ok
-	})
-	err := two.PublishWait(two.ctx(), "live#ephemeral", []broker.Message{{Body: []byte("b")}})
-	if fault.CodeOf(err) != fault.NotLeader || !strings.Contains(err.Error(), "lives on node n1") {
-		t.Fatal(err)
-	}
-	two.eventually("a channel is refused", func() bool {
-		return fault.CodeOf(two.CreateChannel(two.ctx(), "live#ephemeral", "audit")) == fault.NotLeader
-	})
-	tail := two.subscribe("orders", "tail#ephemeral", 5)
-	c.leads(c.shardOf("orders"), 2)
-	c.until("the channel is on the partition", func() bool {
-		pv, ok := c.partitionOn(2, "orders")
-		return ok && len(pv.Channels) == 1 && pv.Channels[0].Lane != nil
-	})
-	one.publish("orders", "x")
-	if d := cmp.Diff([]string{"x"}, tail.take(1)); d != "" {
-		t.Fatal(d)
-	}
-	tail.sub.Close(false)
-	c.until("the channel has gone with its consumer", func() bool {
-		pv, _ := c.partitionOn(2, "orders")
-		return len(pv.Channels) == 0
-	})
 }
 
 // TestNewLeaderReconciles: what metadata says and no shard was told, because its

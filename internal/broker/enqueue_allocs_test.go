@@ -12,6 +12,8 @@ type selfish struct{}
 
 func (selfish) Leader(uint32) (uint64, bool) { return 1, true }
 
+func (selfish) Others() []uint64 { return nil }
+
 func (selfish) Call(context.Context, uint64, Method, []byte, func([]byte, error)) {}
 
 // TestEnqueueAllocates: a publish costs one allocation where the node is alone, and

@@ -26,14 +26,15 @@ func newMemoryTopic(t *Topic) *memoryTopic {
 	}
 }
 
-// awayFrom is why an ephemeral topic of another node can't be used here.
-func (b *Broker) awayFrom(m *meta.Topic) error {
+// awayFrom is why an ephemeral topic of another node can't be changed here, and the
+// Raft id of that node, 0 when it is gone.
+func (b *Broker) awayFrom(m *meta.Topic) (error, uint64) {
 	for _, n := range b.o.Meta.View().Nodes {
 		if n.Boot == m.Boot {
-			return fault.New(fault.NotLeader, "topic %s lives on node %s", m.Name, n.Name)
+			return fault.New(fault.NotLeader, "topic %s lives on node %s", m.Name, n.Name), n.ID
 		}
 	}
-	return fault.New(fault.NotLeader, "topic %s lives on another node", m.Name)
+	return fault.New(fault.NotLeader, "topic %s lives on another node", m.Name), 0
 }
 
 func (t *Topic) newMemory() *delivery.Memory {
@@ -52,7 +53,7 @@ func (m *memoryTopic) publish(msgs []Message, done partition.Completion) error {
 
 // attach begins a channel on the topic.
 func (m *memoryTopic) attach(c *channelInUse) {
-	cfg := m.t.channelConfig(c.name)
+	cfg := m.t.channelConfig(c)
 	cfg.MaxLag = m.maxLag
 	cfg.Fresh = true
 	if IsEphemeral(c.name) {

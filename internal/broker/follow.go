@@ -34,7 +34,8 @@ func (u *upstream) follow(ctx context.Context) {
 				continue
 			}
 			if u.serve(leadership) {
-				u.b.attachChannels(ctx, u)
+				u.b.attach(ctx, u, u.b.places(u), false)
+				u.gather(ctx, leadership)
 			} else {
 				timer.Reset(0)
 			}

@@ -27,24 +27,6 @@ func (t *Topic) attachLed(ctx context.Context, c *channelInUse) {
 	}
 }
 
-// attachChannels attaches the lanes of all channels in use on a shard that this
-// node begins to serve.
-func (b *Broker) attachChannels(ctx context.Context, u *upstream) {
-	var places []place
-	b.mu.RLock()
-	for _, t := range b.topics {
-		for i := range t.parts {
-			if t.parts[i].up == u {
-				for _, c := range t.inUse() {
-					places = append(places, place{t, c, i})
-				}
-			}
-		}
-	}
-	b.mu.RUnlock()
-	b.attach(ctx, u, places, false)
-}
-
 // attach puts lanes in the places, all of one shard, that have none of the present
 // leadership. fresh as in delivery.Channel.SetLane.
 func (b *Broker) attach(ctx context.Context, u *upstream, places []place, fresh bool) {
@@ -85,7 +67,7 @@ func (x place) attach(leadership uint64, log delivery.Log, fresh bool) {
 	c.laneMu.Lock()
 	defer c.laneMu.Unlock()
 	if c.attached == nil {
-		c.attached = make([]uint64, len(x.t.parts))
+		c.attached, c.begun = make([]uint64, len(x.t.parts)), make([]uint64, len(x.t.parts))
 		c.lanes = make([]*delivery.Lane, len(x.t.parts))
 	}
 	if c.ended {
@@ -101,9 +83,17 @@ func (x place) attach(leadership uint64, log delivery.Log, fresh bool) {
 	if c.mem != nil {
 		shard = c.mem
 	}
-	lane := c.ch.SetLane(p.key.Partition, log, shard, fresh && c.fresh)
+	lane := c.ch.SetLane(p.key.Partition, log, shard, fresh && c.fresh, true)
 	c.lanes[x.i], c.attached[x.i] = lane, leadership
+	c.setRemote(x.i, len(x.t.parts), 0)
 	p.machine.Attach(p.key.Topic, p.key.Partition, c.id, lane)
+	if p.up.gathered.Load() == leadership {
+		lane.Open() // else whoever ends the gathering does
+	}
+	if p.up.leadership.Load() != leadership { // it ended meanwhile
+		p.up.unassigned.Store(true)
+		ring(p.up.wake)
+	}
 }
 
 // detachLed takes an ephemeral channel's lanes off their shards.

@@ -21,6 +21,9 @@ type Peers interface {
 	// any more. Calls of one goroutine to one node arrive in order while the link
 	// holds. An error that is ErrNotSent says that the request never left.
 	Call(ctx context.Context, node uint64, m Method, request []byte, done func(reply []byte, err error))
+	// Others are the Raft ids of the other members that can be reached now, as far as
+	// this node knows. It must not block.
+	Others() []uint64
 }
 
 // ErrNotSent is in the chain of the error of a Peers.Call whose request never left
@@ -34,6 +37,14 @@ type Method uint8
 const (
 	MethodPublish Method = 1 // sequenced publishes, to the leader of their shard
 	MethodCommand Method = 2 // a partition.Command, to the leader of its shard
+	// Consumers of one node on what another leads:
+	MethodRelay    Method = 3 // what they say and ask for, to the leader
+	MethodRing     Method = 4 // the leader has something for them
+	MethodPresence Method = 5 // their node is there, or gone, or has told what they hold
+	MethodHome     Method = 6 // a publish to an ephemeral topic, to the node where it lives
+
+	// MethodLast is the highest that there is.
+	MethodLast = MethodHome
 )
 
 // Serve answers a request of another node. It does not block; respond is called
@@ -48,6 +59,14 @@ func (b *Broker) Serve(_ context.Context, m Method, request []byte, respond func
 		b.servePublish(request, respond)
 	case m == MethodCommand:
 		b.serveCommand(request, respond)
+	case m == MethodRelay:
+		b.serveRelay(request, respond)
+	case m == MethodRing:
+		b.serveRing(request, respond)
+	case m == MethodPresence:
+		b.servePresence(request, respond)
+	case m == MethodHome:
+		b.serveHome(request, respond)
 	default:
 		respond(nil, fault.New(fault.Unsupported, "method %d is not known to this program", m))
 	}
@@ -58,6 +77,13 @@ func (b *Broker) Serve(_ context.Context, m Method, request []byte, respond func
 func (b *Broker) Leads(shard uint32, leads bool) {
 	if u := b.upstream(shard); u != nil {
 		u.leadsNow(leads)
+	}
+}
+
+// Moved is told that a shard may have another leader than before. It does not block.
+func (b *Broker) Moved(shard uint32) {
+	if u := b.upstream(shard); u != nil {
+		ring(u.wake)
 	}
 }
 
@@ -76,6 +102,7 @@ func (b *Broker) Run(ctx context.Context) error {
 		all.Go(func() error { u.follow(ctx); return nil })
 	}
 	all.Go(func() error { b.watchMeta(ctx); return nil })
+	all.Go(func() error { b.relays.run(ctx); return nil })
 	b.tasks.run(ctx)
 	err := all.Wait()
 	for _, u := range b.upstreams {

@@ -48,7 +48,7 @@ func (b *Broker) Subscribe(ctx context.Context, topic, channel string, o deliver
 // that it exists is replicated, because that moves the hand-over cursor.
 func (t *Topic) makeEphemeral(ctx context.Context, c *channelInUse) error {
 	c.id = t.b.localID()
-	cfg := t.channelConfig(c.name)
+	cfg := t.channelConfig(c)
 	cfg.MaxLag = int64(t.b.o.MemQueueSize)
 	cfg.Fresh = true
 	cfg.Idle = func() { t.idle(c) }
@@ -56,7 +56,7 @@ func (t *Topic) makeEphemeral(ctx context.Context, c *channelInUse) error {
 	mem := t.newMemory()
 	if t.b.o.Peers != nil {
 		c.mem, c.fresh = mem, true // lanes come when the channel is ready
-		return nil
+		return t.openElsewhere(ctx, c)
 	}
 	for i := range t.parts {
 		p := &t.parts[i]

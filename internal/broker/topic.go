@@ -22,7 +22,8 @@ type Topic struct {
 	parts []part
 	mem   *memoryTopic  // instead of parts' machines, for an ephemeral topic
 	ack   atomic.Uint32 // meta.Ack
-	away  error         // instead of either, for one that lives on another node
+	away  error         // instead of either, for one that lives on another node, with the Raft id
+	home  uint64        // of that, 0 when it is gone
 	// unprepared: another node has made it a moment ago, and the channels that it
 	// is to have may not be there yet (see prepare).
 	unprepared atomic.Bool
@@ -66,16 +67,20 @@ type channelInUse struct {
 	// With Peers: lanes come and go with this node's leadership.
 	laneMu   sync.Mutex       // guards lanes and the rest; held for calls that do not wait
 	attached []uint64         // by partition: the leadership that its lane is of
+	begun    []uint64         // the same, once the lane has begun
+	remote   []uint64         // by partition: the Raft id of the other node that leads it
 	ended    bool             // no lane any more
 	fresh    bool             // made by this process: what waits counts as given
 	mem      *delivery.Memory // the shard of its lanes, for an ephemeral one
+	// conversations are with other nodes that lead partitions, by Raft id.
+	conversations map[uint64]*conversation
 }
 
 func (b *Broker) newTopic(m *meta.Topic) *Topic {
 	t := &Topic{b: b, name: m.Name, id: m.ID, codec: codec(m), channels: make(map[string]*channelInUse)}
 	switch {
 	case m.Ephemeral() && b.o.Peers != nil && m.Boot != b.o.Meta.Node().Boot:
-		t.away = b.awayFrom(m)
+		t.away, t.home = b.awayFrom(m)
 		return t
 	case m.Ephemeral():
 		t.mem = newMemoryTopic(t)
@@ -108,7 +113,7 @@ func (t *Topic) publish(msgs []Message, done partition.Completion) error {
 		return t.mem.publish(msgs, done)
 	}
 	if t.away != nil {
-		return t.away
+		return t.publishHome(msgs, done)
 	}
 	p := t.choose(msgs)
 	if p.up != nil {
@@ -131,7 +136,7 @@ func (t *Topic) enqueue(msgs []Message, done partition.Completion) error {
 		return t.mem.publish(msgs, done)
 	}
 	if t.away != nil {
-		return t.away
+		return t.publishHome(msgs, done)
 	}
 	p := t.choose(msgs)
 	if p.up != nil {
@@ -216,7 +221,7 @@ func (t *Topic) lookup(name string) *channelInUse {
 
 // ensureChannel returns the channel in use, making it where there is none.
 func (t *Topic) ensureChannel(ctx context.Context, name string) (*channelInUse, error) {
-	if t.away != nil {
+	if t.away != nil && t.home == 0 {
 		return nil, t.away
 	}
 	t.mu.Lock()
@@ -337,13 +342,18 @@ func (t *Topic) makeChannel(ctx context.Context, c *channelInUse) {
 	switch {
 	case t.mem != nil:
 		t.mem.attach(c)
+	case t.away != nil:
+		err = t.makeAway(ctx, c)
 	case IsEphemeral(c.name):
 		err = t.makeEphemeral(ctx, c)
 	default:
 		err = t.makeDurable(ctx, c)
 	}
-	if t.ready(c, err) && t.b.o.Peers != nil && t.mem == nil {
+	if t.ready(c, err) && t.b.o.Peers != nil {
 		t.attachLed(ctx, c)
+		for i := range t.parts {
+			place{t, c, i}.assign()
+		}
 	}
 }
 
@@ -405,7 +415,7 @@ func (t *Topic) makeDurable(ctx context.Context, c *channelInUse) error {
 		return err
 	}
 	c.before = st.given
-	cfg := t.channelConfig(c.name)
+	cfg := t.channelConfig(c)
 	cfg.Fresh = st.fresh
 	c.ch = delivery.NewChannel(cfg)
 	if t.b.o.Peers != nil {
@@ -482,12 +492,13 @@ const (
 	deletionPollMax = 320 * time.Millisecond
 )
 
-func (t *Topic) channelConfig(name string) delivery.Config {
+func (t *Topic) channelConfig(c *channelInUse) delivery.Config {
 	o := &t.b.o
 	return delivery.Config{
-		Topic: t.name, Name: name, Codec: t.codec, Clock: o.Clock,
+		Topic: t.name, Name: c.name, Codec: t.codec, Clock: o.Clock,
 		MaxConsumers: o.MaxConsumers, WaitOnDisconnect: o.WaitOnDisconnect,
-		MaxRequeueDelay: o.MaxRequeueDelay, LatencyWindow: o.LatencyWindow, Logger: o.Logger,
+		MaxRequeueDelay: o.MaxRequeueDelay, LatencyWindow: o.LatencyWindow, Logger: o.Logger, MirrorID: t.b.relays.id,
+		Emptied: func(part int32, before int64) { t.b.emptiedHere(c, part, before) },
 	}
 }
 

@@ -15,8 +15,9 @@ import (
 // How often an upstream looks who leads: while something waits for another node's
 // answer, or to be sent, and otherwise.
 const (
-	lookBusy = 10 * time.Millisecond
-	lookIdle = 500 * time.Millisecond
+	lookBusy     = 10 * time.Millisecond
+	lookHeadless = 50 * time.Millisecond // while there is no leader
+	lookIdle     = 500 * time.Millisecond
 )
 
 // upstream is this node's way to the leader of one shard, itself perhaps, and this
@@ -27,10 +28,18 @@ type upstream struct {
 	machine *partition.Machine
 	wake    chan struct{} // rings pump
 	led     chan struct{} // rings follow
+	heard   chan struct{} // rings gather
 
 	// leadership counts the beginnings of this node's leadership; 0: it does not
 	// lead. serving is the one in which lanes may be attached.
 	leadership, serving atomic.Uint64
+	// gathered is the leadership in which lanes may deliver: other nodes have told
+	// what their consumers hold.
+	gathered atomic.Uint64
+	// changes counts the leaders that this node has seen, and unassigned says that
+	// channels in use may not know the present one.
+	changes    atomic.Uint64
+	unassigned atomic.Bool
 
 	// mu guards the rest. It is held while the machine takes a publish, so that
 	// numbers and inbox have one order, and never across a wait, nor while anybody
@@ -41,6 +50,11 @@ type upstream struct {
 	opened map[partition.Key]struct{} // in this leadership
 	ended  error                      // why nothing is taken: Run has ended
 	run    runContext
+	// followed is the leader that channels in use follow, and told the leadership of
+	// this node in which others have told what they hold, by Raft id.
+	followed     uint64
+	followedSelf bool
+	told         map[uint64]uint64
 }
 
 // runContext ends the calls of an origin's run that is over.
@@ -53,7 +67,7 @@ type runContext struct {
 func (b *Broker) newUpstream(shard uint32, m *partition.Machine) *upstream {
 	u := &upstream{
 		b: b, shard: shard, machine: m,
-		wake: make(chan struct{}, 1), led: make(chan struct{}, 1),
+		wake: make(chan struct{}, 1), led: make(chan struct{}, 1), heard: make(chan struct{}, 1),
 	}
 	u.origin = origin.New(origin.Options{Shard: shard, Producer: b.o.Boot}, u, u.now())
 	return u
@@ -81,7 +95,9 @@ func ring(bell chan struct{}) {
 func (u *upstream) leadsNow(leads bool) {
 	u.mu.Lock()
 	u.serving.Store(0)
+	u.gathered.Store(0)
 	u.opened = nil
+	u.unassigned.Store(true)
 	if leads {
 		u.began++
 		u.leadership.Store(u.began)
@@ -262,6 +278,7 @@ type outgoing struct {
 
 // step does what there is to do, and returns after what time to look again.
 func (u *upstream) step(ctx context.Context) time.Duration {
+	u.follows()
 	u.mu.Lock()
 	now := u.now()
 	u.look(now)
@@ -274,6 +291,7 @@ func (u *upstream) step(ctx context.Context) time.Duration {
 	over := u.newRun(ctx)
 	run := u.run.ctx
 	// While this node leads, its machine answers, or says that it leads no more.
+	headless := u.origin.Leader() == 0
 	rests := u.origin.Idle() || u.origin.Self() && !u.origin.Pending()
 	out := u.origin.Outcomes(nil)
 	u.mu.Unlock()
@@ -286,6 +304,9 @@ func (u *upstream) step(ctx context.Context) time.Duration {
 		u.send(run, c)
 	}
 	if rests {
+		if headless {
+			return lookHeadless
+		}
 		return lookIdle
 	}
 	return max(min(time.Duration(next-now), lookBusy), time.Millisecond)

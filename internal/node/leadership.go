@@ -39,6 +39,13 @@ func (mb *member) leader(id uint32) (leader uint64, self bool) {
 	return leader, false
 }
 
+// leaderMoved tells the broker that a shard may have another leader.
+func (mb *member) leaderMoved(id uint32) {
+	if mb.n.opened.Load() {
+		mb.n.broker.Moved(id)
+	}
+}
+
 // forward carries a request for metadata to its leader.
 func (mb *member) forward(request []byte, done func(answer []byte, err error)) {
 	mb.agent.Load().Forward(request, done)

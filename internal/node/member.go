@@ -311,6 +311,7 @@ func (mb *member) groupOptions(o *shard.Options) error {
 	}
 	id := o.ID
 	o.Send, o.Behind = func(m *raftMessage) { mb.transport.Send(id, m) }, func(leader uint64) { mb.fellBehind(id, leader) }
+	o.LeaderMoved = func() { mb.leaderMoved(id) }
 	o.SendLimit = mb.limit
 	o.KeepBytes = int64(mb.n.cfg.ReplicaLogSize)
 	if o.KeepBytes == 0 {

@@ -26,6 +26,16 @@ func (p peers) Call(ctx context.Context, node uint64, m broker.Method, request [
 	}
 }
 
+// Others are the members with a lease that this node has a link to.
+func (p peers) Others() (ids []uint64) {
+	for _, m := range p.mb.n.live(p.mb.n.meta.View()) {
+		if m.ID != p.mb.self.ID && p.mb.transport.Connected(m.ID, transport.Control) {
+			ids = append(ids, m.ID)
+		}
+	}
+	return ids
+}
+
 // notSent says in the broker's words that a request never left this node.
 func notSent(err error) error {
 	if errors.Is(err, transport.ErrNotSent) {
@@ -36,7 +46,7 @@ func notSent(err error) error {
 
 // handleBroker serves what other nodes ask of the shards that this one leads.
 func (mb *member) handleBroker() {
-	for m := broker.MethodPublish; m <= broker.MethodCommand; m++ {
+	for m := broker.MethodPublish; m <= broker.MethodLast; m++ {
 		mb.transport.HandleAsync(methodBroker+transport.Method(m), func(ctx context.Context, from transport.From, request []byte, respond func([]byte, error)) {
 			switch {
 			case !from.Known:

@@ -552,8 +552,12 @@ func (g *Group) report() {
 	}
 	g.reportSessions(&s)
 	g.mu.Lock()
+	moved := g.status.LeaderID != s.LeaderID || g.status.Leader != s.Leader
 	g.status = s
 	g.mu.Unlock()
+	if moved && g.o.LeaderMoved != nil {
+		g.o.LeaderMoved()
+	}
 }
 
 // only reports whether id is the only member.

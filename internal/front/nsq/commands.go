@@ -159,6 +159,7 @@ func sub(c *conn, w [][]byte) error {
 		SampleRate:    int(c.pump.sampleRate),
 		Notify:        c.ring,
 		Client:        c.remote,
+		Failed:        c.answerFailed,
 	}
 	var err error
 	s.Subscription, err = c.front.broker.Subscribe(c.ctx, s.topic, s.channel, opts)

@@ -405,14 +405,30 @@ func (c *conn) submitOps() error {
 		if err == nil {
 			continue
 		}
-		name := opNames[ops[i].Kind]
-		text := "E_" + name + "_FAILED " + name + " " + string(ops[i].ID[:]) + " failed " + fault.CodeOf(err).Error()
-		if !c.out.add(reply{frame: appendFrame(nil, frameError, text)}, c.dead) {
+		if !c.out.add(answerRefusal(&ops[i], err), c.dead) {
 			return errStop
 		}
 	}
 	c.ring()
 	return nil
+}
+
+// answerRefusal is the error frame for a FIN, REQ or TOUCH.
+func answerRefusal(op *delivery.Op, err error) reply {
+	name := opNames[op.Kind]
+	text := "E_" + name + "_FAILED " + name + " " + string(op.ID[:]) + " failed " + fault.CodeOf(err).Error()
+	return reply{frame: appendFrame(nil, frameError, text)}
+}
+
+// answerFailed tells the client of an answer that another node did not take, some
+// time after it was given. It does not wait for room among the answers.
+func (c *conn) answerFailed(op delivery.Op, err error) {
+	c.front.metrics.answersFailed.Add(1)
+	go func() {
+		if c.out.add(answerRefusal(&op, err), c.dead) {
+			c.ring()
+		}
+	}()
 }
 
 var opNames = [...]string{delivery.Finish: "FIN", delivery.Requeue: "REQ", delivery.Touch: "TOUCH"}

@@ -1,0 +1,640 @@
+package broker
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/tidings-io/tidings/internal/broker/delivery"
+	"github.com/tidings-io/tidings/internal/fault"
+)
+
+const (
+	// pullBytes bounds the bodies in one reply to a relay, and messagesBytes what one
+	// consumer gets of them.
+	pullBytes     = 1 << 20
+	messagesBytes = 256 << 10
+	// silence is after how long without a word a node's consumers are taken for gone:
+	// a lease's length.
+	silence = 5 * time.Second
+	// aliveEvery is how often a node says that it is there.
+	aliveEvery = time.Second
+)
+
+// mirrors are the consumers of other nodes on what this node leads.
+type mirrors struct {
+	b *Broker
+
+	mu    sync.Mutex
+	nodes map[uint64]*mirrorNode // by Raft id
+}
+
+// mirrorNode is one life of another node, as far as it has consumers here.
+type mirrorNode struct {
+	sender
+	seen time.Time // guarded by mirrors.mu
+
+	mu      sync.Mutex
+	subs    map[uint64]*mirror
+	served  map[uint64]*served // by conversation
+	bells   []*mirror          // to be told
+	emptied []emptied          // the same
+	queued  bool               // among those that have something to send
+	out     bool               // a ring is on its way
+}
+
+// served is what a conversation of the node has come to.
+type served struct {
+	mu   sync.Mutex // held while a request is done: they come one after the other
+	last uint64     // number of the last one that was begun
+}
+
+// conversation is what is known of one.
+func (n *mirrorNode) conversation(id uint64) *served {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	c := n.served[id]
+	if c == nil {
+		c = &served{}
+		n.served[id] = c
+	}
+	return c
+}
+
+// mirror is one consumer of another node.
+type mirror struct {
+	id           uint64
+	conversation uint64
+	sub          *delivery.Subscription
+	c            *channelInUse
+	rung         bool // among the node's bells; guarded by its mu
+}
+
+// node is the sender's present life; the one before is over. knew: it was known.
+func (ms *mirrors) node(from sender) (n *mirrorNode, knew bool) {
+	ms.mu.Lock()
+	n, old := ms.nodes[from.node], (*mirrorNode)(nil)
+	if knew = n != nil && n.boot == from.boot; !knew {
+		old = n
+		n = &mirrorNode{sender: from, subs: make(map[uint64]*mirror), served: make(map[uint64]*served)}
+		ms.nodes[from.node] = n
+	}
+	n.seen = time.Now()
+	ms.mu.Unlock()
+	if old != nil {
+		old.abandon()
+	}
+	return n, knew
+}
+
+// gone ends what a life of a node had.
+func (ms *mirrors) gone(from sender) {
+	ms.mu.Lock()
+	n := ms.nodes[from.node]
+	if n != nil && n.boot == from.boot {
+		delete(ms.nodes, from.node)
+	} else {
+		n = nil
+	}
+	ms.mu.Unlock()
+	if n != nil {
+		n.abandon()
+	}
+}
+
+// sweep ends what nodes had that have been silent for too long, and forgets mirrors
+// of channels that are no more.
+func (ms *mirrors) sweep(now time.Time) {
+	var silent, live []*mirrorNode
+	ms.mu.Lock()
+	for id, n := range ms.nodes {
+		if now.Sub(n.seen) > silence {
+			silent = append(silent, n)
+			delete(ms.nodes, id)
+		} else {
+			live = append(live, n)
+		}
+	}
+	ms.mu.Unlock()
+	for _, n := range silent {
+		n.abandon()
+	}
+	for _, n := range live {
+		for _, m := range n.list() {
+			select {
+			case <-m.sub.Done():
+				n.drop(m.id)
+				m.sub.Close(false)
+			default:
+			}
+		}
+	}
+}
+
+func (n *mirrorNode) list() []*mirror {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	out := make([]*mirror, 0, len(n.subs))
+	for _, m := range n.subs {
+		out = append(out, m)
+	}
+	return out
+}
+
+func (n *mirrorNode) drop(id uint64) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	delete(n.subs, id)
+}
+
+func (n *mirrorNode) get(id uint64) *mirror {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.subs[id]
+}
+
+// abandon gives back what the node's consumers held: it is not known whether they
+// are gone or only out of reach, so no attempt is counted.
+func (n *mirrorNode) abandon() {
+	for _, m := range n.list() {
+		n.drop(m.id)
+		m.sub.Abandon()
+	}
+}
+
+// serveRelay is the leader's side of a request.
+func (b *Broker) serveRelay(request []byte, respond func([]byte, error)) {
+	q, err := decodeRelayed(request)
+	if err != nil {
+		respond(nil, err)
+		return
+	}
+	b.tasks.spawn(func(ctx context.Context) {
+		var p relayReply
+		ctx, cancel := context.WithTimeout(ctx, patience)
+		defer cancel()
+		err := b.relay(ctx, q, &p)
+		respond(p.encode(err), nil)
+	})
+}
+
+// relay does a request. An error means that nothing of it is done, or that what is
+// may be done once more.
+func (b *Broker) relay(ctx context.Context, q *relayed, p *relayReply) error {
+	if b.exiting.Load() {
+		return fault.Exiting
+	}
+	t, err := b.relayedTopic(q)
+	if err != nil {
+		return err
+	}
+	if err := t.leadsAll(q); err != nil {
+		return err
+	}
+	c, err := t.ensureChannel(ctx, q.channel)
+	if err != nil {
+		return err
+	}
+	if q.channelID != 0 && c.id != q.channelID {
+		return fault.New(fault.ChannelNotFound, "channel %s of topic %s is another one", q.channel, t.name)
+	}
+	if len(q.Holds)+len(q.Ops) > 0 {
+		if err := t.lanesBegun(ctx, c, q); err != nil {
+			return err
+		}
+	}
+	n, _ := b.mirrors.node(q.from)
+	v := n.conversation(q.conversation)
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if q.number < v.last { // its node has given it up
+		return fault.New(fault.Timeout, "relay channel %s of topic %s: a later request was first", q.channel, t.name)
+	}
+	v.last = q.number
+	r := relaying{n: n, c: c, p: p}
+	for i := range q.Opens {
+		if err := r.open(b, q, &q.Opens[i]); err != nil {
+			return err
+		}
+	}
+	r.holds(q.Holds)
+	r.ops(t.codec, q.Ops)
+	r.closes(q.Closes)
+	r.pulls(t.codec, q.Pulls)
+	if c.ch.Err() != nil {
+		return c.ch.Err()
+	}
+	return nil
+}
+
+// relayedTopic finds the topic of a request.
+func (b *Broker) relayedTopic(q *relayed) (*Topic, error) {
+	view := b.o.Meta.View()
+	m, ok := view.TopicID(q.topic)
+	if !ok && !view.Knew(q.topic) {
+		return nil, fault.New(fault.NotLeader, "relay channel %s: this node does not know the topic yet", q.channel)
+	}
+	if ok && !m.Deleting {
+		if t := b.find(m.Name); t != nil && t.id == q.topic {
+			return t, nil
+		}
+	}
+	return nil, fault.New(fault.TopicNotFound, "relay channel %s: the topic is deleted", q.channel)
+}
+
+// leadsAll reports why this node cannot do a request: it does not lead, or not yet,
+// what the request is about.
+func (t *Topic) leadsAll(q *relayed) error {
+	refused := fault.New(fault.NotLeader, "relay channel %s of topic %s: this node does not lead its partitions", q.channel, t.name)
+	if t.mem != nil {
+		return nil
+	}
+	leads := func(part int32) bool {
+		return int(part) < len(t.parts) && t.parts[part].up != nil && t.parts[part].up.serving.Load() != 0
+	}
+	any := len(q.Opens)+len(q.Pulls) == 0 && len(q.Closes) > 0 // consumers may leave whoever leads
+	for i := range t.parts {
+		any = any || leads(int32(i))
+	}
+	if !any {
+		return refused
+	}
+	for i := range q.Holds {
+		for j := range q.Holds[i].Messages {
+			if !leads(q.Holds[i].Messages[j].Part) {
+				return refused
+			}
+		}
+	}
+	for i := range q.Ops {
+		if !leads(q.Ops[i].Part) {
+			return refused
+		}
+	}
+	return nil
+}
+
+// lanesBegun waits until the channel's lanes on the partitions that a request speaks
+// of have begun: before that they know nothing, and forget what they are told.
+func (t *Topic) lanesBegun(ctx context.Context, c *channelInUse, q *relayed) error {
+	if t.mem != nil {
+		return nil
+	}
+	asked := make([]bool, len(t.parts))
+	for i := range q.Holds {
+		for j := range q.Holds[i].Messages {
+			asked[q.Holds[i].Messages[j].Part] = true
+		}
+	}
+	for i := range q.Ops {
+		asked[q.Ops[i].Part] = true
+	}
+	for i := range asked {
+		if !asked[i] {
+			continue
+		}
+		p := &t.parts[i]
+		leadership := p.up.serving.Load()
+		c.laneMu.Lock()
+		attached := leadership != 0 && len(c.attached) > i && c.attached[i] == leadership
+		begun := attached && c.begun[i] == leadership
+		c.laneMu.Unlock()
+		if !attached {
+			return fault.New(fault.NotLeader, "relay channel %s of topic %s: its deliveries have not begun", c.name, t.name)
+		}
+		if begun {
+			continue
+		}
+		if err := awaitCall(ctx, func(done func(error)) { p.machine.Settle(done) }); err != nil {
+			return fault.Wrap(fault.NotLeader, err)
+		}
+		c.laneMu.Lock()
+		if c.attached[i] == leadership {
+			c.begun[i] = leadership
+		}
+		c.laneMu.Unlock()
+	}
+	return nil
+}
+
+// relaying is a request that is being done.
+type relaying struct {
+	n *mirrorNode
+	c *channelInUse
+	p *relayReply
+
+	unknown map[uint64]bool
+}
+
+// open gives a consumer of another node a subscription here. One that has it already
+// did not hear of that: what it does not say it holds was lost on the way.
+func (r *relaying) open(b *Broker, q *relayed, o *delivery.MirrorOpen) error {
+	if old := r.n.get(o.Mirror); old != nil && old.c == r.c {
+		var held []delivery.HeldMessage
+		for i := range q.Holds {
+			if q.Holds[i].Mirror == o.Mirror {
+				held = append(held, q.Holds[i].Messages...)
+			}
+		}
+		lost := old.sub.Reopen(held, nil)
+		for i := range lost {
+			r.p.lose(o.Mirror, &lost[i])
+		}
+		return nil
+	} else if old != nil { // of a channel that is gone
+		r.n.drop(old.id)
+		old.sub.Close(false)
+	}
+	m := &mirror{id: o.Mirror, conversation: q.conversation, c: r.c}
+	sub, err := r.c.ch.Subscribe(delivery.SubOptions{
+		MsgTimeout: o.MsgTimeout, MaxMsgTimeout: o.MaxMsgTimeout, SampleRate: o.SampleRate, Relayed: true,
+		Notify: func() { b.ringMirror(r.n, m) },
+	})
+	if err != nil {
+		return err
+	}
+	m.sub = sub
+	r.n.mu.Lock()
+	r.n.subs[m.id] = m
+	r.n.mu.Unlock()
+	return nil
+}
+
+// mirror finds a consumer, and says so when it is not known.
+func (r *relaying) mirror(id uint64) *mirror {
+	if m := r.n.get(id); m != nil && m.c == r.c {
+		return m
+	}
+	if !r.unknown[id] {
+		if r.unknown == nil {
+			r.unknown = make(map[uint64]bool)
+		}
+		r.unknown[id] = true
+		r.p.unknownMirror(id)
+	}
+	return nil
+}
+
+func (r *relaying) holds(list []delivery.MirrorHolds) {
+	for i := range list {
+		m := r.mirror(list[i].Mirror)
+		if m == nil {
+			continue
+		}
+		lost := m.sub.Adopt(list[i].Messages, nil)
+		for j := range lost {
+			r.p.lose(m.id, &lost[j])
+		}
+	}
+}
+
+// ops does answers in their order, those of one consumer that follow each other
+// under one lock.
+func (r *relaying) ops(codec delivery.Codec, list []delivery.RelayedOp) {
+	var ops []delivery.Op
+	var errs []error
+	for from := 0; from < len(list); {
+		to := from + 1
+		for to < len(list) && list[to].Mirror == list[from].Mirror {
+			to++
+		}
+		if m := r.mirror(list[from].Mirror); m != nil {
+			ops = ops[:0]
+			for i := from; i < to; i++ {
+				o := &list[i]
+				ops = append(ops, delivery.Op{Kind: o.Kind, ID: codec.ID(o.Part, o.Offset), Delay: o.Delay, Attempts: o.Attempts})
+			}
+			errs = append(errs[:0], make([]error, len(ops))...)
+			m.sub.Do(ops, errs)
+			for i, err := range errs {
+				if err != nil {
+					r.p.fail(from+i, err)
+				}
+			}
+		}
+		from = to
+	}
+}
+
+func (r *relaying) closes(list []delivery.MirrorClose) {
+	for _, x := range list {
+		if m := r.n.get(x.Mirror); m != nil && m.c == r.c {
+			r.n.drop(m.id)
+			if x.Ended {
+				m.sub.Abandon()
+			} else {
+				m.sub.Close(x.Abnormal)
+			}
+		}
+	}
+}
+
+// pulls gives consumers what they have room for, until the reply is full.
+func (r *relaying) pulls(codec delivery.Codec, list []delivery.MirrorPull) {
+	at := func(id delivery.ID) (int32, int64) {
+		part, offset, _ := codec.Parse(id)
+		return part, offset
+	}
+	var got []delivery.Delivery
+	for _, x := range list {
+		m := r.mirror(x.Mirror)
+		if m == nil {
+			continue
+		}
+		room := min(messagesBytes, pullBytes-len(r.p.pulled))
+		if room <= 0 {
+			r.p.pull(x.Mirror, false, nil, at)
+			continue
+		}
+		var waits bool
+		var err error
+		got, waits, err = m.sub.Pull(got[:0], x.N, room)
+		if err != nil {
+			waits = true // the channel is closed, or its log fails: the leader rings
+		}
+		r.p.pull(x.Mirror, waits, got, at)
+		clear(got)
+	}
+}
+
+// ringMirror has a consumer's node told that there is something for it. It is called
+// under the channel's lock.
+func (b *Broker) ringMirror(n *mirrorNode, m *mirror) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.ring(m)
+	n.enqueue(b)
+}
+
+// ring puts a bell among those to be told. n.mu is held.
+func (n *mirrorNode) ring(m *mirror) {
+	if !m.rung {
+		m.rung = true
+		n.bells = append(n.bells, m)
+	}
+}
+
+// emptiedHere tells the nodes that have consumers of a channel that it was emptied.
+// It is called under the channel's lock.
+func (b *Broker) emptiedHere(c *channelInUse, part int32, before int64) {
+	b.mirrors.mu.Lock()
+	nodes := make([]*mirrorNode, 0, len(b.mirrors.nodes))
+	for _, n := range b.mirrors.nodes {
+		nodes = append(nodes, n)
+	}
+	b.mirrors.mu.Unlock()
+	for _, n := range nodes {
+		n.mu.Lock()
+		for _, m := range n.subs {
+			if x := (emptied{m.conversation, part, before}); m.c == c && !slices.Contains(n.emptied, x) {
+				n.emptied = append(n.emptied, x)
+			}
+		}
+		n.enqueue(b)
+		n.mu.Unlock()
+	}
+}
+
+// enqueue has what is to be told sent, if there is any. n.mu is held.
+func (n *mirrorNode) enqueue(b *Broker) {
+	if !n.queued && !n.out && len(n.bells)+len(n.emptied) > 0 {
+		n.queued = true
+		b.relays.push(n)
+	}
+}
+
+// send tells the node what is to be told.
+func (n *mirrorNode) send(ctx context.Context, b *Broker) {
+	n.mu.Lock()
+	n.queued = false
+	bells, emptied := n.bells, n.emptied
+	if n.out || len(bells)+len(emptied) == 0 {
+		n.mu.Unlock()
+		return
+	}
+	n.out = true
+	n.bells, n.emptied = nil, nil
+	r := rung{to: n.sender, emptied: emptied}
+	for _, m := range bells {
+		m.rung = false
+		r.bells = append(r.bells, bell{m.conversation, m.id})
+	}
+	n.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, ringTimeout)
+	b.o.Peers.Call(ctx, n.node, MethodRing, r.encode(), func(_ []byte, err error) {
+		cancel()
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.out = false
+		if err == nil {
+			n.enqueue(b)
+			return
+		}
+		for _, m := range bells {
+			if n.subs[m.id] == m {
+				n.ring(m)
+			}
+		}
+		n.emptied = append(emptied, n.emptied...)
+		time.AfterFunc(relayPause, func() {
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			if len(n.subs) > 0 {
+				n.enqueue(b)
+			}
+		})
+	})
+}
+
+// servePresence takes a node's word that it is there, that it is gone, or that it has
+// told all it holds of a shard.
+func (b *Broker) servePresence(request []byte, respond func([]byte, error)) {
+	p, err := decodePresence(request)
+	switch {
+	case err != nil:
+		respond(nil, err)
+	case p.gone:
+		b.mirrors.gone(p.from)
+		respond(presenceReply(true), nil)
+	case p.shard != 0:
+		if err := b.told(p); err != nil {
+			respond(errorReply(err), nil)
+			return
+		}
+		respond(presenceReply(true), nil)
+	default:
+		_, knew := b.mirrors.node(p.from)
+		respond(presenceReply(knew), nil)
+	}
+}
+
+// told notes that a node has told what its consumers hold of a shard.
+func (b *Broker) told(p *presence) error {
+	u := b.upstream(p.shard)
+	if u == nil || u.serving.Load() == 0 {
+		return fault.New(fault.NotLeader, "take what consumers hold of shard %d: this node does not lead it", p.shard)
+	}
+	u.mu.Lock()
+	if u.told == nil {
+		u.told = make(map[uint64]uint64)
+	}
+	u.told[p.from.node] = u.serving.Load()
+	u.mu.Unlock()
+	ring(u.heard)
+	return nil
+}
+
+// gatherFor is how long a new leader waits for what the consumers of other nodes
+// hold, before it delivers.
+const gatherFor = time.Second
+
+// gather waits until all nodes that can be reached have told what their consumers
+// hold of the shard, and lets its lanes deliver.
+func (u *upstream) gather(ctx context.Context, leadership uint64) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for until := time.Now().Add(gatherFor); !u.heardAll(leadership) && time.Now().Before(until); {
+		timer.Reset(relayPause)
+		select {
+		case <-u.heard:
+		case <-timer.C:
+		case <-ctx.Done():
+			return
+		}
+		if u.leadership.Load() != leadership {
+			return
+		}
+	}
+	u.gathered.Store(leadership)
+	u.b.openLanes(u)
+}
+
+func (u *upstream) heardAll(leadership uint64) bool {
+	others := u.b.o.Peers.Others()
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, id := range others {
+		if u.told[id] != leadership {
+			return false
+		}
+	}
+	return true
+}
+
+// openLanes lets the lanes on a shard deliver.
+func (b *Broker) openLanes(u *upstream) {
+	for _, x := range b.places(u) {
+		x.open(u)
+	}
+}
+
+// open lets the lane in the place deliver, if it is of a leadership in which that is
+// allowed.
+func (x place) open(u *upstream) {
+	x.c.laneMu.Lock()
+	defer x.c.laneMu.Unlock()
+	if len(x.c.attached) > x.i && x.c.lanes[x.i] != nil && x.c.attached[x.i] == u.gathered.Load() {
+		x.c.lanes[x.i].Open()
+	}
+}

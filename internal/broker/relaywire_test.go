@@ -1,0 +1,91 @@
+package broker
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/tidings-io/tidings/internal/broker/delivery"
+	"github.com/tidings-io/tidings/internal/fault"
+)
+
+func sampleRelayed() *relayed {
+	return &relayed{
+		from: sender{7, 1 << 60}, conversation: 3, number: 9, topic: 12, channelID: 14, channel: "audit",
+		RelayRequest: delivery.RelayRequest{
+			Opens:  []delivery.MirrorOpen{{Mirror: 1, MsgTimeout: time.Minute, MaxMsgTimeout: time.Hour, SampleRate: 50}},
+			Holds:  []delivery.MirrorHolds{{Mirror: 1, Messages: []delivery.HeldMessage{{Part: 2, Offset: 1 << 40, Attempts: 3, Age: time.Second, Left: 5 * time.Second}}}},
+			Ops:    []delivery.RelayedOp{{Mirror: 1, Kind: delivery.Return, Part: 1, Offset: 5, Attempts: 1, Delay: time.Millisecond}},
+			Closes: []delivery.MirrorClose{{Mirror: 4, Abnormal: true}, {Mirror: 5, Ended: true}},
+			Pulls:  []delivery.MirrorPull{{Mirror: 1, N: 2500}, {Mirror: 2}},
+		},
+	}
+}
+
+func TestRelayWire(t *testing.T) {
+	want := sampleRelayed()
+	got, err := decodeRelayed(appendRelayed(nil, want))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(want, got, cmp.AllowUnexported(relayed{}, sender{})); d != "" {
+		t.Error(d)
+	}
+
+	codec := delivery.NewCodec(1, 2)
+	var p relayReply
+	p.fail(0, fault.NotOwner)
+	p.lose(1, &delivery.HeldMessage{Part: 1, Offset: 2})
+	p.unknownMirror(9)
+	p.pull(1, true, []delivery.Delivery{{ID: codec.ID(3, 4), TimeNs: 5, Attempts: 6, Body: []byte("body"), Key: []byte("key")}}, func(id delivery.ID) (int32, int64) {
+		part, offset, _ := codec.Parse(id)
+		return part, offset
+	})
+	reply, refused, bad := decodeRelayReply(p.encode(fault.New(fault.NotLeader, "gone")))
+	if bad != nil || fault.CodeOf(refused) != fault.NotLeader {
+		t.Fatal(refused, bad)
+	}
+	if d := cmp.Diff(&delivery.RelayReply{
+		Failures: []delivery.OpFailure{{Index: 0, Owner: true}}, Lost: []delivery.HoldLost{{Mirror: 1, Part: 1, Offset: 2}}, Unknown: []uint64{9},
+		Pulled: []delivery.MirrorPulled{{Mirror: 1, Waits: true, Messages: []delivery.RelayedMessage{
+			{Part: 3, Offset: 4, TimeNs: 5, Attempts: 6, Body: []byte("body"), Key: []byte("key")},
+		}}},
+	}, reply); d != "" {
+		t.Error(d)
+	}
+
+	r := &rung{to: sender{1, 2}, bells: []bell{{3, 4}}, emptied: []emptied{{5, 6, 7}}}
+	if got, err := decodeRung(r.encode()); err != nil || !cmp.Equal(r, got, cmp.AllowUnexported(rung{}, sender{}, bell{}, emptied{})) {
+		t.Error(got, err)
+	}
+	for _, p := range []presence{{from: sender{1, 2}, shard: 3}, {from: sender{4, 5}, gone: true}} {
+		if got, err := decodePresence(p.encode()); err != nil || *got != p {
+			t.Error(got, err)
+		}
+	}
+	if knows, err := decodePresenceReply(presenceReply(true)); err != nil || !knows {
+		t.Error(knows, err)
+	}
+	if _, err := decodePresenceReply(errorReply(fault.NotLeader)); fault.CodeOf(err) != fault.NotLeader {
+		t.Error(err)
+	}
+}
+
+// What is no request of ours is an error, and nothing worse.
+func FuzzDecodeRelayed(f *testing.F) {
+	f.Add(appendRelayed(nil, sampleRelayed()))
+	f.Add((&rung{bells: []bell{{3, 4}}}).encode())
+	f.Add((&relayReply{}).encode(nil))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if q, err := decodeRelayed(b); err == nil {
+			again, err := decodeRelayed(appendRelayed(nil, q))
+			if err != nil || !cmp.Equal(q, again, cmp.AllowUnexported(relayed{}, sender{})) {
+				t.Error(cmp.Diff(q, again, cmp.AllowUnexported(relayed{}, sender{})), err)
+			}
+		}
+		_, _ = decodeRung(b)
+		_, _ = decodePresence(b)
+		_, _, _ = decodeRelayReply(b)
+	})
+}
