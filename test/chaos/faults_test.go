@@ -291,10 +291,19 @@ func (s *scenario) handsOver(m *member) error {
 
 // slow makes a node's syncs as slow as the text says while do runs.
 func (s *scenario) slow(file, text string, do func() error) error {
-	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+	if err := writeWhole(file, text); err != nil {
 		return err
 	}
 	return errors.Join(do(), os.Remove(file))
+}
+
+// writeWhole gives a file its text at one moment: who reads it meanwhile sees all
+// or nothing.
+func writeWhole(file, text string) error {
+	if err := os.WriteFile(file+".new", []byte(text), 0o600); err != nil {
+		return err
+	}
+	return os.Rename(file+".new", file)
 }
 
 // A full disk on one node: what it leads takes no publishes until the disk has

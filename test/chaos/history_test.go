@@ -48,6 +48,16 @@ type channelLog struct {
 	name   string
 	seen   [][]seen
 	newest int64 // highest timestamp of a first delivery
+	// shared: it has several consumers at once, so nobody sees its order.
+	shared bool
+}
+
+// late is a first delivery after one of a later message.
+type late struct {
+	m         rig.Number
+	channel   *channelLog
+	newest    int64
+	delivered instant
 }
 
 // again is a delivery of what had been finished.
@@ -88,6 +98,7 @@ type history struct {
 	acks       [][]instant // by topic, rising
 	again      []again
 	spans      []span
+	late       []late
 	events     []event
 	violations []violation
 	tally      tally
@@ -206,8 +217,8 @@ func (h *history) deliver(c *channelLog, d rig.Delivered) (rig.Number, error) {
 		h.violate("doubled", m, "id %s timestamp %d, and id %s timestamp %d", a.id[:], a.timestamp, d.ID[:], d.Timestamp)
 	}
 	if s.deliveries == 0 {
-		if d.Timestamp <= c.newest {
-			h.violate("disorder", m, "channel %s/%s: first delivery with timestamp %d after %d", h.topics[c.topic], c.name, d.Timestamp, c.newest)
+		if d.Timestamp <= c.newest && !c.shared {
+			h.late = append(h.late, late{m, c, c.newest, at})
 		}
 		c.newest, s.first = max(c.newest, d.Timestamp), at
 	} else {
@@ -284,6 +295,22 @@ func (h *history) check() {
 		h.checkRealTime(topic)
 	}
 	h.checkAgain()
+	h.checkLate()
+}
+
+// goneWindow is how long a message may stay with a node that is gone, or with a
+// connection that is, before another consumer gets it: a lease, and some.
+const goneWindow = instant(8 * time.Second)
+
+// checkLate wants an excuse for every message that came behind a later one: it may
+// have been on its way to a consumer that never got it.
+func (h *history) checkLate() {
+	for _, l := range h.late {
+		if !slices.ContainsFunc(h.spans, func(s span) bool { return s.from <= l.delivered && l.delivered <= s.to+goneWindow }) {
+			h.violate("disorder", l.m, "channel %s/%s: first delivery with timestamp %d after %d", h.topics[l.channel.topic], l.channel.name,
+				h.attempt(l.m).timestamp, l.newest)
+		}
+	}
 }
 
 func (h *history) attempt(m rig.Number) *attempt { return &h.attempts[m.Publisher()][m.Seq()] }

@@ -73,13 +73,14 @@ const archive = "archive"
 // begin starts consumers and publishers.
 func (l *load) begin() {
 	for topic := range topicNames {
-		for _, name := range []string{"work", "copy"} {
-			ch := l.h.addChannel(topic, name)
-			for _, m := range l.c.members {
-				one := &consumer{load: l, channel: ch, at: m}
-				l.consuming.Go(one.run)
-			}
+		work := l.h.addChannel(topic, "work")
+		work.shared = true
+		for _, m := range l.c.members {
+			one := &consumer{load: l, channel: work, at: m}
+			l.consuming.Go(one.run)
 		}
+		alone := &consumer{load: l, channel: l.h.addChannel(topic, "copy"), at: l.c.members[topic%len(l.c.members)], roams: true}
+		l.consuming.Go(alone.run)
 	}
 	for i := range publishers {
 		p := newPublisher(l, i)
@@ -382,11 +383,16 @@ type consumer struct {
 	load    *load
 	channel *channelLog
 	at      *member
+	roams   bool // to another node, when a session has ended
 }
 
 func (c *consumer) run() {
 	for !c.load.ended(c.load.leave) {
-		if c.session() != nil {
+		err := c.session()
+		if all := c.load.c.members; c.roams {
+			c.at = all[(slices.Index(all, c.at)+1)%len(all)]
+		}
+		if err != nil {
 			select {
 			case <-c.load.leave:
 			case <-time.After(50 * time.Millisecond):
