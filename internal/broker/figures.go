@@ -33,22 +33,17 @@ type TopicFigures struct {
 // not answer before ctx ends are left out; the error names them beside the
 // figures of the others.
 func (b *Broker) Figures(ctx context.Context, f Filter) ([]TopicFigures, error) {
-	states, logs, err := b.unfinished(ctx, f)
+	states, err := b.unfinished(ctx, f)
 	reads := maxAgeReads
 	selected := b.selected(f)
 	out := make([]TopicFigures, 0, len(selected))
+	channels := 0
 	for _, m := range selected {
-		t := TopicFigures{TopicStats: b.topicStats(m, f, states), ID: m.ID}
-		for i := range m.Partitions {
-			if pv, ok := states[partition.Key{Topic: m.ID, Partition: int32(i)}]; ok {
-				t.Parts = append(t.Parts, pv)
-			}
-		}
-		t.Oldest = make([]int64, len(t.Channels))
-		for i := range t.Channels {
-			t.Oldest[i] = b.oldest(m, &t, &t.Channels[i], logs, &reads)
-		}
-		out = append(out, t)
+		channels += len(m.Channels)
+	}
+	rooms := &rooms{stats: make([]ChannelStats, 0, channels), oldest: make([]int64, 0, channels)}
+	for _, m := range selected {
+		out = append(out, b.figuresOf(m, f, states, rooms, &reads))
 	}
 	if f == (Filter{}) {
 		b.ages.sweep()
@@ -56,59 +51,148 @@ func (b *Broker) Figures(ctx context.Context, f Filter) ([]TopicFigures, error) 
 	return out, err
 }
 
+// rooms is where the figures of channels stand, all in one piece.
+type rooms struct {
+	stats  []ChannelStats
+	oldest []int64
+}
+
+// partState is a partition with its log, if a channel has something left there.
+type partState struct {
+	partition.PartitionView
+	log *seglog.Log
+}
+
+func (b *Broker) figuresOf(m *meta.Topic, f Filter, states map[partition.Key]*partState, rooms *rooms, reads *int) TopicFigures {
+	t := TopicFigures{ID: m.ID}
+	parts := make([]*partState, 0, 4)
+	for i := range m.Partitions {
+		if s := states[partition.Key{Topic: m.ID, Partition: int32(i)}]; s != nil {
+			parts = append(parts, s)
+			t.Parts = append(t.Parts, s.PartitionView)
+		}
+	}
+	b.mu.RLock()
+	used := b.topics[m.Name]
+	b.mu.RUnlock()
+	if used == nil || used.idleHere() {
+		t.TopicStats = b.restingStats(m, f, used, t.Parts, rooms)
+	} else {
+		views := make(map[partition.Key]partition.PartitionView, len(t.Parts))
+		for _, pv := range t.Parts {
+			views[pv.Key] = pv
+		}
+		t.TopicStats = b.topicStats(m, f, views)
+	}
+	from := len(rooms.oldest)
+	for i := range t.Channels {
+		rooms.oldest = append(rooms.oldest, b.oldest(m, &t.Channels[i], parts, reads))
+	}
+	t.Oldest = rooms.oldest[from:len(rooms.oldest):len(rooms.oldest)]
+	return t
+}
+
+// idleHere says that no channel of the topic is in use in this process, and that
+// the topic does not live in its memory.
+func (t *Topic) idleHere() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.mem == nil && len(t.channels) == 0
+}
+
+// restingStats is topicStats for a topic that is idle here: all is in the views.
+func (b *Broker) restingStats(m *meta.Topic, f Filter, t *Topic, views []partition.PartitionView, rooms *rooms) TopicStats {
+	s := TopicStats{Name: m.Name, Paused: m.Paused}
+	if b.o.Peers != nil && !m.Ephemeral() {
+		s.Ack = b.ackOf(m.Ack).String()
+	}
+	for i := range views {
+		s.Depth += views[i].Depth()
+		s.MessageCount += views[i].MessageCount
+		s.MessageBytes += views[i].MessageBytes
+		s.LogBytes += views[i].LogBytes
+	}
+	from := len(rooms.stats)
+	for _, mc := range m.Channels { // by name
+		if !mc.Deleting && (f.Channel == "" || f.Channel == mc.Name) {
+			rooms.stats = append(rooms.stats, t.durableStats(mc, nil, views))
+		}
+	}
+	s.Channels = rooms.stats[from:len(rooms.stats):len(rooms.stats)]
+	return s
+}
+
 // unfinished asks all shards at once for their partitions, and for the logs of
 // those where a channel has something left.
-func (b *Broker) unfinished(ctx context.Context, f Filter) (map[partition.Key]partition.PartitionView, map[partition.Key]*seglog.Log, error) {
-	states := make(map[partition.Key]partition.PartitionView)
-	logs := make(map[partition.Key]*seglog.Log)
+func (b *Broker) unfinished(ctx context.Context, f Filter) (map[partition.Key]*partState, error) {
 	if f.Topic != "" {
-		err := b.partitionViews(ctx, f, states)
-		for k, pv := range states {
-			if unfinishedIn(&pv) {
-				p := part{key: k, machine: b.machineOf(k)}
-				if p.machine == nil {
-					continue
-				}
-				err = errors.Join(err, p.query(ctx, func(v *partition.View) { logs[k] = v.Log(k) }))
-			}
-		}
-		return states, logs, err
+		return b.unfinishedOf(ctx, f)
 	}
-	var mu sync.Mutex
-	var all sync.WaitGroup
+	lists := make([][]partState, len(b.o.Machines))
 	errs := make([]error, len(b.o.Machines))
+	var all sync.WaitGroup
 	for i, m := range b.o.Machines {
 		all.Go(func() {
-			var list []partition.PartitionView
-			var found []*seglog.Log
+			var list []partState
 			p := part{machine: m}
-			if errs[i] = p.query(ctx, func(v *partition.View) {
-				if !b.counts(v) {
-					return
+			err := p.query(ctx, func(v *partition.View) {
+				if b.counts(v) {
+					v.Each(func(pv partition.PartitionView) { list = append(list, stateOf(v, pv)) })
 				}
-				v.Each(func(pv partition.PartitionView) {
-					var log *seglog.Log
-					if unfinishedIn(&pv) {
-						log = v.Log(pv.Key)
-					}
-					list, found = append(list, pv), append(found, log)
-				})
-			}); errs[i] != nil { // the query may still run, and owns the lists
-				errs[i] = fault.Wrap(fault.CodeOf(errs[i]), errShard{uint32(i + 1), errs[i]})
+			})
+			if err != nil { // the query may still run, and owns the list
+				errs[i] = fault.Wrap(fault.CodeOf(err), errShard{uint32(i + 1), err})
 				return
 			}
-			mu.Lock()
-			defer mu.Unlock()
-			for k := range list {
-				states[list[k].Key] = list[k]
-				if found[k] != nil {
-					logs[list[k].Key] = found[k]
-				}
-			}
+			lists[i] = list
 		})
 	}
 	all.Wait()
-	return states, logs, errors.Join(errs...)
+	n := 0
+	for _, list := range lists {
+		n += len(list)
+	}
+	states := make(map[partition.Key]*partState, n)
+	for _, list := range lists {
+		for k := range list {
+			states[list[k].Key] = &list[k]
+		}
+	}
+	return states, errors.Join(errs...)
+}
+
+// unfinishedOf is unfinished for one topic.
+func (b *Broker) unfinishedOf(ctx context.Context, f Filter) (map[partition.Key]*partState, error) {
+	states := make(map[partition.Key]*partState)
+	t := b.find(f.Topic)
+	if t == nil {
+		return states, nil
+	}
+	var errs []error
+	for i := range t.parts {
+		p := &t.parts[i]
+		s := new(partState)
+		found := false
+		err := p.query(ctx, func(v *partition.View) {
+			if pv, ok := v.Partition(p.key); ok && b.counts(v) {
+				*s, found = stateOf(v, pv), true
+			}
+		})
+		if err != nil { // the query may still run, and owns what it fills
+			errs = append(errs, err)
+		} else if found {
+			states[p.key] = s
+		}
+	}
+	return states, errors.Join(errs...)
+}
+
+func stateOf(v *partition.View, pv partition.PartitionView) partState {
+	s := partState{PartitionView: pv}
+	if unfinishedIn(&pv) {
+		s.log = v.Log(pv.Key)
+	}
+	return s
 }
 
 // errShard is why a shard told nothing.
@@ -123,33 +207,23 @@ func (e errShard) Error() string { return fmt.Sprintf("shard %d: %v", e.shard, e
 // Unwrap is the reason.
 func (e errShard) Unwrap() error { return e.err }
 
-// machineOf finds the shard of a partition by metadata; nil when it is gone.
-func (b *Broker) machineOf(k partition.Key) *partition.Machine {
-	m, ok := b.o.Meta.View().TopicID(k.Topic)
-	if !ok || int(k.Partition) >= len(m.Partitions) {
-		return nil
-	}
-	return b.machine(m.Partitions[k.Partition])
-}
-
 func unfinishedIn(pv *partition.PartitionView) bool {
 	return slices.ContainsFunc(pv.Channels, func(c partition.ChannelView) bool { return c.Backlog > 0 })
 }
 
 // oldest is the time of the channel's oldest unfinished message.
-func (b *Broker) oldest(m *meta.Topic, t *TopicFigures, s *ChannelStats, logs map[partition.Key]*seglog.Log, reads *int) int64 {
+func (b *Broker) oldest(m *meta.Topic, s *ChannelStats, parts []*partState, reads *int) int64 {
 	oldest := int64(0)
 	note := func(part int32, id uint64, offset int64, log delivery.Log) {
 		if ns := b.ages.time(agePlace{m.ID, id, part}, offset, log, reads); ns > 0 && (oldest == 0 || ns < oldest) {
 			oldest = ns
 		}
 	}
-	durable, ok := m.Channel(s.Name)
-	if ok {
-		for i := range t.Parts {
-			for _, cv := range t.Parts[i].Channels {
-				if cv.ID == durable.ID && cv.Backlog > 0 && logs[t.Parts[i].Key] != nil {
-					note(t.Parts[i].Partition, cv.ID, cv.Floor, logs[t.Parts[i].Key])
+	if durable, ok := m.Channel(s.Name); ok {
+		for _, p := range parts {
+			for i := range p.Channels {
+				if cv := &p.Channels[i]; cv.ID == durable.ID && cv.Backlog > 0 && p.log != nil {
+					note(p.Partition, cv.ID, cv.Floor, p.log)
 				}
 			}
 		}
@@ -189,7 +263,8 @@ const maxAgeReads = 1024
 type ages struct {
 	mu    sync.Mutex
 	round uint32
-	known map[agePlace]age
+	known map[agePlace]*age
+	last  readTime // channels of a topic often stand at the same message
 }
 
 type agePlace struct {
@@ -202,31 +277,48 @@ type age struct {
 	round      uint32
 }
 
+type readTime struct {
+	topic      uint64
+	partition  int32
+	offset, ns int64
+}
+
 // time is when the message at offset was published, unix ns; 0 when that can't
 // be told.
 func (a *ages) time(at agePlace, offset int64, log delivery.Log, reads *int) int64 {
 	a.mu.Lock()
-	known, ok := a.known[at]
+	known := a.known[at]
+	if known != nil {
+		known.round = a.round
+		if known.offset == offset {
+			defer a.mu.Unlock()
+			return known.ns
+		}
+	}
+	last := a.last
 	a.mu.Unlock()
-	if !ok || known.offset != offset {
+	if last.topic != at.topic || last.partition != at.partition || last.offset != offset {
+		found := false
 		if *reads > 0 {
 			*reads--
-			if ns, found := publishedAt(log, offset); found {
-				known.offset, known.ns, ok = offset, ns, true
-			}
+			last = readTime{topic: at.topic, partition: at.partition, offset: offset}
+			last.ns, found = publishedAt(log, offset)
 		}
-		if !ok {
+		if !found {
+			if known != nil {
+				return known.ns
+			}
 			return 0
 		}
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	known.round = a.round
 	if a.known == nil {
-		a.known = make(map[agePlace]age)
+		a.known = make(map[agePlace]*age)
 	}
-	a.known[at] = known
-	return known.ns
+	a.last = last
+	a.known[at] = &age{offset: offset, ns: last.ns, round: a.round}
+	return last.ns
 }
 
 // sweep forgets what was not asked for since the last sweep.

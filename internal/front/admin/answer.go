@@ -235,7 +235,7 @@ func (f *Front) lookup(_ context.Context, e *Engine, _ *http.Request) (any, erro
 }
 
 func (f *Front) getOverview(ctx context.Context, e *Engine, _ *http.Request) (any, error) {
-	x, err := f.sampler.get(ctx, e, samplePeriod)
+	x, err := f.sampler.recent(ctx, e)
 	if err != nil {
 		return nil, err
 	}
@@ -247,7 +247,7 @@ func (f *Front) listTopics(ctx context.Context, e *Engine, r *http.Request) (any
 	if err != nil {
 		return nil, err
 	}
-	x, err := f.sampler.get(ctx, e, samplePeriod)
+	x, err := f.sampler.recent(ctx, e)
 	if err != nil {
 		return nil, err
 	}
@@ -259,7 +259,7 @@ func (f *Front) listAllChannels(ctx context.Context, e *Engine, r *http.Request)
 	if err != nil {
 		return nil, err
 	}
-	x, err := f.sampler.get(ctx, e, samplePeriod)
+	x, err := f.sampler.recent(ctx, e)
 	if err != nil {
 		return nil, err
 	}

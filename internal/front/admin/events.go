@@ -21,6 +21,11 @@ const (
 	streamWrite  = 10 * time.Second // a viewer who takes longer is let go
 	rowsMax      = 200              // of topics in a watch
 	showsMax     = 8                // watches that are looked at at once
+	// roundShare is how many times as long as a round the time between two is: a
+	// node with very many topics spends a twentieth of a core, and is seen less
+	// often than once a second, but once in samplePeriodMax.
+	roundShare      = 20
+	samplePeriodMax = 3 * time.Second
 )
 
 // watch computes what a viewer sees of a sample.
@@ -133,7 +138,7 @@ type hub struct {
 	viewers map[*viewer]struct{}
 	watched map[string]*watched
 	running bool
-	bell    chan struct{} // a viewer has come
+	bell    chan struct{} // a viewer has come, or something was changed
 }
 
 // watched is one thing that somebody watches, and how it was last.
@@ -180,6 +185,18 @@ func (h *hub) join(v *viewer, watches map[string]watch) bool {
 	return true
 }
 
+// ring asks for a round at once, if anybody watches.
+func (h *hub) ring() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.running {
+		select {
+		case h.bell <- struct{}{}:
+		default:
+		}
+	}
+}
+
 // leave takes a viewer out.
 func (h *hub) leave(v *viewer) {
 	h.mu.Lock()
@@ -203,7 +220,7 @@ func (h *hub) wait() { h.runs.Wait() }
 
 // run samples until nobody watches.
 func (h *hub) run() {
-	tick := time.NewTicker(samplePeriod)
+	tick := time.NewTimer(samplePeriod)
 	defer tick.Stop()
 	for {
 		h.mu.Lock()
@@ -213,10 +230,13 @@ func (h *hub) run() {
 			return
 		}
 		h.mu.Unlock()
+		began := time.Now()
 		h.round()
+		took := time.Since(began)
+		tick.Reset(min(max(samplePeriod, roundShare*took), samplePeriodMax) - took)
 		select {
 		case <-tick.C:
-		case <-h.bell: // at once, for who has just come
+		case <-h.bell: // at once: somebody has come, or changed something
 		case <-h.f.ctx.Done():
 		}
 	}

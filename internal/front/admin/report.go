@@ -54,19 +54,25 @@ func (e *Engine) local(ctx context.Context) *report {
 	}
 	consumers := e.ConsumerCounts()
 	r.topics = make([]topicReport, 0, len(topics))
+	n := 0
+	for i := range topics {
+		n += len(topics[i].Channels)
+	}
+	room := make([]channelReport, 0, n) // all in one piece
 	for i := range topics {
 		t := &topics[i]
 		row := topicReport{
 			name: t.Name, id: t.ID, waiting: t.Depth, records: t.MessageCount, bytes: t.MessageBytes, logBytes: t.LogBytes,
-			channels: make([]channelReport, 0, len(t.Channels)),
 		}
+		from := len(room)
 		says := len(t.Parts) > 0 || e.Peers == nil || t.Depth+t.MessageCount > 0
 		for k := range t.Channels {
 			c := &t.Channels[k]
 			n := consumers[ChannelName{t.Name, c.Name}]
 			says = says || n > 0 || c.Ephemeral || c.Depth+c.InFlight+c.Deferred+c.MessageCount > 0
-			row.channels = append(row.channels, channelOf(c, t.Oldest[k], n))
+			room = append(room, channelOf(c, t.Oldest[k], n))
 		}
+		row.channels = room[from:len(room):len(room)]
 		if says {
 			r.topics = append(r.topics, row)
 		}

@@ -17,6 +17,8 @@ const (
 	samplePeriod = time.Second
 	// sampleWindow is about how far apart the samples are that rates are of.
 	sampleWindow = 2500 * time.Millisecond
+	// samplesKept is how many there are to compare with.
+	samplesKept = 3
 	// sampleKeep is how long a sample is kept to compare with.
 	sampleKeep = 15 * time.Second
 )
@@ -64,7 +66,9 @@ type sampler struct {
 	last   *sample
 	past   []*sample // before last, the newest first
 	stale  bool      // something was changed since
+	ahead  bool      // one is taken that nobody waits for
 	trends trends
+	forget *time.Timer // runs rest; nil before the first sample
 }
 
 // get returns a sample that is at most so old, taking one if need be.
@@ -99,11 +103,37 @@ func (s *sampler) get(ctx context.Context, e *Engine, maxAge time.Duration) (*sa
 	}
 }
 
+// recent returns a sample that may be some seconds old, at once if there is one,
+// and has the next one taken meanwhile.
+func (s *sampler) recent(ctx context.Context, e *Engine) (*sample, error) {
+	s.mu.Lock()
+	x := s.last
+	if x == nil || s.stale || time.Since(x.at) > samplePeriodMax || s.f.ctx.Err() != nil {
+		s.mu.Unlock()
+		return s.get(ctx, e, samplePeriod)
+	}
+	due := time.Since(x.at) > samplePeriod && s.taking == nil && !s.ahead
+	if due {
+		s.ahead = true
+	}
+	s.mu.Unlock()
+	if due {
+		s.f.hub.runs.Go(func() {
+			_, _ = s.get(s.f.ctx, e, samplePeriod) // who asks next has it
+			s.mu.Lock()
+			s.ahead = false
+			s.mu.Unlock()
+		})
+	}
+	return x, nil
+}
+
 // changed says that the figures are not what they were.
 func (s *sampler) changed() {
 	s.mu.Lock()
 	s.stale = true
 	s.mu.Unlock()
+	s.f.hub.ring()
 }
 
 // reference is the sample that rates are measured from.
@@ -126,11 +156,16 @@ func (s *sampler) keep(next *sample) {
 		s.past = append([]*sample{old}, s.past...)
 	}
 	s.past = slices.DeleteFunc(s.past, func(x *sample) bool { return next.at.Sub(x.at) > sampleKeep })
-	if len(s.past) > 4 {
-		clear(s.past[4:])
-		s.past = s.past[:4]
+	if len(s.past) > samplesKept {
+		clear(s.past[samplesKept:])
+		s.past = s.past[:samplesKept]
 	}
 	s.last = next
+	if s.forget == nil {
+		s.forget = time.AfterFunc(sampleKeep+time.Second, s.rest)
+	} else {
+		s.forget.Reset(sampleKeep + time.Second)
+	}
 	s.trends.follow(next)
 }
 
@@ -189,18 +224,24 @@ func askReport(ctx context.Context, e *Engine, id uint64) (*report, error) {
 func (x *sample) sum(past *sample) {
 	all := x.view.Topics()
 	x.topics = make([]topicSum, 0, len(all))
+	n := 0
+	for _, m := range all {
+		n += len(m.Channels)
+	}
+	room := make([]ChannelRow, 0, n) // all in one piece
 	for _, m := range all {
 		if m.Deleting {
 			continue
 		}
 		t := topicSum{meta: m}
 		t.Name, t.Paused, t.Ephemeral, t.Partitions = m.Name, m.Paused, m.Ephemeral(), len(m.Partitions)
-		t.channels = make([]ChannelRow, 0, len(m.Channels))
+		from := len(room)
 		for _, c := range m.Channels {
 			if !c.Deleting {
-				t.channels = append(t.channels, ChannelRow{Topic: m.Name, Name: c.Name, Paused: c.Paused, Ephemeral: broker.IsEphemeral(c.Name)})
+				room = append(room, ChannelRow{Topic: m.Name, Name: c.Name, Paused: c.Paused, Ephemeral: broker.IsEphemeral(c.Name)})
 			}
 		}
+		t.channels = room[from:len(room):len(room)]
 		x.topics = append(x.topics, t)
 	}
 	x.byName, x.nodeRates = make(map[string]*topicSum, len(x.topics)), make(map[string]nodeRate)
@@ -229,13 +270,16 @@ func (x *sample) addReport(name string, r, before *report) {
 		seconds = float64(r.at-before.at) / 1000
 		x.rated = true
 	}
-	k := 0 // in before; both are by name
+	k, at := 0, 0 // in before and in x; all are by name
 	for i := range r.topics {
 		t := &r.topics[i]
-		sum := x.byName[t.name]
-		if sum == nil || sum.meta.ID != t.id {
+		for at < len(x.topics) && x.topics[at].Name < t.name {
+			at++
+		}
+		if at == len(x.topics) || x.topics[at].meta.ID != t.id {
 			continue
 		}
+		sum := &x.topics[at]
 		var was *topicReport
 		if seconds > 0 {
 			for k < len(before.topics) && before.topics[k].name < t.name {
@@ -331,12 +375,22 @@ func perSecond(before, now int64, seconds float64) float64 {
 	return max(float64(now-before), 0) / seconds
 }
 
+// addRate adds to a rate; most are 0, and share that.
 func addRate(sum **float64, v float64) {
-	if *sum != nil {
-		v += **sum
+	switch {
+	case *sum == nil && v == 0:
+		*sum = &noRate
+	case v == 0:
+	default:
+		if *sum != nil {
+			v += **sum
+		}
+		total := v
+		*sum = &total
 	}
-	*sum = &v
 }
+
+var noRate = 0.0 // never written
 
 // finish sums the channels up.
 func (sum *topicSum) finish() {
@@ -355,7 +409,7 @@ func (sum *topicSum) finish() {
 		}
 	}
 	if sum.InRate != nil && sum.OutRate == nil {
-		sum.OutRate = new(float64)
+		sum.OutRate = &noRate
 	}
 }
 
