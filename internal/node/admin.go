@@ -161,10 +161,10 @@ func (n *Node) nodeFigures() admin.NodeFigures {
 	}
 	f.Log = logSync(&log)
 	f.Log.LogBytes, f.Log.TailBytes = n.wal.Size(), store.TailBytes
-	f.Log.Segments, f.Log.Damage = int(store.Segments), int64(store.CorruptBatches)
+	f.Log.Segments, f.Log.Damage = int(store.Segments), store.CorruptBatches
 	if n.member != nil {
 		s := n.member.mender.Stats()
-		f.RepairsPending, f.RepairsLost = int(s.Pending), int(s.Lost)
+		f.RepairsPending, f.RepairsLost = s.Pending, s.Lost
 	}
 	return f
 }

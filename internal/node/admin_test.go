@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"strings"
@@ -538,9 +539,7 @@ func guarded(t *testing.T, r *running, method, path string, header http.Header, 
 	if err != nil {
 		t.Fatal(err)
 	}
-	for k, v := range header {
-		req.Header[k] = v
-	}
+	maps.Copy(req.Header, header)
 	req.Host = host
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {

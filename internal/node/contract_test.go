@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"os"
 	"reflect"
@@ -188,9 +189,7 @@ func (c *contract) properties(s, into map[string]any) (open any) {
 		}
 	}
 	if p, ok := s["properties"].(map[string]any); ok {
-		for k, v := range p {
-			into[k] = v
-		}
+		maps.Copy(into, p)
 	}
 	if o, ok := s["additionalProperties"].(map[string]any); ok {
 		open = o

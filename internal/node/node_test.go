@@ -279,7 +279,7 @@ func TestMetricsAndHealth(t *testing.T) {
 	}
 	_, text := r.request("GET", admin+"/metrics", "")
 	for _, want := range []string{
-		`tidings_publish_records_total{topic="orders"} 1`, `tidings_publish_bytes_total{topic="orders"} 5`,
+		`tidings_publish_records_total{proto="http",topic="orders"} 1`, `tidings_stored_bytes_total{topic="orders"} 5`,
 		"tidings_log_sync_duration_seconds_count", "tidings_log_sync_duration_max_seconds", "tidings_shard_leaders 9",
 		"tidings_build_info",
 	} {

@@ -250,7 +250,7 @@ func (x *sample) channelPage(l *listing, all []ChannelRow, ofAll bool) Page[Chan
 	selected := make([]*ChannelRow, 0, len(all))
 	for i := range all {
 		c := &all[i]
-		if l.match != nil && !l.match(c.Name) && !(ofAll && l.match(c.Topic)) {
+		if l.match != nil && !l.match(c.Name) && (!ofAll || !l.match(c.Topic)) {
 			continue
 		}
 		if !slices.ContainsFunc(l.states, func(s string) bool { return !c.is(s) }) {
