@@ -156,6 +156,6 @@ func (c catalog) Tombstone(ctx context.Context, topic, node string) {
 	ctx, cancel := context.WithTimeout(ctx, tombstonePatience)
 	defer cancel()
 	for member, err := range mb.presence.tellAll(ctx) {
-		c.n.log.Warn("a member was not told of a tombstone, and will be when it is reached", "member", member, "topic", topic, "node", node, "error", err)
+		c.n.log.Warn("a member was not told of a tombstone, and will be when it is reached", "peer", member, "topic", topic, "node", node, "error", err)
 	}
 }

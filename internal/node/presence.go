@@ -157,7 +157,7 @@ func (p *presence) leave(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, leavePatience)
 	defer cancel()
 	for member, err := range p.tellAll(ctx) {
-		p.mb.n.log.Info("a member was not told that this node leaves", "member", member, "error", err)
+		p.mb.n.log.Info("a member was not told that this node leaves", "peer", member, "error", err)
 	}
 }
 

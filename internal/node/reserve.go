@@ -46,7 +46,7 @@ func (r *reserve) bytes(total int64) int64 {
 func (r *reserve) look() {
 	u, err := r.fs.Usage(r.dir)
 	if err != nil {
-		r.log.Warn("read free disk space", "dir", r.dir, "err", err)
+		r.log.Warn("read free disk space", "dir", r.dir, "error", err)
 		return
 	}
 	r.free.Store(u.Free)

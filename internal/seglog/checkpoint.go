@@ -290,7 +290,7 @@ func (l *Log) replace(segs []*segment) {
 func (l *Log) removeFile(name string) bool {
 	s := l.store
 	if err := ignoreMissing(s.fs.Remove(path.Join(l.dir(), name))); err != nil {
-		s.log.Warn("remove dead segment", "file", path.Join(l.dir(), name), "cause", err)
+		s.log.Warn("remove dead segment", "file", path.Join(l.dir(), name), "error", err)
 		return false
 	}
 	s.counts.dead.Add(-1)
@@ -307,7 +307,7 @@ func (l *Log) removeUnknown() bool {
 	}
 	names, err := readDir(s.fs, l.dir())
 	if err != nil {
-		s.log.Warn("list log folder", "dir", l.dir(), "cause", err)
+		s.log.Warn("list log folder", "dir", l.dir(), "error", err)
 		return false
 	}
 	known := make(map[string]bool, len(l.segs)+len(l.dead))
@@ -322,7 +322,7 @@ func (l *Log) removeUnknown() bool {
 			continue
 		}
 		if err := ignoreMissing(s.fs.Remove(path.Join(l.dir(), name))); err != nil {
-			s.log.Warn("remove unknown segment", "file", path.Join(l.dir(), name), "cause", err)
+			s.log.Warn("remove unknown segment", "file", path.Join(l.dir(), name), "error", err)
 			return false
 		}
 		s.counts.swept.Add(1)

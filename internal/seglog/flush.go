@@ -198,7 +198,7 @@ func (l *Log) resume(r *run) error {
 	l.store.files.release(h)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errShort) {
 		// Readers report the loss. New batches go where nothing is missing.
-		l.store.log.Warn("segment is damaged; beginning another", "file", l.path(g), "cause", err)
+		l.store.log.Warn("segment is damaged; beginning another", "file", l.path(g), "error", err)
 		l.mu.Lock()
 		g.sealed = true
 		l.mu.Unlock()

@@ -168,7 +168,7 @@ func (f *Flusher) pause(now int64, err error) error {
 	f.pausedTo = now + retryAfter
 	if !f.full {
 		f.full = true
-		f.o.Logger.Error("the flusher waits, the disk is full", "err", err)
+		f.o.Logger.Error("the flusher waits, the disk is full", "error", err)
 	}
 	if j := f.job; j != nil {
 		j.err = err

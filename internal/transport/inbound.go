@@ -56,7 +56,7 @@ func (t *Transport) serveInbound(c net.Conn) {
 		t.quiet.warn("connection of a peer has ended", in.hello.Node, err, "class", in.hello.Class.String())
 		return
 	}
-	t.o.Logger.Debug("connection of a peer has ended", "peer", in.hello.Node, "class", in.hello.Class.String(), "err", err)
+	t.o.Logger.Debug("connection of a peer has ended", "peer", in.hello.Node, "class", in.hello.Class.String(), "error", err)
 }
 
 // enter makes the connection known, so that it ends with the transport.

@@ -226,7 +226,7 @@ func (l *link) up(w *wire, h *hello) {
 	l.wire, l.hello, l.since, l.failure = w, h, time.Now(), ""
 	l.connects++
 	l.mu.Unlock()
-	l.t.o.Logger.Debug("link to peer is up", "peer", h.Node, "class", l.class.String(), "addr", w.raw.RemoteAddr().String())
+	l.t.o.Logger.Debug("link to peer is up", "peer", h.Node, "class", l.class.String(), "address", w.raw.RemoteAddr().String())
 }
 
 func (l *link) down(ctx context.Context, err error) {

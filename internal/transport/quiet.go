@@ -39,7 +39,7 @@ func (q *quiet) warn(text, about string, err error, more ...any) {
 	}
 	args := append([]any{"peer", about}, more...)
 	if reason != "" {
-		args = append(args, "err", reason)
+		args = append(args, "error", reason)
 	}
 	if left > 0 {
 		args = append(args, "repeated", left)

@@ -277,7 +277,7 @@ func (w *wire) writeMessage(box *outbox, it *item) error {
 	if err != nil || size > w.limit {
 		// No connection will ever carry it: that is a bug or two nodes with
 		// different limits, and no reason to cut off all others.
-		w.o.Logger.Error("raft message can't be sent", "shard", it.head.arg, "type", it.msg.GetType(), "bytes", size, "max_bytes", w.limit, "err", err)
+		w.o.Logger.Error("raft message can't be sent", "shard", it.head.arg, "type", it.msg.GetType(), "bytes", size, "max_bytes", w.limit, "error", err)
 		box.abandon([]item{*it}, err)
 		return nil
 	}

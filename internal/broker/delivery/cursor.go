@@ -315,5 +315,5 @@ func (l *Lane) pause(d time.Duration) {
 // warn tells the log about offsets that nobody will get.
 func (l *Lane) warn(what string, first, last int64, err error) {
 	cfg := &l.ch.cfg
-	l.ch.log.Warn(what, "topic", cfg.Topic, "channel", cfg.Name, "partition", l.part, "first", first, "last", last, "err", err)
+	l.ch.log.Warn(what, "topic", cfg.Topic, "channel", cfg.Name, "partition", l.part, "first", first, "last", last, "error", err)
 }

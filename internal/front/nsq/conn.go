@@ -160,7 +160,7 @@ func (c *conn) run() {
 		case errors.Is(err, errRefused):
 			_ = c.net.SetReadDeadline(time.Unix(0, 1)) // ends the reader
 		case err != nil:
-			c.front.log.Debug("write to client", "client", c.remote, "error", err)
+			c.front.log.Debug("write to client", "remote", c.remote, "error", err)
 			c.net.Close() // ends the reader
 		}
 	})
@@ -185,7 +185,7 @@ func (c *conn) farewell(err error) []byte {
 	}
 	c.refused.Store(true)
 	c.front.metrics.refusals.Add(1)
-	c.front.log.Debug("refuse command", "client", c.remote, "error", r.text)
+	c.front.log.Debug("refuse command", "remote", c.remote, "error", r.text)
 	return appendFrame(nil, frameError, r.text)
 }
 

@@ -69,7 +69,7 @@ func (c *conn) ask() error {
 	}
 	grants, err := c.front.o.Auth.Ask(c.ctx, who)
 	if err != nil {
-		c.front.log.Warn("ask for grants", "client", c.remote, "error", err)
+		c.front.log.Warn("ask for grants", "remote", c.remote, "error", err)
 		return refuse("E_AUTH_FAILED", "AUTH failed")
 	}
 	c.grants, c.granted = grants, ""
@@ -134,7 +134,7 @@ func (f *Front) admit(r *http.Request, n need, q url.Values) error {
 	grants, err := f.grants.Grants(r.Context(), who)
 	if err != nil {
 		if !errors.Is(err, context.Canceled) {
-			f.log.Warn("ask for grants", "client", r.RemoteAddr, "error", err)
+			f.log.Warn("ask for grants", "remote", r.RemoteAddr, "error", err)
 		}
 		return &httpError{http.StatusUnauthorized, "AUTH_FAILED"}
 	}
