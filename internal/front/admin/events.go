@@ -138,6 +138,7 @@ type hub struct {
 	viewers map[*viewer]struct{}
 	watched map[string]*watched
 	running bool
+	ended   bool // the front has ended: nothing begins any more
 	bell    chan struct{} // a viewer has come, or something was changed
 }
 
@@ -173,10 +174,10 @@ func (h *hub) join(v *viewer, watches map[string]watch) bool {
 			h.watched[name] = &watched{name: name, watch: w}
 		}
 	}
-	if !h.running {
+	if !h.running && !h.ended {
 		h.running = true
 		h.runs.Go(h.run)
-	} else {
+	} else if h.running {
 		select {
 		case h.bell <- struct{}{}:
 		default:
@@ -215,8 +216,22 @@ func (h *hub) leave(v *viewer) {
 	}
 }
 
-// wait returns when nothing runs any more.
-func (h *hub) wait() { h.runs.Wait() }
+// spawn runs f beside the rest, unless the front has ended.
+func (h *hub) spawn(f func()) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.ended {
+		h.runs.Go(f)
+	}
+}
+
+// end returns when nothing runs any more, and nothing will.
+func (h *hub) end() {
+	h.mu.Lock()
+	h.ended = true
+	h.mu.Unlock()
+	h.runs.Wait()
+}
 
 // run samples until nobody watches.
 func (h *hub) run() {

@@ -92,7 +92,7 @@ func (f *Front) Run(ctx context.Context) error {
 	})()
 	defer f.stop()
 	err := f.server.Serve(f.o.Listener)
-	f.hub.wait()
+	f.hub.end()
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}

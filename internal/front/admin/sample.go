@@ -118,7 +118,7 @@ func (s *sampler) recent(ctx context.Context, e *Engine) (*sample, error) {
 	}
 	s.mu.Unlock()
 	if due {
-		s.f.hub.runs.Go(func() {
+		s.f.hub.spawn(func() {
 			_, _ = s.get(s.f.ctx, e, samplePeriod) // who asks next has it
 			s.mu.Lock()
 			s.ahead = false
