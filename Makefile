@@ -2,7 +2,7 @@
 GO ?= go
 export CGO_ENABLED ?= 0
 
-.PHONY: build test chaos check figures pgo clean
+.PHONY: build test chaos check console figures pgo clean
 build: ## bin/tidings
 	$(GO) build -trimpath -o bin/tidings ./cmd/tidings
 
@@ -14,6 +14,9 @@ chaos: ## the long run of the chaos suite: about half an hour, as root
 
 check: ## what to run before a commit
 	./test/check
+
+console: ## the console's bundle from its sources, to be committed with them
+	cd internal/front/console/web/build && $(GO) run .
 
 figures: ## all figures that the documentation quotes; see test/figures
 	./test/figures

@@ -1,0 +1,62 @@
+// The console of a node. It knows only what the admin API tells.
+import { render } from 'preact';
+import { start as listen } from './core/keys.ts';
+import { language, start as choose } from './core/prefs.ts';
+import { start as route, usePlace } from './core/router.ts';
+import { load } from './core/self.ts';
+import { useStore } from './core/store.ts';
+import { t } from './i18n/index.ts';
+import { ChannelPage } from './pages/channel.tsx';
+import { ChannelsPage } from './pages/channels.tsx';
+import { ConfigPage } from './pages/config.tsx';
+import { LookupPage } from './pages/lookup.tsx';
+import { NodePage, NodesPage } from './pages/nodes.tsx';
+import { OverviewPage } from './pages/overview.tsx';
+import { ShardsPage } from './pages/shards.tsx';
+import { TailPage } from './pages/tail.tsx';
+import { TopicPage } from './pages/topic.tsx';
+import { TopicsPage } from './pages/topics.tsx';
+import { Empty } from './ui/parts.tsx';
+import { help, Shell } from './ui/shell.tsx';
+
+function Routed() {
+  const [page, name, part, other] = usePlace().path;
+  switch (page) {
+    case undefined:
+      return <OverviewPage />;
+    case 'topics':
+      if (!name) return <TopicsPage />;
+      if (part === 'channels' && other) return <ChannelPage key={name + '/' + other} topic={name} channel={other} />;
+      return <TopicPage key={name} topic={name} />;
+    case 'channels':
+      return <ChannelsPage />;
+    case 'nodes':
+      return name ? <NodePage key={name} node={name} /> : <NodesPage />;
+    case 'shards':
+      return <ShardsPage />;
+    case 'lookup':
+      return <LookupPage />;
+    case 'config':
+      return <ConfigPage />;
+    case 'tail':
+      return <TailPage />;
+  }
+  return <Empty icon="search" title={t('nowhere.title')} text={t('nowhere.text')} />;
+}
+
+function App() {
+  useStore(language); // all texts change with it
+  return (
+    <Shell>
+      <Routed />
+    </Shell>
+  );
+}
+
+choose();
+document.addEventListener('DOMContentLoaded', () => {
+  route();
+  listen(help);
+  void load();
+  render(<App />, document.getElementById('app')!);
+});

@@ -1,0 +1,57 @@
+// The settings of this node and where each comes from.
+import { address, useGet } from '../core/api.ts';
+import { go, here, usePlace } from '../core/router.ts';
+import { self } from '../core/self.ts';
+import { useStore } from '../core/store.ts';
+import type { Config, Setting } from '../core/types.ts';
+import { t } from '../i18n/index.ts';
+import { Badge, Card, Choice, Cli, CopyButton, Empty, Fact, Head, SearchBox, Skeleton, Trouble, type Tone } from '../ui/parts.tsx';
+import { Table, type Column } from '../ui/table.tsx';
+import { useTitle } from './title.ts';
+
+const tones: Record<Setting['origin'], Tone> = { default: '', file: 'accent', environment: 'accent', flag: 'accent', unknown: 'warn' };
+
+export function ConfigPage() {
+  useTitle(t('nav.config'));
+  const me = useStore(self);
+  const { query } = usePlace();
+  const q = (query.get('q') ?? '').toLowerCase();
+  const show = query.get('show') ?? 'all';
+  const { data, error, reload } = useGet<Config>(address(['config']));
+  const rows = (data?.settings ?? []).filter((s) => (show === 'all' || s.origin !== 'default') && (s.key + ' ' + s.flag + ' ' + s.help + ' ' + s.value).toLowerCase().includes(q));
+  const options = [['all', t('config.all')], ['set', t('config.set')]] as const;
+  return (
+    <div class="page">
+      <Head title={t('nav.config')} lead={t('config.lead', { node: me?.node ?? '' })} />
+      {me && (
+        <Card>
+          <dl class="facts pad top">
+            <Fact name={t('version')}>{me.version} <span class="faint">(NSQ {me.nsq_version})</span></Fact>
+            <Fact name={t('config.platform')}>{me.platform} · {me.go_version}</Fact>
+            <Fact name={t('config.file')}><span class="mono">{data?.file ?? t('config.noFile')}</span></Fact>
+            {me.cluster && <Fact name={t('nav.cluster')}><span class="mono">{me.cluster}</span></Fact>}
+          </dl>
+        </Card>
+      )}
+      {error && <Trouble error={error} again={reload} />}
+      <Card>
+        <div class="bar">
+          <SearchBox label={t('config.search')} value={query.get('q') ?? ''} onChange={(v) => go(here({ q: v }), true)} />
+          <Choice label={t('config.which')} value={show as 'all' | 'set'} options={options} onChange={(v) => go(here({ show: v === 'all' ? null : v }), true)} />
+        </div>
+        {!data ? !error && <Skeleton /> : rows.length === 0 ? <Empty icon="config" title={t('nothing.found')} text={t('nothing.foundText')} /> : (
+          <Table<Setting> label={t('nav.config')} columns={columns()} rows={rows} id={(s) => s.key} />
+        )}
+        <div class="bar"><div class="grow"><Cli line="tidings config show --origin" /></div></div>
+      </Card>
+    </div>
+  );
+}
+
+const columns = (): Column<Setting>[] => [
+  { id: 'key', title: t('config.setting'), cell: (s) => <div><div class="mono strong">{s.key}</div><div class="faint help">{s.help}</div></div> },
+  { id: 'value', title: t('config.value'), cell: (s) => <span class="row"><code class="value">{s.value === '' ? '–' : s.value}</code></span> },
+  { id: 'origin', title: t('config.origin'), cell: (s) => <Badge tone={tones[s.origin]}>{t(`origin.${s.origin}`)}</Badge> },
+  { id: 'default', title: t('config.default'), hide: 'hide-m', cell: (s) => <code class="faint">{s.default === '' ? '–' : s.default}</code> },
+  { id: 'flag', title: t('config.flag'), hide: 'hide-l', cell: (s) => <span class="row"><code class="nowrap">{s.flag}</code><CopyButton text={s.env} label={t('config.copyEnv', { env: s.env })} /></span> },
+];

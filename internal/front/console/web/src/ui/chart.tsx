@@ -1,0 +1,153 @@
+// Charts of the last minutes, drawn by uPlot in the theme's colours.
+import { useEffect, useLayoutEffect, useRef, useState } from 'preact/hooks';
+import uPlot from 'uplot';
+import { serverNow, line as streamLine } from '../core/live.ts';
+import { shade } from '../core/prefs.ts';
+import { upTo } from '../core/series.ts';
+import { useStore } from '../core/store.ts';
+import { t } from '../i18n/index.ts';
+
+export interface Line {
+  name: string;
+  number: number; // which line of the series
+  tint: string; // a custom property's name
+  fill?: boolean;
+}
+
+export interface ChartProps {
+  watch: string;
+  lines: Line[];
+  show: (v: number) => string;
+  label: string;
+  tall?: boolean;
+}
+
+const WINDOW = 300; // seconds
+const LEAST = 60; // a chart that has just begun shows this much
+
+// reach is the time axis: it grows with what is there, up to WINDOW.
+function reach(u: uPlot): [number, number] {
+  const times = u.data[0] ?? [];
+  const end = times.at(-1) ?? Date.now() / 1000;
+  return [Math.max(end - WINDOW, Math.min(times[0] ?? end, end - LEAST)), end];
+}
+
+function token(name: string): string {
+  return getComputedStyle(document.documentElement).getPropertyValue('--' + name).trim();
+}
+
+const hour = (s: number): string => {
+  const d = new Date(s * 1000);
+  return [d.getHours(), d.getMinutes(), d.getSeconds()].map((n) => String(n).padStart(2, '0')).join(':');
+};
+
+function options(p: ChartProps, width: number, height: number, tip: (u: uPlot) => void): uPlot.Options {
+  const grid = { stroke: token('line'), width: 1 };
+  const axis = { stroke: token('ink-3'), font: `11px ${token('font')}`, grid, ticks: { show: false }, border: { show: false } };
+  return {
+    width,
+    height,
+    padding: [8, 12, 0, 0],
+    legend: { show: false },
+    cursor: { drag: { x: false, y: false }, points: { size: 6, fill: (_u, i) => token(p.lines[i - 1]!.tint), stroke: () => token('surface'), width: 2 } },
+    scales: {
+      x: { time: true, range: reach },
+      y: { range: (_u, _min, max) => [0, max && max > 0 ? max * 1.1 : 1] },
+    },
+    axes: [
+      { ...axis, grid: { show: false }, space: 90, size: 24, values: (_u, list) => list.map(hour) },
+      { ...axis, size: 52, space: 32, values: (_u, list) => list.map((v) => p.show(v)) },
+    ],
+    series: [
+      {},
+      ...p.lines.map((l) => ({
+        label: l.name,
+        stroke: token(l.tint),
+        width: 1.5,
+        points: { show: false },
+        fill: l.fill ? token(l.tint) + '1f' : undefined,
+      })),
+    ],
+    hooks: { setCursor: [tip] },
+  };
+}
+
+interface Tip {
+  left: number;
+  time: string;
+  values: string[];
+}
+
+export function Chart(p: ChartProps) {
+  const box = useRef<HTMLDivElement>(null);
+  const plot = useRef<uPlot | null>(null);
+  const [tip, setTip] = useState<Tip | null>(null);
+  const theme = useStore(shade);
+  const on = useStore(streamLine) === 'on';
+  const numbers = p.lines.map((l) => l.number);
+  const data = (): uPlot.AlignedData => upTo(p.watch, on ? serverNow() / 1000 : 0, numbers) as uPlot.AlignedData;
+
+  useLayoutEffect(() => {
+    const el = box.current!;
+    const point = (u: uPlot): void => {
+      const i = u.cursor.idx;
+      if (i === null || i === undefined || (u.cursor.left ?? -1) < 0) return setTip(null);
+      setTip({
+        left: u.valToPos(u.data[0][i]!, 'x') + 52,
+        time: hour(u.data[0][i]!),
+        values: p.lines.map((_, n) => (u.data[n + 1]![i] == null ? '–' : p.show(u.data[n + 1]![i]!))),
+      });
+    };
+    const u = (plot.current = new uPlot(options(p, el.clientWidth, el.clientHeight, point), data(), el));
+    const size = new ResizeObserver(() => u.setSize({ width: el.clientWidth, height: el.clientHeight }));
+    size.observe(el);
+    return () => {
+      size.disconnect();
+      u.destroy();
+      plot.current = null;
+    };
+  }, [p.watch, theme, p.lines.map((l) => l.name).join()]);
+
+  useEffect(() => {
+    const draw = () => {
+      if (!document.hidden) plot.current?.setData(data());
+    };
+    draw();
+    const timer = setInterval(draw, 1000);
+    return () => clearInterval(timer);
+  }, [p.watch, on]);
+
+  const late = tip && box.current && tip.left > box.current.clientWidth / 2;
+  return (
+    <div class="stack">
+      <div class={'chart' + (p.tall ? ' tall' : '')} ref={box} role="img" aria-label={p.label}>
+        {tip && (
+          <div class="tip" style={late ? { right: `${box.current!.clientWidth - tip.left + 12}px`, top: '8px' } : { left: `${tip.left + 12}px`, top: '8px' }}>
+            <div class="faint">{tip.time}</div>
+            {p.lines.map((l, i) => (
+              <div key={l.name} class="legend">
+                <span>
+                  <i style={{ '--tint': `var(--${l.tint})` }} /> {l.name} <b>{tip.values[i]}</b>
+                </span>
+              </div>
+            ))}
+          </div>
+        )}
+      </div>
+    </div>
+  );
+}
+
+export function Legend({ lines }: { lines: Line[] }) {
+  return (
+    <div class="legend">
+      {lines.map((l) => (
+        <span key={l.name}>
+          <i style={{ '--tint': `var(--${l.tint})` }} />
+          {l.name}
+        </span>
+      ))}
+      <span class="faint">{t('chart.window')}</span>
+    </div>
+  );
+}
