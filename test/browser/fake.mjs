@@ -9,6 +9,7 @@ const dist = new URL('../../internal/front/console/dist/', import.meta.url);
 const start = Date.now() - 7_400_000;
 const words = ['orders', 'invoices', 'payments', 'shipments', 'emails', 'clicks', 'audit-log', 'inventory', 'sessions', 'refunds'];
 const names = [...words, ...Array.from({ length: 9989 }, (_, i) => `tenant-${String(i).padStart(4, '0')}.events`), 'a-name-of-exactly-sixty-four-characters-so-long-that-it-must-wrap'];
+const index = new Map(names.map((n, i) => [n, i]));
 const noise = (seed, t) => Math.sin(seed * 12.9898 + t / 7) * 0.5 + Math.sin(seed * 4.1 + t / 3) * 0.3 + 1;
 const paused = new Set(['refunds/ledger']);
 const gone = new Set();
@@ -17,14 +18,14 @@ const now = () => Date.now();
 const tick = () => (now() - start) / 1000;
 
 function channelsOf(topic) {
-  const i = names.indexOf(topic);
+  const i = index.get(topic);
   if (i === 8) return [];
   const list = i < 8 ? ['audit', 'warehouse', 'mailer'] : i === 9 ? ['ledger'] : ['worker', 'archive'];
   return list.filter((c) => !gone.has(`${topic}/${c}`));
 }
 
 function channel(topic, name) {
-  const i = names.indexOf(topic) + 1;
+  const i = index.get(topic) + 1;
   const s = i * 7 + name.length;
   const busy = i <= 10;
   const inRate = busy ? Math.round(900 / i * noise(i, tick())) : 0;
@@ -43,7 +44,7 @@ function channel(topic, name) {
 }
 
 function topic(name) {
-  const i = names.indexOf(name) + 1;
+  const i = index.get(name) + 1;
   const list = channelsOf(name).map((c) => channel(name, c));
   const sum = (k) => list.reduce((n, c) => n + (c[k] ?? 0), 0);
   const busy = i <= 10;
@@ -149,7 +150,7 @@ function watched(w) {
   if (kind === 'topics') { const p = topics(new URLSearchParams(rest)); return { at: p.at, order: p.items.map((x) => x.name), rows: Object.fromEntries(p.items.map((x) => [x.name, x])), total: p.total, missing: [] }; }
   if (kind === 'nodes') return { at: now(), nodes: Object.fromEntries(nodes().map((n) => [n.name, n])), shards: Object.fromEntries(shards().map((s) => [s.shard, s])), missing: [] };
   const [t, c] = rest.split('/').map(decodeURIComponent);
-  if (!names.includes(t) || gone.has(t)) return null;
+  if (!index.has(t) || gone.has(t)) return null;
   if (kind === 'topic') return { ...base(t), channel_rows: Object.fromEntries(channelsOf(t).map((n) => [n, channel(t, n)])) };
   if (!channelsOf(t).includes(c)) return null;
   return { ...channel(t, c), at: now(), created_at: start, topic_paused: paused.has(t), missing: [], partition_list: base(t).partition_list.map((p) => ({ partition: p.partition, leader: p.leader, known: true, floor_offset: 249_000, end_offset: p.end_offset, unfinished: 31, parked: 2, finished_ranges: 4, oldest_at: now() - 60_000 })) };
@@ -185,7 +186,6 @@ function act(method, p) {
   if (verb === 'pause') paused.add(id);
   if (verb === 'resume') paused.delete(id);
   if (verb === 'empty') emptied.set(id, now());
-  if (p[0] === 'topics' && p.length === 1) names.push('new');
   return { cli: 'tidings ' + key };
 }
 

@@ -175,7 +175,7 @@ export const en = {
   'finding.disk_slow': 'The disk of {node} is slow: a sync took {sync}',
   'finding.damage': '{places} damaged places in segment files of {node}',
   'finding.repairs_pending': '{places} damaged places on {node} are being repaired',
-  'finding.channel_stuck': '{topic} / {channel} is stuck: {backlog} messages wait, {consumers} consumers finish none, the oldest waits {age}',
+  'finding.channel_stuck': '{topic} / {channel} is stuck: {backlog} messages wait, the oldest for {age}, and its consumers ({consumers}) finish none',
   'finding.channel_no_consumers': '{topic} / {channel} has no consumer: {backlog} messages wait, the oldest {age}',
   'finding.channel_growing': 'The backlog of {topic} / {channel} grows by {rate} a second: {backlog} messages wait',
   'finding.channel_paused': '{topic} / {channel} is paused: {backlog} messages wait, the oldest {age}',

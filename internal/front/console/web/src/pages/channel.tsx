@@ -8,7 +8,7 @@ import { useStore } from '../core/store.ts';
 import type { ChannelDetail, ChannelPartition } from '../core/types.ts';
 import { t } from '../i18n/index.ts';
 import { act, ask } from '../ui/ask.tsx';
-import { Chart, Legend, type Line } from '../ui/chart.tsx';
+import { Chart, Legend, timeSteps, type Line } from '../ui/chart.tsx';
 import { Icon } from '../ui/icons.tsx';
 import { Badge, Card, Fact, Figure, Figures, Head, MissingNote, Skeleton, Tabs } from '../ui/parts.tsx';
 import { Table, type Column } from '../ui/table.tsx';
@@ -59,7 +59,7 @@ export function ChannelPage({ topic, channel }: { topic: string; channel: string
 }
 
 function States({ data }: { data: ChannelDetail }) {
-  const stuck = data.backlog > 0 && data.consumers > 0 && !data.out_rate && (data.oldest_age_ms ?? 0) > 60_000 && !data.paused;
+  const stuck = data.backlog > 0 && data.consumers > 0 && data.out_rate === 0 && (data.oldest_age_ms ?? 0) > 15_000 && !data.paused;
   return (
     <>
       <Flags row={data} />
@@ -117,9 +117,9 @@ function drain(d: ChannelDetail): string {
 
 function Overview({ data }: { data: ChannelDetail }) {
   const watch = channelWatch(data.topic, data.name);
-  const charts = [
+  const charts: { title: string; lines: Line[]; show: (v: number) => string; steps?: number[] }[] = [
     { title: t('chart.backlog'), lines: backlogLines(), show: short },
-    { title: t('chart.age'), lines: ageLines(), show: span },
+    { title: t('chart.age'), lines: ageLines(), show: span, steps: timeSteps },
     { title: t('chart.rates'), lines: rates(), show: short },
   ];
   return (
@@ -127,7 +127,7 @@ function Overview({ data }: { data: ChannelDetail }) {
       <div class="grid-2">
         {charts.slice(0, 2).map((c) => (
           <Card key={c.title} title={c.title} end={<Legend lines={c.lines} />}>
-            <div class="pad"><Chart watch={watch} lines={c.lines} show={c.show} label={c.title} /></div>
+            <div class="pad"><Chart watch={watch} lines={c.lines} show={c.show} steps={c.steps} label={c.title} /></div>
           </Card>
         ))}
       </div>

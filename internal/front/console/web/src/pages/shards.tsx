@@ -46,7 +46,7 @@ const away = (s: Shard): boolean => !!s.leader && !!s.preferred_leader && s.lead
 
 const columns = (): Column<Shard>[] => [
   { id: 'shard', title: t('shard'), cell: (s) => <span class="name">{s.shard}{s.metadata && <Badge>{t('shard.metadata')}</Badge>}</span> },
-  { id: 'leader', title: t('leader'), cell: (s) => (s.leader ? <span class="name"><a href={url(['nodes', s.leader])} data-own>{s.leader}</a>{away(s) && <Badge>{t('shard.away', { node: s.preferred_leader })}</Badge>}</span> : <Badge tone="bad" dot>{t('leader.none')}</Badge>) },
+  { id: 'leader', title: t('leader'), cell: (s) => (s.leader ? <span class="name"><a href={url(['nodes', s.leader])} data-own>{s.leader}</a>{away(s) && <span class="hide-s"><Badge>{t('shard.away', { node: s.preferred_leader })}</Badge></span>}</span> : <Badge tone="bad" dot>{t('leader.none')}</Badge>) },
   { id: 'since', title: t('shard.since'), num: true, hide: 'hide-m', hint: t('hint.leaderSince'), cell: (s) => (s.leader_since_at ? span((serverNow() - s.leader_since_at) / 1000) : '–') },
   { id: 'moves', title: t('shard.moves'), num: true, hide: 'hide-m', hint: t('shards.movesNote'), cell: (s) => count(s.leader_changes) },
   { id: 'partitions', title: t('partitions'), num: true, hide: 'hide-s', cell: (s) => count(s.partitions) },
@@ -55,7 +55,7 @@ const columns = (): Column<Shard>[] => [
   { id: 'commit', title: t('shard.commit'), num: true, hide: 'hide-l', cell: (s) => count(s.commit) },
   { id: 'term', title: t('shard.term'), num: true, hide: 'hide-l', cell: (s) => count(s.term) },
   { id: 'act', title: '', num: true, cell: (s) => (mayChange() && s.replicas.filter((r) => r.live && r.role === 'voter').length > 1 ? (
-    <button type="button" class="button small" aria-label={t('shard.moveOf', { shard: s.shard })} onClick={() => move(s)}><Icon name="move" />{t('shard.move')}</button>
+    <button type="button" class="button small" aria-label={t('shard.moveOf', { shard: s.shard })} onClick={() => move(s)}><Icon name="move" /><span class="hide-s">{t('shard.move')}</span></button>
   ) : '') },
 ];
 

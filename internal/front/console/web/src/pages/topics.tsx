@@ -1,5 +1,5 @@
 // All topics: sorted, filtered and cut by the server.
-import { useEffect, useState } from 'preact/hooks';
+import { useRef, useState } from 'preact/hooks';
 import { address, change, useGet } from '../core/api.ts';
 import { useWatch } from '../core/live.ts';
 import { go, here, usePlace } from '../core/router.ts';
@@ -15,6 +15,20 @@ import { topicColumns, topicUrl } from './columns.tsx';
 import { useTitle } from './title.ts';
 
 const LIMIT = 50;
+// useOrder gives the names in order. While they are held they stay where they
+// are, and new ones come at the end: nothing moves away under the pointer.
+function useOrder(watch: string, data: TopicRows | null, held: boolean): string[] {
+  const last = useRef({ watch: '', order: [] as string[] });
+  if (!data) return [];
+  let order = data.order;
+  if (held && last.current.watch === watch) {
+    const stay = last.current.order.filter((n) => data.rows[n]);
+    order = [...stay, ...data.order.filter((n) => !stay.includes(n))];
+  }
+  last.current = { watch, order };
+  return order;
+}
+
 const states = ['backlog', 'no_consumer', 'no_channel', 'paused', 'ephemeral'];
 
 export function TopicsPage() {
@@ -27,14 +41,11 @@ export function TopicsPage() {
   };
   const page = useGet<Page<TopicRow>>(address(['topics'], params));
   const q = new URLSearchParams(Object.entries(params).filter(([, v]) => v !== '').map(([k, v]) => [k, String(v)]));
-  const live = useWatch<TopicRows>('topics?' + q);
-  const [held, hold] = useState(false); // the pointer is on the rows: they stay where they are
-  const [order, setOrder] = useState<string[]>([]);
-  const fresh = live.data?.order;
-  useEffect(() => {
-    if (fresh && !held) setOrder(fresh);
-  }, [fresh, held]);
-  const rows = live.data ? (held ? order : live.data.order).map((n) => live.data!.rows[n]).filter((r) => !!r) : (page.data?.items ?? []);
+  const watch = 'topics?' + q;
+  const live = useWatch<TopicRows>(watch);
+  const [held, hold] = useState(false); // the pointer is on the rows
+  const order = useOrder(watch, live.data, held);
+  const rows = live.data ? order.map((n) => live.data!.rows[n]!) : (page.data?.items ?? []);
   const total = live.data?.total ?? page.data?.total ?? 0;
   const filtered = params.q !== '' || params.state !== '';
   return (

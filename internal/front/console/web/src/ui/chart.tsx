@@ -20,7 +20,11 @@ export interface ChartProps {
   show: (v: number) => string;
   label: string;
   tall?: boolean;
+  steps?: number[]; // between labels of the axis
 }
+
+// timeSteps part an axis of seconds where a clock would.
+export const timeSteps = [0.001, 0.01, 0.05, 0.1, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14_400, 43_200, 86_400, 172_800, 604_800];
 
 const WINDOW = 300; // seconds
 const LEAST = 60; // a chart that has just begun shows this much
@@ -56,7 +60,7 @@ function options(p: ChartProps, width: number, height: number, tip: (u: uPlot) =
     },
     axes: [
       { ...axis, grid: { show: false }, space: 90, size: 24, values: (_u, list) => list.map(hour) },
-      { ...axis, size: 52, space: 32, values: (_u, list) => list.map((v) => p.show(v)) },
+      { ...axis, size: gutter, space: 32, incrs: p.steps, values: (_u, list) => list.map((v) => p.show(v)) },
     ],
     series: [
       {},
@@ -70,6 +74,12 @@ function options(p: ChartProps, width: number, height: number, tip: (u: uPlot) =
     ],
     hooks: { setCursor: [tip] },
   };
+}
+
+// gutter is as wide as the longest label of the axis.
+function gutter(_u: uPlot, labels: string[] | null): number {
+  const width = (s: string): number => [...s].reduce((n, c) => n + (c > '\u2e7f' ? 12 : 6.6), 0);
+  return 14 + Math.max(20, ...(labels ?? []).map(width));
 }
 
 interface Tip {
@@ -93,7 +103,7 @@ export function Chart(p: ChartProps) {
       const i = u.cursor.idx;
       if (i === null || i === undefined || (u.cursor.left ?? -1) < 0) return setTip(null);
       setTip({
-        left: u.valToPos(u.data[0][i]!, 'x') + 52,
+        left: u.valToPos(u.data[0][i]!, 'x') + u.bbox.left / devicePixelRatio,
         time: hour(u.data[0][i]!),
         values: p.lines.map((_, n) => (u.data[n + 1]![i] == null ? '–' : p.show(u.data[n + 1]![i]!))),
       });
@@ -141,7 +151,7 @@ export function Chart(p: ChartProps) {
 export function Legend({ lines }: { lines: Line[] }) {
   return (
     <div class="legend">
-      {lines.map((l) => (
+      {lines.length > 1 && lines.map((l) => (
         <span key={l.name}>
           <i style={{ '--tint': `var(--${l.tint})` }} />
           {l.name}

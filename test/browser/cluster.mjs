@@ -1,0 +1,70 @@
+// The console on three nodes with traffic: what is wrong shows on the overview
+// without a click.
+import { cluster, consumer, EFFECT, end, open, publish, run, test, traffic, until, Viewer } from './rig.mjs';
+
+await open();
+const nodes = await cluster(['n1', 'n2', 'n3']);
+const [first] = nodes;
+await until('a cluster', async () => (await fetch(`${first.url}/readyz`)).ok);
+const v = await Viewer.at(first);
+
+// Consumers are connected to every node: each gets what its own node leads.
+await test('traffic on all nodes', async () => {
+  traffic(nodes, 'orders', 'worker', 200);
+  traffic(nodes, 'clicks', 'worker', 100);
+  for (const n of nodes) {
+    consumer(n.tcp, 'payments', 'mailer', 0);
+    consumer(n.tcp, 'emails', 'sender', 5);
+  }
+  await publish(first.http, 'payments', Array.from({ length: 80 }, (_, i) => JSON.stringify({ payment: i, amount: 12.5 })));
+  run(['pub', 'emails', 'hello', '--count', '1000000', '--rate', '400', '--server', first.http]);
+});
+
+await test('three nodes serve', async () => {
+  await v.go('/');
+  await v.page.locator('.figure', { hasText: 'Nodes' }).locator('.value', { hasText: '3/3' }).waitFor({ timeout: 10_000 });
+  await until('a rate', async () => /[1-9]/.test(await v.page.locator('.figure').first().locator('.value').textContent()), 10_000);
+});
+
+await test('a leader moves', async () => {
+  const w = await Viewer.at(first);
+  await w.go('/shards');
+  await w.button('Move the leader of shard 1').click();
+  const to = await w.page.locator('dialog select').inputValue();
+  await w.shot('move-light-en');
+  await w.sound('move');
+  await w.page.locator('dialog').getByRole('button', { name: 'Move' }).click();
+  await w.page.locator('tbody tr').nth(1).locator('td').nth(1).getByText(to, { exact: true }).waitFor({ timeout: EFFECT + 3000 });
+  await w.close();
+});
+
+await test('a stuck channel and a growing backlog show by themselves', async () => {
+  await v.page.locator('[data-finding=channel_stuck]', { hasText: 'payments / mailer' }).waitFor({ timeout: 40_000 });
+  await v.page.locator('[data-finding=channel_growing]', { hasText: 'emails / sender' }).waitFor({ timeout: 40_000 });
+});
+
+await test('a killed node shows by itself', async () => {
+  v.expected = /Failed to load resource|ERR_/; // what a dead node breaks off
+  nodes[2].process.kill('SIGKILL');
+  await v.page.locator('[data-finding=node_down]', { hasText: 'n3' }).waitFor({ timeout: 12_000 });
+  await v.page.locator('.figure', { hasText: 'Nodes' }).locator('.value', { hasText: '2/3' }).waitFor({ timeout: EFFECT });
+});
+
+for (const [look, options] of Object.entries({ 'light-en': {}, 'dark-zh': { colorScheme: 'dark', locale: 'zh-CN' } })) {
+  await test(`pages of a cluster with a dead node, ${look}`, async () => {
+    const w = await Viewer.at(first, options);
+    for (const [name, path] of Object.entries({ overview: '/', nodes: '/nodes', node: '/nodes/n2', deadnode: '/nodes/n3', shards: '/shards', topic: '/topics/emails', channel: '/topics/payments/channels/mailer', lookup: '/lookup' })) {
+      await w.go(path);
+      await w.page.waitForTimeout(name === 'overview' || name === 'channel' ? 2500 : 0); // for the look of the charts
+      await w.shot(`cluster-${name}-${look}`);
+      await (look === 'light-en' ? w.sound(name) : w.fits(name));
+    }
+    await w.close();
+  });
+}
+await test('the overview, as it stood all the time', async () => {
+  await v.shot('cluster-overview-long-light-en');
+  await v.close();
+});
+
+await end();

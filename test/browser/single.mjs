@@ -1,0 +1,234 @@
+// The console on one node: a first start, every page, every action.
+import { api, cli, consumer, dev, EFFECT, end, narrow, open, publish, test, traffic, until, Viewer, zoomed } from './rig.mjs';
+
+await open();
+const node = await dev();
+let v = await Viewer.at(node);
+
+await test('a new node says what to type', async () => {
+  await v.go('/');
+  await v.sees('No topics yet');
+  await v.sees(`tidings pub orders hello --server ${node.http}`);
+  await v.shot('first-light-en');
+  await v.sound('first');
+});
+
+await test('a topic is made and published to', async () => {
+  await v.go('/topics');
+  await v.button('Create topic').click();
+  await v.page.getByLabel('Name').fill('orders');
+  await v.button('Create').click();
+  await v.page.getByRole('heading', { name: 'orders' }).waitFor();
+  await v.button('Publish').click();
+  await v.page.getByRole('textbox', { name: 'Message' }).fill('{"order": 17, "big": 12345678901234567890}');
+  await v.shot('publish-light-en');
+  await v.sound('publish');
+  await v.page.locator('dialog').getByRole('button', { name: 'Publish' }).click();
+  await v.sees('1 message is published to orders');
+  await v.page.getByRole('link', { name: 'Messages' }).click();
+  await v.page.locator('.line').first().click();
+  await v.page.locator('.payload .n', { hasText: '12345678901234567890' }).waitFor({ timeout: EFFECT });
+  await v.shot('message-light-en');
+  await v.sound('message');
+});
+
+await test('messages wait for a channel, and the page says so', async () => {
+  await v.go('/topics/orders');
+  await v.sees('no channel takes them');
+  await v.button('Create channel').click();
+  await v.page.getByLabel('Name').fill('audit');
+  await v.page.locator('dialog').getByRole('button', { name: 'Create' }).click();
+  await v.page.locator('td .name', { hasText: 'audit' }).waitFor({ timeout: EFFECT });
+});
+
+await test('a channel is paused and goes on', async () => {
+  await v.go('/topics/orders/channels/audit');
+  await v.button('Pause').click();
+  await v.page.locator('.title .badge', { hasText: 'Paused' }).waitFor({ timeout: EFFECT });
+  await v.sees(`tidings channel pause orders audit --server ${node.http}`);
+  if (!(await api(node, 'topics/orders/channels/audit')).paused) throw new Error('it is not paused');
+  await v.button('Resume').click();
+  await v.page.locator('.title .badge', { hasText: 'Paused' }).waitFor({ state: 'detached', timeout: EFFECT });
+});
+
+await test('what waits is looked at, and nothing is taken', async () => {
+  await publish(node.http, 'orders', Array.from({ length: 30 }, (_, i) => `{"order": ${i}}`));
+  await v.go('/topics/orders/channels/audit?tab=queued');
+  await v.page.locator('.line').nth(20).waitFor();
+  await v.page.locator('.line').first().click();
+  await v.page.locator('.payload').waitFor();
+  await v.sound('peek');
+  const { backlog } = await api(node, 'topics/orders/channels/audit');
+  if (backlog !== 31) throw new Error(`backlog is ${backlog}`);
+});
+
+await test('emptying and deleting ask for the name', async () => {
+  await v.go('/topics/orders/channels/audit');
+  await v.page.locator('.actions').getByRole('button', { name: 'Empty' }).click();
+  const dialog = v.page.locator('dialog');
+  if (await dialog.getByRole('button', { name: 'Empty' }).isEnabled()) throw new Error('the button is enabled before the name is typed');
+  await v.shot('empty-light-en');
+  await v.sound('the question');
+  await dialog.getByRole('textbox').fill('audit');
+  await dialog.getByRole('button', { name: 'Empty' }).click();
+  await v.page.locator('.figure', { hasText: 'Backlog' }).locator('.value', { hasText: /^0$/ }).waitFor({ timeout: EFFECT });
+  await v.page.locator('.actions').getByRole('button', { name: 'Delete' }).click();
+  await dialog.getByRole('textbox').fill('audit');
+  await dialog.getByRole('button', { name: 'Delete' }).click();
+  await v.page.getByRole('heading', { name: 'orders' }).waitFor({ timeout: EFFECT });
+  await v.sees('No channels yet');
+  await v.page.locator('.actions').getByRole('button', { name: 'Delete' }).click();
+  await dialog.getByRole('textbox').fill('orders');
+  await dialog.getByRole('button', { name: 'Delete' }).click();
+  await v.page.getByRole('heading', { name: 'Topics' }).waitFor({ timeout: EFFECT });
+  await v.sees('No topics yet', EFFECT);
+});
+
+await test('what was deleted elsewhere is gone here', async () => {
+  cli('topic', 'create', 'passing', '--server', node.http);
+  await v.go('/topics/passing');
+  cli('topic', 'rm', 'passing', '--yes', '--server', node.http);
+  await v.sees('passing is not there');
+});
+
+const long = 'a'.repeat(54) + '#ephemeral';
+await test('a busy node', async () => {
+  traffic([node], 'orders', 'audit', 300);
+  traffic([node], 'clicks', 'counter', 120);
+  await publish(node.http, 'files', [Buffer.from(Uint8Array.from({ length: 200 << 10 }, (_, i) => (i * 7) & 255)), 'needle in the hay', ...Array.from({ length: 40 }, (_, i) => `hay ${i}`)]);
+  await publish(node.http, 'reminders', ['later'], '&defer=600000');
+  consumer(node.tcp, 'payments', 'mailer', 0);
+  await publish(node.http, 'payments', Array.from({ length: 60 }, (_, i) => JSON.stringify({ payment: i, amount: 12.5 * i, customer: { name: '王小明' } })));
+  await publish(node.http, 'reminders', ['now']);
+  cli('channel', 'create', 'reminders', 'mailer', '--server', node.http);
+  for (let i = 0; i < 60; i++) cli('topic', 'create', `tenant-${String(i).padStart(3, '0')}`, '--server', node.http);
+  cli('topic', 'create', 'b'.repeat(64), '--server', node.http);
+  cli('channel', 'create', 'orders', long, '--server', node.http);
+});
+
+await test('a large binary message is shown in hex', async () => {
+  await v.go('/topics/files?tab=messages&from=earliest');
+  await v.page.locator('.line').first().click();
+  await v.page.locator('.payload.hex', { hasText: '00000000' }).waitFor();
+  await v.button('64.0 KiB are shown; show all 200 KiB').click();
+  await v.page.locator('.payload.hex', { hasText: '00031ff0' }).waitFor({ timeout: EFFECT });
+  await v.fits('binary message');
+});
+
+await test('the log is searched, and the address says how', async () => {
+  await v.go('/topics/files?tab=messages');
+  await v.page.locator('main [data-search]').fill('needle');
+  await v.sees('1 found in 42 messages');
+  await v.page.locator('mark', { hasText: 'needle' }).waitFor();
+  await v.page.reload();
+  await v.sees('1 found in 42 messages', EFFECT * 2);
+});
+
+await test('topics are filtered, sorted and paged', async () => {
+  await v.go('/topics');
+  await v.page.getByRole('link', { name: 'Next' }).click();
+  await v.page.locator('td .name', { hasText: 'tenant-059' }).waitFor({ timeout: EFFECT });
+  await v.page.getByRole('link', { name: 'Previous' }).click();
+  await v.page.locator('td .name', { hasText: 'clicks' }).waitFor({ timeout: EFFECT });
+  await v.page.getByRole('link', { name: 'In', exact: true }).click();
+  await until('the busiest first', async () => (await v.page.locator('td .name a').first().textContent()) === 'orders', EFFECT * 2);
+  await v.page.locator('main [data-search]').fill('tenant-01');
+  await until('ten topics', async () => (await v.page.locator('tbody tr').count()) === 10, EFFECT);
+  if (!v.page.url().includes('q=tenant-01') || !v.page.url().includes('sort=-in_rate')) throw new Error(v.page.url());
+});
+
+await test('by keyboard alone', async () => {
+  await v.go('/');
+  const key = (...list) => list.reduce((p, k) => p.then(() => v.page.keyboard.press(k)), Promise.resolve());
+  await key('g', 't');
+  await v.page.getByRole('heading', { name: 'Topics' }).waitFor({ timeout: EFFECT });
+  await v.settled();
+  await key('/');
+  await v.page.keyboard.type('orders');
+  await until('one topic', async () => (await v.page.locator('tbody tr').count()) === 1, EFFECT);
+  await key('Escape', 'j', 'Enter');
+  await v.page.getByRole('heading', { name: 'orders' }).waitFor({ timeout: EFFECT });
+  await key('u');
+  await v.page.getByRole('heading', { name: 'Topics' }).waitFor({ timeout: EFFECT });
+  await key('?');
+  await v.page.getByRole('dialog').waitFor({ timeout: EFFECT });
+  await v.shot('keys-light-en');
+  await v.sound('help');
+  await key('Escape');
+  await v.page.getByRole('dialog').waitFor({ state: 'detached', timeout: EFFECT });
+});
+
+await test('theme and language stay chosen', async () => {
+  await v.go('/');
+  await v.button('Theme: as the system').click();
+  await v.button('Theme: light').click();
+  await v.button('中文').click();
+  await v.page.getByRole('heading', { name: '总览' }).waitFor({ timeout: EFFECT });
+  await v.page.reload();
+  await v.page.getByRole('heading', { name: '总览' }).waitFor();
+  const look = await v.page.evaluate(() => document.documentElement.dataset.theme + ' ' + document.documentElement.lang);
+  if (look !== 'dark zh-CN') throw new Error(look);
+});
+await test('nothing went wrong on the way', () => v.close());
+
+v = await Viewer.at(node);
+await test('new messages come by themselves', async () => {
+  await v.go('/tail?topic=orders');
+  await v.page.locator('.line').nth(5).waitFor({ timeout: EFFECT * 2 });
+  await v.sound('tail');
+  await v.shot('tail-light-en');
+});
+
+await test('a hidden page closes its stream', async () => {
+  await v.go('/');
+  await v.page.locator('.side .live.on').waitFor({ timeout: EFFECT });
+  const hide = (hidden) => v.page.evaluate((h) => {
+    Object.defineProperty(document, 'hidden', { value: h, configurable: true });
+    document.dispatchEvent(new Event('visibilitychange'));
+  }, hidden);
+  const ended = v.page.waitForEvent('requestfailed', { predicate: (r) => r.url().includes('/events') });
+  await hide(true);
+  await ended;
+  await v.page.locator('.side').getByText('Paused').waitFor({ timeout: EFFECT });
+  await hide(false);
+  await v.page.locator('.side .live.on').waitFor({ timeout: EFFECT });
+});
+await test('nothing went wrong since', () => v.close());
+
+const pages = {
+  overview: '/', topics: '/topics', topic: '/topics/orders', messages: '/topics/payments?tab=messages', partitions: '/topics/orders?tab=partitions',
+  channel: '/topics/payments/channels/mailer', inflight: '/topics/payments/channels/mailer?tab=in_flight', deferred: '/topics/reminders/channels/mailer?tab=deferred',
+  consumers: '/topics/orders/channels/audit?tab=consumers', channels: '/channels', nodes: '/nodes', shards: '/shards', lookup: '/lookup', config: '/config', tail: '/tail?topic=orders',
+  longtopic: '/topics/' + 'b'.repeat(64), longchannel: '/topics/orders/channels/' + encodeURIComponent(long), nowhere: '/there/is/no/such/page', gone: '/topics/never-made',
+};
+// axe looks at both themes, both languages and both widths, in two of the looks.
+const looks = [
+  ['light-en', true, {}],
+  ['narrow-dark-zh', true, { ...narrow, colorScheme: 'dark', locale: 'zh-CN' }],
+  ['dark-zh', false, { colorScheme: 'dark', locale: 'zh-CN' }],
+  ['narrow-light-en', false, narrow],
+  ['zoomed-light-en', false, zoomed],
+];
+for (const [look, deep, options] of looks) {
+  await test(`every page, ${look}`, async () => {
+    const viewer = await Viewer.at(node, options);
+    for (const [name, path] of Object.entries(pages)) {
+      await viewer.go(path);
+      await viewer.shot(`${name}-${look}`);
+      await (deep ? viewer.sound(`${name} ${look}`) : viewer.fits(`${name} ${look}`));
+    }
+    await viewer.close();
+  });
+}
+
+await test('a node that is read-only offers no change', async () => {
+  const still = await dev('--admin-read-only');
+  const viewer = await Viewer.at(still);
+  await viewer.go('/topics');
+  await viewer.sees('Read-only');
+  if (await viewer.button('Create topic').count()) throw new Error('it offers to make a topic');
+  await viewer.sound('read-only');
+  await viewer.close();
+});
+
+await end();
