@@ -167,7 +167,7 @@ func banner(w io.Writer, cfg config.Config, a node.Addrs) {
 		more += fmt.Sprintf("  nsqadmin   http://%s\n", local(a.NSQAdmin))
 	}
 	if a.Admin != "" {
-		more += fmt.Sprintf("  metrics    http://%s/metrics\n", local(a.Admin))
+		more += fmt.Sprintf("  console    http://%s/\n", local(a.Admin))
 	}
 	self := invocation()
 	fmt.Fprintf(w, `tidings %s, one durable node; data in %s

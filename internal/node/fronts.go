@@ -10,6 +10,7 @@ import (
 	"github.com/tidings-io/tidings/internal/cluster"
 	"github.com/tidings-io/tidings/internal/fault"
 	"github.com/tidings-io/tidings/internal/front/admin"
+	"github.com/tidings-io/tidings/internal/front/console"
 	"github.com/tidings-io/tidings/internal/front/nsq"
 	"github.com/tidings-io/tidings/internal/version"
 )
@@ -24,6 +25,7 @@ func (n *Node) buildAdmin() {
 			Listener: n.fronts.admin, Ready: n.ready, Logger: n.log, Level: n.level, Metrics: n.metrics,
 			Cluster: n.clusterStatus, Transfer: n.transfer, Imports: n.imports, Self: n.adminSelf, Config: n.adminConfig,
 			ReadOnly: n.cfg.AdminReadOnly, Hosts: n.cfg.AdminHosts,
+			Console: console.New(console.Options{ReadOnly: n.cfg.AdminReadOnly}),
 		})
 	}
 }

@@ -116,7 +116,7 @@ func (f *Front) routes() *http.ServeMux {
 	f.imports(mux)
 	f.api(mux)
 	if f.o.Console != nil {
-		mux.Handle("GET /", f.o.Console)
+		mux.Handle("/", f.o.Console) // it refuses other methods itself
 	} else {
 		mux.HandleFunc("GET /{$}", index)
 	}
