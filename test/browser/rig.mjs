@@ -87,7 +87,9 @@ export async function cluster(names) {
 export function consumer(tcp, topic, channel, perSecond) {
   const [host, port] = tcp.split(':');
   const s = connect(Number(port), host);
-  started.add({ kill: () => s.destroy() });
+  const stop = { kill: () => s.destroy() };
+  started.add(stop);
+  s.on('close', () => started.delete(stop));
   let buffer = Buffer.alloc(0);
   const held = [];
   s.on('error', () => {});

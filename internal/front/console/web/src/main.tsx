@@ -1,6 +1,7 @@
 // The console of a node. It knows only what the admin API tells.
 import { render } from 'preact';
 import { start as listen } from './core/keys.ts';
+import { line } from './core/live.ts';
 import { language, start as choose } from './core/prefs.ts';
 import { start as route, usePlace } from './core/router.ts';
 import { load } from './core/self.ts';
@@ -57,6 +58,7 @@ choose();
 document.addEventListener('DOMContentLoaded', () => {
   route();
   listen(help);
+  line.watch(() => line.get() === 'on' && void load()); // a node may have come back as another
   void load();
   render(<App />, document.getElementById('app')!);
 });

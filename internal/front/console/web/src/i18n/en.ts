@@ -113,7 +113,7 @@ export const en = {
   'ephemeral': 'Ephemeral',
   'ofChannels': '{n} channel|{n} channels',
   'hint.in': 'Messages published per second',
-  'hint.out': 'Messages that consumers finished, per second',
+  'hint.out': 'Messages that consumers finished per second, all channels together',
   'hint.delivered': 'Messages written to consumers per second, repeated ones too',
   'hint.backlog': 'Messages that could be delivered now',
   'hint.waiting': 'Messages that no channel has been given yet',
@@ -138,7 +138,6 @@ export const en = {
   'chart.rates': 'Messages per second',
   'chart.backlog': 'Backlog',
   'chart.age': 'Age of the oldest unfinished message',
-  'chart.window': 'last 5 minutes',
 
   // overview
   'overview.healthy': 'All is well',
@@ -251,6 +250,7 @@ export const en = {
   'browse.notFoundAll': '{count} message was read to the end ({size}); none has this text.|{count} messages were read to the end ({size}); none has this text.',
   'browse.notFoundYet': '{count} message was read ({size}); none has this text yet.|{count} messages were read ({size}); none has this text yet.',
   'browse.onward': 'Search on',
+  'browse.older': 'Older',
   'browse.scanned': '{found} found in {count} message|{found} found in {count} messages',
   'browse.shown': '{n} message|{n} messages',
   'browse.ephemeral': 'An ephemeral topic keeps no log',

@@ -114,7 +114,7 @@ export const zh: Record<Key, string> = {
   'ephemeral': '临时',
   'ofChannels': '{n} 个通道',
   'hint.in': '每秒发布的消息数',
-  'hint.out': '每秒被消费者完成的消息数',
+  'hint.out': '每秒被消费者完成的消息数，所有通道合计',
   'hint.delivered': '每秒写给消费者的消息数，含重复投递',
   'hint.backlog': '现在即可投递的消息',
   'hint.waiting': '尚未分给任何通道的消息',
@@ -139,7 +139,6 @@ export const zh: Record<Key, string> = {
   'chart.rates': '每秒消息数',
   'chart.backlog': '积压',
   'chart.age': '最久未完成消息的时长',
-  'chart.window': '最近 5 分钟',
 
   // overview
   'overview.healthy': '一切正常',
@@ -252,6 +251,7 @@ export const zh: Record<Key, string> = {
   'browse.notFoundAll': '已读到末尾，共 {count} 条（{size}），均不含此文本。',
   'browse.notFoundYet': '已读 {count} 条（{size}），暂未发现此文本。',
   'browse.onward': '继续搜索',
+  'browse.older': '更早',
   'browse.scanned': '在 {count} 条消息中找到 {found} 条',
   'browse.shown': '{n} 条消息',
   'browse.ephemeral': '临时主题不保留日志',

@@ -40,6 +40,7 @@ export function Browse({ topic, partitions, ephemeral }: { topic: string; partit
   const set = (change: Record<string, string | number | null>) => go(here({ cursor: null, opened: null, ...change }), true);
   const starts = [['latest', t('from.latest')], ['earliest', t('from.earliest')], ['offset', t('from.offset')], ['time', t('from.time')]] as const;
   const data = page.data;
+  const newestFirst = from === 'latest' && !find && !cursor;
   return (
     <Card>
       <div class="bar">
@@ -83,8 +84,8 @@ export function Browse({ topic, partitions, ephemeral }: { topic: string; partit
       {page.error ? <Trouble error={page.error} again={page.reload} />
         : !data ? <Skeleton />
         : data.items.length === 0 && data.gaps.length === 0 ? <Nothing topic={topic} find={find} data={data} />
-        : <Messages topic={topic} items={data.items} gaps={data.gaps} find={find} opened={query.get('opened') ?? ''} onOpen={(id) => go(here({ opened: id }), true)} />}
-      {data && <Foot data={data} find={find} cursor={cursor} />}
+        : <Messages topic={topic} items={newestFirst ? data.items.toReversed() : data.items} gaps={data.gaps} find={find} opened={query.get('opened') ?? ''} onOpen={(id) => go(here({ opened: id }), true)} />}
+      {data && <Foot data={data} find={find} cursor={cursor} one={partitions === 1 || params.partition !== ''} />}
       <div class="bar"><div class="grow"><Cli line={cli('topic', 'peek', topic, ...peek(from, at, time, params.partition, find))} /></div></div>
     </Card>
   );
@@ -119,7 +120,8 @@ function Nothing({ topic, find, data }: { topic: string; find: string; data: Mes
   );
 }
 
-function Foot({ data, find, cursor }: { data: MessagePage; find: string; cursor: string }) {
+function Foot({ data, find, cursor, one }: { data: MessagePage; find: string; cursor: string; one: boolean }) {
+  const first = one && !find ? data.items[0] : undefined; // offsets say what is older in one partition only
   return (
     <div class="pager">
       <span>
@@ -128,6 +130,9 @@ function Foot({ data, find, cursor }: { data: MessagePage; find: string; cursor:
       </span>
       <span class="end">
         {cursor && <a class="button small" href={here({ cursor: null, opened: null })} data-own>{t('pager.first')}</a>}
+        {first && first.offset > 0 && (
+          <a class="button small" href={here({ from: 'offset', partition: first.partition, offset: Math.max(0, first.offset - LIMIT), cursor: null, opened: null })} data-own>{t('browse.older')}</a>
+        )}
         {data.next && !data.scanned.complete && <a class="button small" href={here({ cursor: data.next, opened: null })} data-own>{find ? t('browse.onward') : t('pager.next')}</a>}
       </span>
     </div>

@@ -126,7 +126,7 @@ function Overview({ data }: { data: ChannelDetail }) {
     <>
       <div class="grid-2">
         {charts.slice(0, 2).map((c) => (
-          <Card key={c.title} title={c.title} end={<Legend lines={c.lines} />}>
+          <Card key={c.title} title={c.title}>
             <div class="pad"><Chart watch={watch} lines={c.lines} show={c.show} steps={c.steps} label={c.title} /></div>
           </Card>
         ))}

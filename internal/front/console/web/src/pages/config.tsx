@@ -48,10 +48,20 @@ export function ConfigPage() {
   );
 }
 
+const shown = (v: string): string => (v === '' ? '–' : v);
+
+const Origin = ({ s }: { s: Setting }) => <Badge tone={tones[s.origin]}>{t(`origin.${s.origin}`)}</Badge>;
+
 const columns = (): Column<Setting>[] => [
-  { id: 'key', title: t('config.setting'), cell: (s) => <div><div class="mono strong">{s.key}</div><div class="faint help">{s.help}</div></div> },
-  { id: 'value', title: t('config.value'), cell: (s) => <span class="row"><code class="value">{s.value === '' ? '–' : s.value}</code></span> },
-  { id: 'origin', title: t('config.origin'), cell: (s) => <Badge tone={tones[s.origin]}>{t(`origin.${s.origin}`)}</Badge> },
-  { id: 'default', title: t('config.default'), hide: 'hide-m', cell: (s) => <code class="faint">{s.default === '' ? '–' : s.default}</code> },
+  { id: 'key', title: t('config.setting'), cell: (s) => (
+    <div>
+      <div class="row wrap"><span class="mono">{s.key}</span><span class="only-s"><Origin s={s} /></span></div>
+      <div class="faint">{s.help}</div>
+      <code class="only-s">{shown(s.value)}</code>
+    </div>
+  ) },
+  { id: 'value', title: t('config.value'), hide: 'hide-s', cell: (s) => <code class={s.origin === 'default' ? 'muted' : ''}>{shown(s.value)}</code> },
+  { id: 'origin', title: t('config.origin'), hide: 'hide-s', cell: (s) => <Origin s={s} /> },
+  { id: 'default', title: t('config.default'), hide: 'hide-m', cell: (s) => <code class="faint">{shown(s.default)}</code> },
   { id: 'flag', title: t('config.flag'), hide: 'hide-l', cell: (s) => <span class="row"><code class="nowrap">{s.flag}</code><CopyButton text={s.env} label={t('config.copyEnv', { env: s.env })} /></span> },
 ];

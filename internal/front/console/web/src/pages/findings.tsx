@@ -4,7 +4,7 @@ import { base } from '../core/page.ts';
 import type { Finding } from '../core/types.ts';
 import { t, has } from '../i18n/index.ts';
 import { Icon } from '../ui/icons.tsx';
-import { Badge, Card } from '../ui/parts.tsx';
+import { Card } from '../ui/parts.tsx';
 
 // words formats the values of a finding by what their names say they are.
 function words(f: Finding): Record<string, string> {
@@ -28,7 +28,7 @@ function say(kind: 'finding' | 'next', f: Finding, fallback: string | undefined)
 
 export function Findings({ list, more }: { list: Finding[]; more: number }) {
   return (
-    <Card title={t('overview.wrong')} end={list.length + more > 0 && <Badge tone={list.some((f) => f.severity === 'critical') ? 'bad' : 'warn'}>{list.length + more}</Badge>} id="findings">
+    <Card title={t('overview.wrong')} id="findings">
       {list.length === 0 ? (
         <p class="calm">
           <Icon name="ok" />

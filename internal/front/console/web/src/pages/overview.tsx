@@ -81,7 +81,7 @@ function Activity({ data }: { data: Overview }) {
         <Card title={t('chart.rates')} end={<Legend lines={rateLines()} />}>
           <div class="pad"><Chart watch="overview" lines={rateLines()} show={(v) => short(v)} label={t('chart.rates')} /></div>
         </Card>
-        <Card title={t('chart.backlog')} end={<Legend lines={backlogLines()} />}>
+        <Card title={t('chart.backlog')}>
           <div class="pad"><Chart watch="overview" lines={backlogLines()} show={(v) => short(v)} label={t('chart.backlog')} /></div>
         </Card>
       </div>

@@ -57,7 +57,7 @@ function Form({ topic, close }: { topic: string; close: () => void }) {
         <input type="checkbox" checked={lines} onChange={(e) => setLines(e.currentTarget.checked)} />
         {t('publish.lines')}
       </label>
-      <div class="grid-2">
+      <div class="pair">
         <label class="field">
           <span>{t('message.key')} <span class="hint">{t('optional')}</span></span>
           <input class="input mono" value={key} maxLength={1024} autocomplete="off" spellcheck={false} onInput={(e) => setKey(e.currentTarget.value)} />

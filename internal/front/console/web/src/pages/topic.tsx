@@ -107,7 +107,7 @@ function Channels({ data }: { data: TopicState }) {
         <Card title={t('chart.rates')} end={<Legend lines={rateLines()} />}>
           <div class="pad"><Chart watch={watch} lines={rateLines()} show={short} label={t('chart.rates')} /></div>
         </Card>
-        <Card title={t('chart.backlog')} end={<Legend lines={backlogLines()} />}>
+        <Card title={t('chart.backlog')}>
           <div class="pad"><Chart watch={watch} lines={backlogLines()} show={short} label={t('chart.backlog')} /></div>
         </Card>
       </div>
@@ -146,7 +146,7 @@ const offset = (n: number | undefined): string => (n === undefined ? '–' : cou
 const partitionColumns = (topic: string): Column<Partition>[] => [
   { id: 'partition', title: t('partition'), cell: (p) => <a class="link" href={url(['topics', topic], { tab: 'messages', partition: p.partition })} data-own>{p.partition}</a> },
   { id: 'leader', title: t('leader'), cell: (p) => (p.leader ? <a href={url(['nodes', p.leader])} data-own>{p.leader}</a> : <Badge tone="bad" dot>{t('leader.none')}</Badge>) },
-  { id: 'shard', title: t('shard'), num: true, cell: (p) => p.shard },
+  { id: 'shard', title: t('shard'), num: true, hide: 'hide-s', cell: (p) => p.shard },
   { id: 'replicas', title: t('replicas'), hide: 'hide-m', cell: (p) => <span class="muted">{p.replicas.join(', ')}</span> },
   { id: 'start', title: t('partition.start'), num: true, hide: 'hide-s', hint: t('hint.start'), cell: (p) => offset(p.start_offset) },
   { id: 'handover', title: t('partition.handOver'), num: true, hide: 'hide-m', hint: t('hint.handOver'), cell: (p) => offset(p.hand_over_offset) },

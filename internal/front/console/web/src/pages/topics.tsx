@@ -15,6 +15,21 @@ import { topicColumns, topicUrl } from './columns.tsx';
 import { useTitle } from './title.ts';
 
 const LIMIT = 50;
+const HOLD = 2500; // ms after the last move of the pointer over the rows
+
+// useHold tells whether the viewer is about to point at something, and takes
+// the moves of the pointer.
+function useHold(): [boolean, () => void] {
+  const [held, set] = useState(false);
+  const timer = useRef(0);
+  const move = () => {
+    clearTimeout(timer.current);
+    timer.current = window.setTimeout(() => set(false), HOLD);
+    set(true);
+  };
+  return [held, move];
+}
+
 // useOrder gives the names in order. While they are held they stay where they
 // are, and new ones come at the end: nothing moves away under the pointer.
 function useOrder(watch: string, data: TopicRows | null, held: boolean): string[] {
@@ -43,7 +58,7 @@ export function TopicsPage() {
   const q = new URLSearchParams(Object.entries(params).filter(([, v]) => v !== '').map(([k, v]) => [k, String(v)]));
   const watch = 'topics?' + q;
   const live = useWatch<TopicRows>(watch);
-  const [held, hold] = useState(false); // the pointer is on the rows
+  const [held, hold] = useHold();
   const order = useOrder(watch, live.data, held);
   const rows = live.data ? order.map((n) => live.data!.rows[n]!) : (page.data?.items ?? []);
   const total = live.data?.total ?? page.data?.total ?? 0;
@@ -63,7 +78,7 @@ export function TopicsPage() {
             filtered ? <Empty icon="search" title={t('nothing.found')} text={t('nothing.foundText')} />
               : <Empty icon="topics" title={t('first.title')} text={t('first.text')} cli={cli('pub', 'orders', 'hello')} />
           ) : (
-            <div onPointerEnter={() => hold(true)} onPointerLeave={() => hold(false)}>
+            <div onPointerMove={hold}>
               <Table<TopicRow> label={t('nav.topics')} columns={topicColumns()} rows={rows} id={(r) => r.name} href={(r) => topicUrl(r.name)} sort={params.sort} />
               <Pager total={total} shown={rows.length} next={page.data?.next} cursor={params.cursor} at={Number(query.get('at') ?? 0)} />
             </div>

@@ -5,7 +5,6 @@ import { serverNow, line as streamLine } from '../core/live.ts';
 import { shade } from '../core/prefs.ts';
 import { upTo } from '../core/series.ts';
 import { useStore } from '../core/store.ts';
-import { t } from '../i18n/index.ts';
 
 export interface Line {
   name: string;
@@ -21,6 +20,15 @@ export interface ChartProps {
   label: string;
   tall?: boolean;
   steps?: number[]; // between labels of the axis
+}
+
+// wholeSteps part an axis of counts, where halves mean nothing.
+const wholeSteps = [1, 2, 5, ...Array.from({ length: 12 }, (_, i) => [10, 20, 25, 50].map((n) => n * 10 ** i)).flat()];
+
+// parted gives the labels of an axis up to a largest value: four steps at most.
+function parted(max: number, steps: number[]): number[] {
+  const step = steps.find((s) => max / s <= 4) ?? max / 4;
+  return Array.from({ length: Math.max(1, Math.ceil(max / step)) + 1 }, (_, i) => i * step);
 }
 
 // timeSteps part an axis of seconds where a clock would.
@@ -46,6 +54,7 @@ const hour = (s: number): string => {
 };
 
 function options(p: ChartProps, width: number, height: number, tip: (u: uPlot) => void): uPlot.Options {
+  const steps = p.steps ?? wholeSteps;
   const grid = { stroke: token('line'), width: 1 };
   const axis = { stroke: token('ink-3'), font: `11px ${token('font')}`, grid, ticks: { show: false }, border: { show: false } };
   return {
@@ -56,11 +65,11 @@ function options(p: ChartProps, width: number, height: number, tip: (u: uPlot) =
     cursor: { drag: { x: false, y: false }, points: { size: 6, fill: (_u, i) => token(p.lines[i - 1]!.tint), stroke: () => token('surface'), width: 2 } },
     scales: {
       x: { time: true, range: reach },
-      y: { range: (_u, _min, max) => [0, max && max > 0 ? max * 1.1 : 1] },
+      y: { range: (_u, _min, max) => [0, parted(max ?? 0, steps).at(-1)!] },
     },
     axes: [
       { ...axis, grid: { show: false }, space: 90, size: 24, values: (_u, list) => list.map(hour) },
-      { ...axis, size: gutter, space: 32, incrs: p.steps, values: (_u, list) => list.map((v) => p.show(v)) },
+      { ...axis, size: gutter, splits: (_u, _i, _min, max) => parted(max, steps), values: (_u, list) => list.map((v) => p.show(v)) },
     ],
     series: [
       {},
@@ -151,13 +160,12 @@ export function Chart(p: ChartProps) {
 export function Legend({ lines }: { lines: Line[] }) {
   return (
     <div class="legend">
-      {lines.length > 1 && lines.map((l) => (
+      {lines.map((l) => (
         <span key={l.name}>
           <i style={{ '--tint': `var(--${l.tint})` }} />
           {l.name}
         </span>
       ))}
-      <span class="faint">{t('chart.window')}</span>
     </div>
   );
 }

@@ -38,6 +38,7 @@ export function Shell({ children }: { children: ComponentChildren }) {
   const [open, set] = useState(false);
   const toasts = useStore(toastStore);
   const dialog = useStore(shown);
+  const state = useStore(line);
   useEffect(() => set(false), [place.url]);
   return (
     <>
@@ -51,7 +52,10 @@ export function Shell({ children }: { children: ComponentChildren }) {
           <Pulse />
         </div>
         <Side open={open} at={place.path[0] ?? ''} />
-        <main id="main" tabIndex={-1}>{children}</main>
+        <main id="main" tabIndex={-1}>
+          {state === 'off' && <div class="notice bad lost" role="alert"><Icon name="bad" />{t('error.unreachable')}</div>}
+          {children}
+        </main>
       </div>
       <Toasts list={toasts} />
       <Dialogs what={dialog} />
