@@ -149,12 +149,28 @@ await test('by keyboard alone', async () => {
   await v.page.getByRole('heading', { name: 'orders' }).waitFor({ timeout: EFFECT });
   await key('u');
   await v.page.getByRole('heading', { name: 'Topics', exact: true }).waitFor({ timeout: EFFECT });
+  await key('Control+k');
+  await v.page.keyboard.type('audit');
+  await v.page.getByRole('option', { name: 'orders / audit' }).waitFor({ timeout: EFFECT });
+  await v.shot('goto-light-en');
+  await v.sound('go to');
+  await key('ArrowDown', 'ArrowUp', 'Enter');
+  await v.page.getByRole('heading', { name: 'audit' }).waitFor({ timeout: EFFECT });
+  await key('g', 't');
+  await v.page.getByRole('heading', { name: 'Topics', exact: true }).waitFor({ timeout: EFFECT });
   await key('?');
   await v.page.getByRole('dialog').waitFor({ timeout: EFFECT });
   await v.shot('keys-light-en');
   await v.sound('help');
   await key('Escape');
   await v.page.getByRole('dialog').waitFor({ state: 'detached', timeout: EFFECT });
+});
+
+await test('the log level is changed', async () => {
+  await v.go('/config');
+  await v.page.getByLabel('Log level').selectOption('error');
+  await v.sees(`curl -X PUT -d error http://${node.http}/config/log_level`);
+  await until('the level', async () => (await api(node, 'log-level')).level === 'error', EFFECT);
 });
 
 await test('theme and language stay chosen', async () => {

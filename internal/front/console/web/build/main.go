@@ -19,27 +19,34 @@ import (
 
 func main() {
 	check := flag.Bool("check", false, "fail when the committed bundle differs")
+	test := flag.String("test", "", "bundle the tests into this file instead, for Node")
 	watch := flag.Bool("watch", false, "bundle again on each change, without minifying, until interrupted")
 	web := flag.String("web", "..", "folder of the sources")
 	flag.Parse()
-	if err := run(*web, *check, *watch); err != nil {
+	if err := run(*web, *test, *check, *watch); err != nil {
 		fmt.Fprintln(os.Stderr, "build:", err)
 		os.Exit(1)
 	}
 }
 
-func run(web string, check, watch bool) error {
+func run(web, test string, check, watch bool) error {
 	web, err := filepath.Abs(web)
 	if err != nil {
 		return err
 	}
 	o := options(web)
+	if test != "" {
+		o.EntryPointsAdvanced = []api.EntryPoint{{InputPath: "test.ts", OutputPath: "test"}}
+	}
 	if watch {
 		return follow(o)
 	}
 	result := api.Build(o)
 	if len(result.Errors) > 0 {
 		return fmt.Errorf("%d errors", len(result.Errors))
+	}
+	if test != "" {
+		return os.WriteFile(test, result.OutputFiles[0].Contents, 0o644)
 	}
 	for _, f := range result.OutputFiles {
 		if err := settle(f, check); err != nil {

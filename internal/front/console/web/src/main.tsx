@@ -18,6 +18,7 @@ import { TailPage } from './pages/tail.tsx';
 import { TopicPage } from './pages/topic.tsx';
 import { TopicsPage } from './pages/topics.tsx';
 import { Empty } from './ui/parts.tsx';
+import { palette } from './ui/palette.tsx';
 import { help, Shell } from './ui/shell.tsx';
 
 function Routed() {
@@ -57,7 +58,7 @@ function App() {
 choose();
 document.addEventListener('DOMContentLoaded', () => {
   route();
-  listen(help);
+  listen(help, palette);
   line.watch(() => line.get() === 'on' && void load()); // a node may have come back as another
   void load();
   render(<App />, document.getElementById('app')!);

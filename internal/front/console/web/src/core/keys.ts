@@ -34,12 +34,17 @@ function step(by: number): void {
   row.scrollIntoView({ block: 'nearest' });
 }
 
-// start listens; help opens the overview of keys.
-export function start(help: () => void): void {
+// start listens; help opens the overview of keys, palette the way to anywhere.
+export function start(help: () => void, palette: () => void): void {
   let leader = 0; // when g was pressed, in milliseconds
   addEventListener('keydown', (e) => {
-    if (e.metaKey || e.ctrlKey || e.altKey || e.isComposing) return;
     if (document.querySelector('dialog[open]')) return; // Esc closes it by itself
+    if ((e.metaKey || e.ctrlKey) && e.key === 'k') {
+      e.preventDefault();
+      palette();
+      return;
+    }
+    if (e.metaKey || e.ctrlKey || e.altKey || e.isComposing) return;
     if (e.key === 'Escape') {
       (document.activeElement as HTMLElement | null)?.blur();
       return;

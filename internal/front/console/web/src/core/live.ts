@@ -2,6 +2,7 @@
 // by the server. It is closed while nobody looks at the page.
 import { useEffect, useState } from 'preact/hooks';
 import { address } from './api.ts';
+import { merge } from './merge.ts';
 import { interrupt, record } from './series.ts';
 import { Store } from './store.ts';
 import type { Failure } from './types.ts';
@@ -29,18 +30,6 @@ let stream: EventSource | null = null;
 let listening = ''; // the watches that the stream was opened for
 let planned = 0;
 let waits = 0; // failures in a row
-
-// merge applies a JSON Merge Patch (RFC 7396), and gives a new object.
-export function merge(to: unknown, patch: unknown): unknown {
-  if (patch === null || typeof patch !== 'object' || Array.isArray(patch)) return patch;
-  const out: Record<string, unknown> =
-    to !== null && typeof to === 'object' && !Array.isArray(to) ? { ...(to as Record<string, unknown>) } : {};
-  for (const [k, v] of Object.entries(patch)) {
-    if (v === null) delete out[k];
-    else out[k] = merge(out[k], v);
-  }
-  return out;
-}
 
 function receive(kind: 'state' | 'patch' | 'gone', e: MessageEvent<string>): void {
   const event = JSON.parse(e.data) as { watch: string; at: number; data: unknown };

@@ -37,7 +37,8 @@ function reach(listens: string | undefined, usual: string): string {
 // cli is a command line against the node that this page comes from.
 export function cli(...words: (string | number | false | null | undefined)[]): string {
   const at = reach(self.get()?.addresses.http, '127.0.0.1:4151');
-  return command(...words, ...(at ? ['--server', at] : []));
+  const end = words.indexOf('--'); // behind it there are no flags
+  return command(...words.slice(0, end < 0 ? words.length : end), ...(at ? ['--server', at] : []), ...(end < 0 ? [] : words.slice(end)));
 }
 
 // adminCli is the same for commands that speak with the admin address.

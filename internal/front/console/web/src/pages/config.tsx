@@ -1,10 +1,11 @@
 // The settings of this node and where each comes from.
-import { address, useGet } from '../core/api.ts';
+import { address, change, useGet } from '../core/api.ts';
 import { go, here, usePlace } from '../core/router.ts';
-import { self } from '../core/self.ts';
+import { mayChange, self } from '../core/self.ts';
 import { useStore } from '../core/store.ts';
 import type { Config, Setting } from '../core/types.ts';
 import { t } from '../i18n/index.ts';
+import { act } from '../ui/ask.tsx';
 import { Badge, Card, Choice, Cli, CopyButton, Empty, Fact, Head, SearchBox, Skeleton, Trouble, type Tone } from '../ui/parts.tsx';
 import { Table, type Column } from '../ui/table.tsx';
 import { useTitle } from './title.ts';
@@ -29,6 +30,7 @@ export function ConfigPage() {
             <Fact name={t('version')}>{me.version} <span class="faint">(NSQ {me.nsq_version})</span></Fact>
             <Fact name={t('config.platform')}>{me.platform} · {me.go_version}</Fact>
             <Fact name={t('config.file')}><span class="mono">{data?.file ?? t('config.noFile')}</span></Fact>
+            <Fact name={t('config.level')}><Level /></Fact>
             {me.cluster && <Fact name={t('nav.cluster')}><span class="mono">{me.cluster}</span></Fact>}
           </dl>
         </Card>
@@ -45,6 +47,26 @@ export function ConfigPage() {
         <div class="bar"><div class="grow"><Cli line="tidings config show --origin" /></div></div>
       </Card>
     </div>
+  );
+}
+
+const levels = ['debug', 'info', 'warn', 'error'];
+
+// Level shows the level of the log and changes it, until the next start.
+function Level() {
+  const me = useStore(self);
+  const { data, reload } = useGet<{ level: string }>(address(['log-level']));
+  if (!data || !me) return <>–</>;
+  if (!mayChange()) return <>{data.level}</>;
+  const set = async (level: string) => {
+    const http = (me.addresses.http ?? '127.0.0.1:4151').replace('0.0.0.0', '127.0.0.1');
+    await act(() => change('PUT', address(['log-level']), { level }), t('config.levelSet', { node: me.node, level }), `curl -X PUT -d ${level} http://${http}/config/log_level`);
+    reload();
+  };
+  return (
+    <select class="select" aria-label={t('config.level')} value={data.level} onChange={(e) => set(e.currentTarget.value)}>
+      {levels.map((l) => <option key={l} value={l}>{l}</option>)}
+    </select>
   );
 }
 

@@ -27,7 +27,7 @@ function Form({ topic, close }: { topic: string; close: () => void }) {
   const messages = (lines ? body.split('\n') : [body]).filter((x) => x !== '');
   const ms = delay(wait);
   const ready = !busy && messages.length > 0 && messages.length <= 1000 && ms !== undefined;
-  const line = cli('pub', topic, ...(key ? ['--key', key] : []), ...(ms ? ['--delay', `${ms / 1000}s`] : []), lines ? '-' : body || 'hello');
+  const line = cli('pub', topic, ...(key ? ['--key', key] : []), ...(ms ? ['--delay', `${ms / 1000}s`] : []), ...(lines ? ['-'] : body.startsWith('-') ? ['--', body] : [body || 'hello']));
   const submit = async (e: Event) => {
     e.preventDefault();
     if (!ready) return;

@@ -10,28 +10,11 @@ import { mayChange, self } from '../core/self.ts';
 import { useStore } from '../core/store.ts';
 import type { Overview } from '../core/types.ts';
 import { t, type Key } from '../i18n/index.ts';
+import { entries, type Entry } from './nav.ts';
+import { palette } from './palette.tsx';
 import { Dialogs, show, shown } from './ask.tsx';
 import { Icon, Mark, type IconName } from './icons.tsx';
 import { Badge, Toasts, toastStore } from './parts.tsx';
-
-interface Entry {
-  key: string; // after g
-  text: Key;
-  icon: IconName;
-}
-
-const main: Entry[] = [
-  { key: 'o', text: 'nav.overview', icon: 'overview' },
-  { key: 't', text: 'nav.topics', icon: 'topics' },
-  { key: 'h', text: 'nav.channels', icon: 'empty' },
-  { key: 'v', text: 'nav.tail', icon: 'tail' },
-];
-const cluster: Entry[] = [
-  { key: 'n', text: 'nav.nodes', icon: 'nodes' },
-  { key: 's', text: 'nav.shards', icon: 'shards' },
-  { key: 'l', text: 'nav.lookup', icon: 'lookup' },
-  { key: 'c', text: 'nav.config', icon: 'config' },
-];
 
 export function Shell({ children }: { children: ComponentChildren }) {
   const place = usePlace();
@@ -83,10 +66,15 @@ function Side({ open, at }: { open: boolean; at: string }) {
       <a class="brand" href={url([])} data-own>
         <Mark /> tidings
       </a>
+      <button type="button" class="button jump" onClick={palette}>
+        <Icon name="search" />
+        <span class="grow">{t('palette.title')}</span>
+        <kbd>{/Mac|iP/.test(navigator.platform) ? '⌘ K' : 'Ctrl K'}</kbd>
+      </button>
       <nav aria-label={t('nav')}>
-        {main.map(link)}
+        {entries.filter((e) => !e.cluster).map(link)}
         <div class="group">{t('nav.cluster')}</div>
-        {cluster.map(link)}
+        {entries.filter((e) => e.cluster).map(link)}
       </nav>
       <div class="foot">
         {me && !mayChange() && <div class="row"><Badge tone="accent">{t('readOnly')}</Badge></div>}
@@ -141,7 +129,8 @@ function Tools() {
 // help shows the keys.
 export function help(): void {
   const keys: [string[], Key][] = [
-    ...[...main, ...cluster].map((e): [string[], Key] => [['g', e.key], e.text]),
+    ...entries.map((e): [string[], Key] => [['g', e.key], e.text]),
+    [['Ctrl', 'k'], 'palette.title'],
     [['/'], 'keys.search'],
     [['j', 'k'], 'keys.rows'],
     [['Enter'], 'keys.open'],
