@@ -26,6 +26,12 @@ await test('three nodes serve', async () => {
   await until('a rate', async () => /[1-9]/.test(await v.page.locator('.figure').first().locator('.value').textContent()), 10_000);
 });
 
+// Pages that stay open all the time, so that their charts have something to show.
+const dark = await Viewer.at(first, { colorScheme: 'dark', locale: 'zh-CN' });
+await dark.go('/');
+const growing = await Viewer.at(first);
+await growing.go('/topics/emails/channels/sender');
+
 await test('a leader moves', async () => {
   const w = await Viewer.at(first);
   await w.go('/shards');
@@ -69,9 +75,12 @@ for (const [look, names, options] of looks) {
     await w.close();
   });
 }
-await test('the overview, as it stood all the time', async () => {
-  await v.shot('cluster-overview-long-light-en');
-  await v.close();
+await test('the pages that stood open all the time', async () => {
+  for (const [name, viewer] of Object.entries({ 'overview-light-en': v, 'overview-dark-zh': dark, 'channel-light-en': growing })) {
+    viewer.expected ??= v.expected;
+    await viewer.shot(`long-${name}`);
+    await viewer.close();
+  }
 });
 
 await end();

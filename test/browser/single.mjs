@@ -191,7 +191,7 @@ await test('new messages come by themselves', async () => {
   await v.go('/tail?topic=orders');
   await v.page.locator('.line').nth(5).waitFor({ timeout: EFFECT * 2 });
   await v.sound('tail');
-  await v.shot('tail-light-en');
+  await v.shot('tail-running-light-en');
 });
 
 await test('a hidden page closes its stream', async () => {

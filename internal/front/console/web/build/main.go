@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/evanw/esbuild/pkg/api"
 )
@@ -35,6 +36,11 @@ func run(web, test string, check, watch bool) error {
 		return err
 	}
 	o := options(web)
+	licences, err := banner(web)
+	if err != nil {
+		return err
+	}
+	o.Banner = map[string]string{"js": licences}
 	if test != "" {
 		o.EntryPointsAdvanced = []api.EntryPoint{{InputPath: "test.ts", OutputPath: "test"}}
 	}
@@ -80,6 +86,19 @@ func options(web string) api.BuildOptions {
 		},
 		LogLevel: api.LogLevelWarning,
 	}
+}
+
+// banner is what the licences of the vendored packages want to stand in a copy.
+func banner(web string) (string, error) {
+	var text strings.Builder
+	for _, name := range []string{"preact", "uplot"} {
+		licence, err := os.ReadFile(filepath.Join(web, "vendor", name, "LICENSE"))
+		if err != nil {
+			return "", err
+		}
+		fmt.Fprintf(&text, "/*! Contains %s.\n\n%s\n*/\n", name, strings.TrimSpace(string(licence)))
+	}
+	return text.String(), nil
 }
 
 // settle writes a file of the bundle, or compares it with the committed one.
