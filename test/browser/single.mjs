@@ -136,6 +136,12 @@ await test('topics are filtered, sorted and paged', async () => {
   if (!v.page.url().includes('q=tenant-01') || !v.page.url().includes('sort=-in_rate')) throw new Error(v.page.url());
 });
 
+await test("a link to nsqadmin's page of a channel leads to ours", async () => {
+  await v.go('/topics/orders/audit');
+  await v.page.getByRole('heading', { name: 'audit' }).waitFor({ timeout: EFFECT });
+  if (!v.page.url().endsWith('/topics/orders/channels/audit')) throw new Error(v.page.url());
+});
+
 await test('by keyboard alone', async () => {
   await v.go('/');
   const key = (...list) => list.reduce((p, k) => p.then(() => v.page.keyboard.press(k)), Promise.resolve());

@@ -1,9 +1,10 @@
 // The console of a node. It knows only what the admin API tells.
 import { render } from 'preact';
+import { useEffect } from 'preact/hooks';
 import { start as listen } from './core/keys.ts';
 import { line } from './core/live.ts';
 import { language, start as choose } from './core/prefs.ts';
-import { start as route, usePlace } from './core/router.ts';
+import { go, start as route, url, usePlace } from './core/router.ts';
 import { load } from './core/self.ts';
 import { useStore } from './core/store.ts';
 import { t } from './i18n/index.ts';
@@ -28,8 +29,11 @@ function Routed() {
       return <OverviewPage />;
     case 'topics':
       if (!name) return <TopicsPage />;
+      if (part && !other) return <Moved to={url(['topics', name, 'channels', part])} />;
       if (part === 'channels' && other) return <ChannelPage key={name + '/' + other} topic={name} channel={other} />;
       return <TopicPage key={name} topic={name} />;
+    case 'counter':
+      return <Moved to={url([])} />;
     case 'channels':
       return <ChannelsPage />;
     case 'nodes':
@@ -44,6 +48,12 @@ function Routed() {
       return <TailPage />;
   }
   return <Empty icon="search" title={t('nowhere.title')} text={t('nowhere.text')} />;
+}
+
+// Moved is where a link to a page of nsqadmin's leads here.
+function Moved({ to }: { to: string }) {
+  useEffect(() => go(to, true), [to]);
+  return null;
 }
 
 function App() {

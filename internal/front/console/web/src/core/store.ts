@@ -25,6 +25,11 @@ export class Store<T> {
 // useStore renders the component again whenever the value changes.
 export function useStore<T>(store: Store<T>): T {
   const [, render] = useState(0);
-  useEffect(() => store.watch(() => render((n) => n + 1)), [store]);
-  return store.get();
+  const shown = store.get();
+  useEffect(() => {
+    const again = () => render((n) => n + 1);
+    if (!Object.is(store.get(), shown)) again(); // it changed before anybody watched
+    return store.watch(again);
+  }, [store]);
+  return shown;
 }
