@@ -21,7 +21,7 @@ import (
 type security struct {
 	tls      *tls.Config // nil: TLS is not offered
 	required nsq.TLSRequired
-	auth     *auth.Client // nil: everybody may do everything
+	auth     *auth.Client  // nil: everybody may do everything
 	files    *certificates // what tls shows; nil without it
 	// authorities are those of clients, and of servers that are asked; nil: the
 	// system's

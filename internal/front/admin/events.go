@@ -138,7 +138,7 @@ type hub struct {
 	viewers map[*viewer]struct{}
 	watched map[string]*watched
 	running bool
-	ended   bool // the front has ended: nothing begins any more
+	ended   bool          // the front has ended: nothing begins any more
 	bell    chan struct{} // a viewer has come, or something was changed
 }
 
