@@ -100,9 +100,10 @@ func (t *Topic) idleHere() bool {
 	return t.mem == nil && len(t.channels) == 0
 }
 
-// restingStats is topicStats for a topic that is idle here: all is in the views.
+// restingStats is topicStats, without latencies, for a topic that is idle here: all
+// is in the views.
 func (b *Broker) restingStats(m *meta.Topic, f Filter, t *Topic, views []partition.PartitionView, rooms *rooms) TopicStats {
-	s := TopicStats{Name: m.Name, Paused: m.Paused}
+	s := TopicStats{ID: m.ID, Name: m.Name, Paused: m.Paused}
 	if b.o.Peers != nil && !m.Ephemeral() {
 		s.Ack = b.ackOf(m.Ack).String()
 	}

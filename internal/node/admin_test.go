@@ -548,3 +548,39 @@ func guarded(t *testing.T, r *running, method, path string, header http.Header, 
 	resp.Body.Close()
 	return resp.StatusCode
 }
+
+// Streams are bounded, and end with the node.
+func TestAdminStreams(t *testing.T) {
+	r := start(t, settings(t), vfs.Default())
+	a := &api{t: t, base: "http://" + r.Addrs().Admin, c: readContract(t)}
+	const most = 256
+	var stops []func()
+	for i := range most {
+		next, stop := a.watch("/api/v1/events?watch=overview")
+		defer stop()
+		stops = append(stops, stop)
+		if i%64 == 0 {
+			next("state")
+		}
+	}
+	a.refused("GET", "/api/v1/events?watch=overview", "", 503, "TOO_MANY_VIEWERS")
+	if _, text := r.request("GET", a.base+"/metrics", ""); !strings.Contains(text, `tidings_limit_reached_total{limit="admin_streams"} 1`) {
+		t.Error("the limit is not in the metrics")
+	}
+	stops[0]()
+	eventually(t, "there is room again", func() bool {
+		req, err := http.NewRequestWithContext(t.Context(), "GET", a.base+"/api/v1/events?watch=nodes", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		return resp.StatusCode == http.StatusOK
+	})
+	if err := r.close(); err != nil {
+		t.Fatal(err)
+	}
+}
