@@ -19,13 +19,14 @@ import (
 // that one can see what it waits for. In a cluster it is there without an address
 // too: the fronts of the others ask it.
 func (n *Node) buildAdmin() {
+	n.console = console.New(console.Options{ReadOnly: n.cfg.AdminReadOnly})
 	if n.fronts.admin != nil || n.member != nil {
 		n.metrics = &lateHandler{}
 		n.admin = admin.New(admin.Options{
 			Listener: n.fronts.admin, Ready: n.ready, Logger: n.log, Level: n.level, Metrics: n.metrics,
 			Cluster: n.clusterStatus, Transfer: n.transfer, Imports: n.imports, Self: n.adminSelf, Config: n.adminConfig,
 			ReadOnly: n.cfg.AdminReadOnly, Hosts: n.cfg.AdminHosts,
-			Console: console.New(console.Options{ReadOnly: n.cfg.AdminReadOnly}),
+			Console: n.console,
 		})
 	}
 }

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"net"
+	"net/http"
 	"net/netip"
 	"strconv"
 
@@ -24,6 +25,12 @@ func (n *Node) buildNSQAdmin() {
 		ConfigFrom: netip.MustParsePrefix("127.0.0.0/8"), NoConfig: n.secure.auth != nil && n.cfg.HTTPAuth,
 		Logger: n.log, LogLevel: n.level,
 	}
+	if n.showsMore() {
+		beside := http.NewServeMux()
+		beside.Handle("/api/v1/", n.admin.Handler())
+		beside.Handle("/", n.console)
+		o.Pages, o.Beside = n.console, beside
+	}
 	own := n.reachOwn()
 	o.Reach = func(addr string) (network, address string) {
 		if l := own[addr]; l != nil {
@@ -39,6 +46,17 @@ func (n *Node) buildNSQAdmin() {
 		o.NSQDHTTPAddresses = []string{at}
 	}
 	n.nsqadmin = nsqadmin.New(o)
+}
+
+// showsMore reports whether the console and the API that it needs stand at
+// nsqadmin's port too: where there is an admin address, and nobody reaches the
+// one who does not reach the other.
+func (n *Node) showsMore() bool {
+	if n.admin == nil || n.fronts.admin == nil {
+		return false
+	}
+	own := func(l net.Listener) bool { a := inet(l); return a.IP.IsLoopback() }
+	return own(n.fronts.nsqadmin) || !own(n.fronts.admin)
 }
 
 // reachOwn are the listeners of this node by the addresses that clients are told,

@@ -22,6 +22,7 @@ import (
 	"github.com/tidings-io/tidings/internal/config"
 	"github.com/tidings-io/tidings/internal/fault"
 	"github.com/tidings-io/tidings/internal/front/admin"
+	"github.com/tidings-io/tidings/internal/front/console"
 	"github.com/tidings-io/tidings/internal/front/nsq"
 	"github.com/tidings-io/tidings/internal/front/nsqadmin"
 	"github.com/tidings-io/tidings/internal/meta"
@@ -82,6 +83,7 @@ type Node struct {
 	broker   *broker.Broker
 	nsq      *nsq.Front
 	admin    *admin.Front
+	console  *console.Console
 	metrics  *lateHandler
 	opened   atomic.Bool // the engine is there
 	lookups  lookups

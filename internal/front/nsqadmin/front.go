@@ -32,6 +32,9 @@ type Options struct {
 	// BasePath, and /static/NAME and /fonts/NAME. nil: one page that leads to
 	// the API.
 	Pages http.Handler
+	// Beside answers what is no path of nsqadmin's, such as what Pages consists
+	// of; it may stream. nil: nothing is there.
+	Beside http.Handler
 	// Version is what the page names.
 	Version string
 

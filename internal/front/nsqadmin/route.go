@@ -160,6 +160,12 @@ func (f *Front) caught(w http.ResponseWriter, r *http.Request) {
 func (f *Front) lost(w http.ResponseWriter, r *http.Request, routes []route) {
 	clean := path.Clean(r.URL.Path)
 	x := find(routes, clean, true)
+	if x == nil && f.o.Beside != nil {
+		c := http.NewResponseController(w) // the deadlines are for answers that end
+		_, _ = c.SetReadDeadline(time.Time{}), c.SetWriteDeadline(time.Time{})
+		f.o.Beside.ServeHTTP(w, r)
+		return
+	}
 	if x == nil {
 		f.fail(w, r, &httpError{http.StatusNotFound, "NOT_FOUND"})
 		return

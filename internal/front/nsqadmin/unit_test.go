@@ -110,3 +110,19 @@ func TestPagesMayBeReplaced(t *testing.T) {
 		}
 	}
 }
+
+func TestWhatIsBeside(t *testing.T) {
+	t.Parallel()
+	beside := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write([]byte("beside " + r.URL.Path)) })
+	h := New(Options{Beside: beside, LookupdHTTPAddresses: []string{"127.0.0.1:1"}}).handler()
+	for path, want := range map[string]string{
+		"/assets/app.js": "beside /assets/app.js", "/api/v1/topics/t": "beside /api/v1/topics/t", "/topics/t/channels/c": "beside /topics/t/channels/c",
+		"/ping": "OK", "/PING": "Moved", "/": "nsqadmin's API",
+	} {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest("GET", path, nil))
+		if !strings.Contains(w.Body.String(), want) {
+			t.Errorf("%s: %d %s", path, w.Code, w.Body)
+		}
+	}
+}

@@ -43,6 +43,6 @@ export function cli(...words: (string | number | false | null | undefined)[]): s
 
 // adminCli is the same for commands that speak with the admin address.
 export function adminCli(...words: (string | number | false | null | undefined)[]): string {
-  const at = reach(location.host, '127.0.0.1:4180');
+  const at = reach(self.get()?.addresses.admin ?? location.host, '127.0.0.1:4180');
   return command(...words, ...(at ? ['--admin', at] : []));
 }
