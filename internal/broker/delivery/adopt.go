@@ -32,6 +32,7 @@ type looseSlots struct {
 	// At or above startFloor and outside of startSkip the lane knows what became of
 	// each message.
 	startFloor int64
+	emptied    int64 // all below is gone
 	startSkip  []offsets.Range
 }
 
@@ -111,7 +112,7 @@ func inRanges(rs []offsets.Range, offset int64) bool {
 // more: it was finished, parked or returned in this life of the lane. Of what may have
 // been parked when the lane began it is known only until it is collected.
 func (l *Lane) knows(offset int64) bool {
-	if _, ok := l.marks[offset]; ok {
+	if _, ok := l.marks[offset]; ok || offset < l.emptied {
 		return true
 	}
 	if offset >= l.startFloor && !inRanges(l.startSkip, offset) {

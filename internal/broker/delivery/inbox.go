@@ -246,9 +246,10 @@ func (s *Subscription) leaveRelays(abnormal, abandoned bool) {
 		e := &c.slots.slots[i]
 		l := c.lanes[e.lane]
 		op := relayOp{kind: Requeue, attempts: e.attempts, offset: e.offset, since: c.now(), sub: s}
+		counts := e.flags&flagPresumed == 0 && !l.remote && !abandoned && c.closed == nil
 		s.release(i)
 		l.drop(i)
-		if !l.remote && !abandoned && c.closed == nil {
+		if counts {
 			l.tell(op)
 		}
 	}

@@ -155,6 +155,7 @@ func (l *Lane) Reset(st partition.Start) {
 			}
 		}
 		l.reset(st)
+		l.emptied = st.Floor
 	})
 }
 

@@ -25,6 +25,8 @@ type fleet struct {
 	answered  func(part int32, offset int64, kind OpKind)
 	noHolds   bool // planted: leaders are not told what consumers hold
 	noReopen  bool // planted: a mirror that is opened anew keeps what it had
+	hasty     bool // planted: lanes open at once
+	forgetful bool // planted: what became of a lost request is taken for done
 }
 
 // fleetPart is a partition.
@@ -155,6 +157,9 @@ func (f *fleet) open(p int) bool {
 	for _, n := range f.nodes {
 		if n.id == part.leader {
 			continue
+		}
+		if f.hasty {
+			break
 		}
 		if n.leads[p] != part.leader || n.links[part.leader].told != n.links[part.leader].moves {
 			return false
@@ -334,6 +339,10 @@ func (l *link) finish() {
 // fail loses the request or the reply.
 func (l *link) fail() {
 	l.out, l.rests, l.reply = false, true, nil
+	if l.from.f.forgetful {
+		l.relay.Answered(&l.q, &RelayReply{})
+		return
+	}
 	l.relay.Failed(&l.q)
 }
 

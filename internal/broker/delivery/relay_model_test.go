@@ -75,11 +75,11 @@ func newRModel(t *rapid.T, plant func(*fleet)) *rModel {
 	m := &rModel{t: t, msgs: make(map[at]*rMessage), fleet: newFleet(nodes, parts, Config{})}
 	m.abrupt = rapid.IntRange(0, 3).Draw(t, "abrupt") == 0
 	m.lossy = rapid.Bool().Draw(t, "lossy")
-	m.fleet.delivered = func(part int32, offset int64, n uint16) {
+	m.delivered = func(part int32, offset int64, n uint16) {
 		m.msgs[at{part, offset}].given[n] = m.clock.now
 		m.seen.relayed++
 	}
-	m.fleet.answered = func(part int32, offset int64, kind OpKind) {
+	m.answered = func(part int32, offset int64, kind OpKind) {
 		switch kind {
 		case Finish:
 			m.msgs[at{part, offset}].finished = true
@@ -214,7 +214,7 @@ func (m *rModel) takeFor(t *rapid.T, s *rSub) int {
 	}
 	n := 0
 	for _, x := range s.have {
-		if msg := m.msgs[x]; msg.holder == s && m.holds(msg) {
+		if msg := m.msgs[x]; msg.holder == s && !msg.late && m.holds(msg) {
 			n++
 		}
 	}
@@ -684,5 +684,52 @@ func TestRelaysAgainstModel(t *testing.T) {
 	t.Logf("%+v", reached)
 	if reached.relayed == 0 || reached.moved == 0 || reached.adopted == 0 || reached.lost == 0 || reached.again == 0 || reached.returned == 0 {
 		t.Errorf("the test does not reach what it should: %+v", reached)
+	}
+}
+
+// caught is a rapid.TB that only notes that a check failed.
+type caught struct {
+	testing.TB
+	failed bool
+}
+
+func (c *caught) Errorf(string, ...any) { c.failed = true }
+func (c *caught) Fatalf(string, ...any) { c.FailNow() }
+func (c *caught) Fail()                 { c.failed = true }
+func (c *caught) FailNow() {
+	c.failed = true
+	panic(c)
+}
+func (c *caught) Logf(string, ...any) {}
+func (c *caught) Log(...any)          {}
+func (c *caught) Failed() bool        { return c.failed }
+
+// TestRelayModelFindsPlantedBugs: leaders that do not do their part are found.
+func TestRelayModelFindsPlantedBugs(t *testing.T) {
+	setRapid(t, "steps", "150")
+	setRapid(t, "checks", "400")
+	setRapid(t, "shrinktime", "0s")
+	setRapid(t, "nofailfile", "true")
+	for name, plant := range map[string]func(*fleet){
+		"none":                         nil,
+		"not told what consumers hold": func(f *fleet) { f.noHolds = true },
+		"keeps what was lost":          func(f *fleet) { f.noReopen = true },
+		"opens before all have told":   func(f *fleet) { f.hasty = true },
+		"loses answers":                func(f *fleet) { f.forgetful = true },
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := &caught{TB: t}
+			func() {
+				defer func() {
+					if p := recover(); p != nil && p != any(c) {
+						panic(p)
+					}
+				}()
+				rapid.Check(c, relayRun(plant, &rCoverage{}))
+			}()
+			if found := plant != nil; c.failed != found {
+				t.Errorf("failed: %v", c.failed)
+			}
+		})
 	}
 }

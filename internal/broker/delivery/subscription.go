@@ -337,6 +337,10 @@ func (s *Subscription) returnAll(now int64, counts, slowly bool) {
 		s.release(i)
 		e := &c.slots.slots[i]
 		l := c.lanes[e.lane]
+		if e.flags&flagPresumed != 0 { // an answer may be on its way
+			l.retry(i, false)
+			continue
+		}
 		if slowly && e.attempts > 1 {
 			backoff := int64(time.Second) << min(e.attempts, 30)
 			l.raise(i)
