@@ -23,11 +23,15 @@
 //	               pins neither the floor nor a file
 //	finished       a bit that the next Collect turns into a range
 //
+// Where another node leads the partition, a message is in flight here or not known at
+// all; Relay tells that node what consumers say, and pulls. See RelayRequest.
+//
 // What is delivered first: ready (lowest offset first), then due (earliest
 // first), then the log in its order.
 //
 // Lock: everything of a Channel, its lanes and its subscriptions is guarded by
 // Channel.mu. It is never held across Log.ReadChunk nor across a call to a Shard;
-// SubOptions.Notify is called under it and must neither block nor call back.
+// SubOptions.Notify and Failed, Config.MirrorID and Emptied, and the wake of a Relay
+// are called under it and must neither block nor call back.
 // Order: MemoryLog.mu, then Memory.mu, then Channel.mu; never the other way.
 package delivery
