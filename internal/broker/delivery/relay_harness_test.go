@@ -383,13 +383,10 @@ func (f *fleet) carry(t fataler) {
 			t.Fatalf("nodes never stop talking")
 		}
 		again = false
-		for p, part := range f.parts {
+		for p := range f.parts {
 			f.begin(p)
 			for _, n := range f.nodes {
 				n.follow(p)
-			}
-			if part.lane != nil && part.lane.shut && f.open(p) {
-				again = true
 			}
 		}
 		f.all(func(l *link) {
@@ -407,6 +404,11 @@ func (f *fleet) carry(t fataler) {
 				l.fail()
 			}
 		})
+		for p, part := range f.parts {
+			if part.lane != nil && part.lane.shut && f.open(p) {
+				again = true
+			}
+		}
 	}
 }
 
