@@ -15,18 +15,21 @@ import (
 // Session names what is taken over from another server.
 type Session = partition.Session
 
-// Ingest is a part of what is taken over from another server, for one topic: see
-// partition.Ingest for positions and sessions.
+// Ingest is a part of what is taken over from another server, or from an edge, for
+// one topic: see partition.Ingest for positions and sessions.
 type Ingest struct {
-	Topic    string
-	Session  Session
-	From, To uint64
+	Topic string
+	// Partition is where the messages go, from 0 on; each has its own position in
+	// the session.
+	Partition int
+	Session   Session
+	From, To  uint64
 	// Handed: the other server had handed the messages to its channels; those that
 	// Channels does not name get none of them. Otherwise the messages are the
 	// topic's, and Channels is empty.
 	Handed   bool
 	Channels []IngestChannel
-	Messages []Message // without due times
+	Messages []Message // without due times if they were handed
 }
 
 // IngestChannel is where a channel stands in the messages of an Ingest, by their
@@ -136,8 +139,8 @@ func (t *Topic) noteMissed(ctx context.Context, p *part, channels []*meta.Channe
 	return nil
 }
 
-// Ingest appends what is taken over to the first partition of a topic that is there,
-// and waits until it is fact. What was done before under the same session is done
+// Ingest appends what is taken over to a partition of a topic that is there, and
+// waits until it is fact. What was done before under the same session is done
 // once: it may be given again after any error. Channels that are not there, because
 // they were deleted since, are passed over. fault.OutOfOrder: the session has not
 // come to From, or is beyond it and not at To.
@@ -156,7 +159,13 @@ func (b *Broker) Ingest(ctx context.Context, in *Ingest) error {
 	case in.To < in.From, uint64(len(in.Messages)) > in.To-in.From, !in.Handed && len(in.Channels) > 0:
 		return fault.New(fault.InvalidRequest, "take over messages of topic %s: positions %d to %d can't be those of %d messages", in.Topic, in.From, in.To, len(in.Messages))
 	}
-	p := &t.parts[0]
+	if in.Partition < 0 || in.Partition >= len(t.parts) {
+		return fault.New(fault.InvalidRequest, "take over messages of topic %s: there is no partition %d of %d", in.Topic, in.Partition, len(t.parts))
+	}
+	if in.Handed && slices.ContainsFunc(in.Messages, func(m Message) bool { return m.DueNs != 0 }) {
+		return fault.New(fault.InvalidRequest, "take over messages of topic %s: what channels have been given can't be deferred", in.Topic)
+	}
+	p := &t.parts[in.Partition]
 	c := partition.Ingest{Key: p.key, Session: in.Session, From: in.From, To: in.To, Handed: in.Handed}
 	if c.Channels, err = t.ingestChannels(in); err != nil {
 		return err
@@ -215,4 +224,18 @@ func (c *IngestChannel) valid(n int64) bool {
 		last = a.Offset
 	}
 	return true
+}
+
+// Partitions is how many partitions a topic has: fault.TopicNotFound.
+func (b *Broker) Partitions(topic string) (int, error) {
+	t, err := b.existing(topic)
+	switch {
+	case err != nil:
+		return 0, err
+	case t.away != nil:
+		return 0, t.away
+	case t.mem != nil:
+		return 0, errInMemory(topic)
+	}
+	return len(t.parts), nil
 }

@@ -109,6 +109,12 @@ func TestIngestRefuses(t *testing.T) {
 	r := newRig(t)
 	r.ready("orders", "a")
 	r.ready("mist#ephemeral")
+	if n, err := r.Partitions("orders"); n != 1 || err != nil {
+		t.Errorf("%d partitions, %v", n, err)
+	}
+	if _, err := r.Partitions("mist#ephemeral"); fault.CodeOf(err) != fault.InvalidTopic {
+		t.Errorf("an ephemeral topic has partitions: %v", err)
+	}
 	for name, x := range map[string]struct {
 		change func(*broker.Ingest)
 		want   fault.Code
@@ -120,6 +126,8 @@ func TestIngestRefuses(t *testing.T) {
 		"a range that is too long": {func(in *broker.Ingest) { in.Channels[2].Finished[0].To = 4 }, fault.InvalidRequest},
 		"an attempt of no message": {func(in *broker.Ingest) { in.Channels[2].Attempts[0].Offset = 3 }, fault.InvalidRequest},
 		"channels of the topic's":  {func(in *broker.Ingest) { in.Handed = false }, fault.InvalidRequest},
+		"no such partition":        {func(in *broker.Ingest) { in.Partition = 1 }, fault.InvalidRequest},
+		"handed and deferred":      {func(in *broker.Ingest) { in.Messages[0].DueNs = 1 }, fault.InvalidRequest},
 		"a channel twice":          {func(in *broker.Ingest) { in.Channels[0].Name = "a" }, fault.InvalidRequest},
 	} {
 		in := takeover()

@@ -46,7 +46,7 @@ type Ingest struct {
 	Create   bool
 	Channels []IngestChannel // by id; none unless Handed or Create
 	// Batch is the record batch of the messages, as AppendBatch makes it; empty:
-	// no messages. None of them has a due time.
+	// no messages. None of them has a due time if they were handed to channels.
 	Batch []byte
 }
 
@@ -125,7 +125,7 @@ func (r *reader) ingest(k Key) Ingest {
 	count := int64(0)
 	if b := r.bytes(); len(b) > 0 {
 		c.Batch = b
-		if count = ingestible(c.Batch); count == 0 {
+		if count = ingestible(c.Batch, !c.Handed); count == 0 {
 			r.fail()
 		}
 	}
@@ -137,8 +137,8 @@ func (r *reader) ingest(k Key) Ingest {
 }
 
 // ingestible is the number of messages in a record batch; 0 for one that can't be
-// taken over.
-func ingestible(batch []byte) int64 {
+// taken over. deferred: they may have due times.
+func ingestible(batch []byte, deferred bool) int64 {
 	info, err := record.Parse(batch)
 	if err != nil || info.Size != len(batch) || info.Count < 1 || int(info.LastDelta) != info.Count-1 ||
 		info.CRC != record.Checksum(batch) {
@@ -147,7 +147,7 @@ func ingestible(batch []byte) int64 {
 	it, n := record.Records(batch), int64(0)
 	var r record.Record
 	for ; it.Next(&r); n++ {
-		if _, due := r.Due(); due || int64(r.Delta) != n {
+		if _, due := r.Due(); due && !deferred || int64(r.Delta) != n {
 			return 0
 		}
 	}
@@ -251,6 +251,9 @@ func (m *Machine) appendIngest(p *partition, e *shard.Entry, c *Ingest, own bool
 	p.end += int64(info.Count)
 	p.lastNs = ns + int64(info.Count) - 1
 	p.noteEpoch(e.Term, base)
+	if !c.Handed && !p.paused && len(p.channels) > 0 {
+		_ = m.parkDue(p, batch, base) // decode has read every record
+	}
 	for _, ch := range p.channels {
 		i, ok := slices.BinarySearchFunc(c.Channels, ch.id, func(x IngestChannel, id uint64) int {
 			return cmp.Compare(x.Channel, id)

@@ -224,6 +224,24 @@ func TestIngestCreates(t *testing.T) {
 	r.check()
 }
 
+// TestIngestOfDeferred: what an edge took with a due time is parked for it here, as
+// what is published is.
+func TestIngestOfDeferred(t *testing.T) {
+	r, l := ingestable(t)
+	due := r.now + 1_000_000_000
+	batch := AppendBatch(nil, []Message{{Body: []byte("a")}, {Body: []byte("b"), DueNs: due}, {Body: []byte("c"), DueNs: 1}}, r.now)
+	in := Ingest{Key: one, Session: Session{9}, To: 3, Batch: batch}
+	for range 2 {
+		r.must(in)
+	}
+	if got := l.open(); !slices.Equal(got, []int64{0, 1, 2, 3, 5}) {
+		t.Errorf("the lane has %v", got)
+	}
+	if got := r.left(one, 2).parked; len(got) != 1 || got[4] != due {
+		t.Errorf("%v is parked", got)
+	}
+}
+
 func TestIngestWaitsForRoom(t *testing.T) {
 	r, _ := ingestable(t)
 	r.reserve = true
