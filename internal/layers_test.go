@@ -24,10 +24,10 @@ var layers = [][]string{
 	{"internal/broker/partition", "internal/cluster"},
 	{"internal/broker/delivery", "internal/broker/origin", "internal/repair"},
 	{"internal/broker"},
-	{"internal/telemetry", "internal/telemetry/statsd", "internal/auth", "internal/accept"},
+	{"internal/telemetry", "internal/telemetry/statsd", "internal/auth", "internal/accept", "internal/spool"},
 	{"internal/front/"},
 	{"internal/config"},
-	{"internal/node", "internal/bench", "internal/tools", "internal/importer"},
+	{"internal/node", "internal/bench", "internal/tools", "internal/importer", "internal/edge"},
 	{"internal/cli"},
 	{"cmd/"},
 }
@@ -40,7 +40,7 @@ var (
 	domain = []string{
 		"internal/record", "internal/wal", "internal/seglog", "internal/shard", "internal/meta", "internal/broker",
 		"internal/broker/offsets", "internal/broker/parked", "internal/broker/partition", "internal/broker/delivery", "internal/broker/origin", "internal/broker/wire",
-		"internal/repair",
+		"internal/repair", "internal/spool",
 	}
 	forbidden = []string{"net", "net/http", "os", "io/ioutil", "path/filepath"}
 	// knowConfig are the edges, which may know how the process is configured.

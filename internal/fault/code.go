@@ -42,6 +42,7 @@ const (
 	Corrupt                      // stored bytes are damaged
 	Unsupported                  // known, but not by this version or node
 	Forbidden                    // not allowed to this client
+	SpoolFull                    // an edge holds as much as it may, and can't forward it now
 
 	codes // how many there are
 )
@@ -92,6 +93,7 @@ var table = [codes]row{
 	Corrupt:          {name: "CORRUPT", text: "stored data is damaged", status: http.StatusInternalServerError},
 	Unsupported:      {name: "UNSUPPORTED", text: "not supported", nsq: "E_INVALID", status: http.StatusNotImplemented},
 	Forbidden:        {name: "FORBIDDEN", text: "not allowed", nsq: "E_UNAUTHORIZED", status: http.StatusForbidden},
+	SpoolFull:        {name: "SPOOL_FULL", text: "spool is full", status: http.StatusServiceUnavailable},
 }
 
 // String is the code's name in upper case.
