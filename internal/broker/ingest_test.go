@@ -172,3 +172,45 @@ func TestIngestThroughOtherNodes(t *testing.T) {
 		t.Errorf("a gets %q", bodies)
 	}
 }
+
+// What an edge forwards makes its topic, through any node, and is there once.
+func TestForward(t *testing.T) {
+	c := newCluster(t)
+	in := &broker.Ingest{Topic: "fresh", Session: broker.Session{7}, To: 2, Messages: []broker.Message{{Body: []byte("x")}, {Body: []byte("y"), Key: []byte("k")}}}
+	for id := uint64(1); id <= 3; id++ {
+		n := c.node(id)
+		parts, err := n.Forward(n.ctx(), in)
+		n.ok(err)
+		if parts != 1 {
+			t.Errorf("%d partitions", parts)
+		}
+	}
+	n := c.node(2)
+	late := *in
+	late.From, late.To = 3, 5
+	if _, err := n.Forward(n.ctx(), &late); !errors.Is(err, fault.OutOfOrder) {
+		t.Errorf("positions that are not next: %v", err)
+	}
+	late.Handed = true
+	if _, err := n.Forward(n.ctx(), &late); fault.CodeOf(err) != fault.InvalidRequest {
+		t.Errorf("what channels had: %v", err)
+	}
+	for s := uint32(1); s <= clusterShards; s++ {
+		c.leads(s, 2)
+	}
+	sub, err := n.Subscribe(n.ctx(), "fresh", "a", delivery.SubOptions{Notify: func() {}})
+	n.ok(err)
+	sub.SetWindow(10)
+	var bodies []string
+	c.until("a has what was forwarded", func() bool {
+		got, err := sub.Take(nil, 1<<20)
+		n.ok(err)
+		for _, d := range got {
+			bodies = append(bodies, string(d.Body))
+		}
+		return len(bodies) >= 2
+	})
+	if !slices.Equal(bodies, []string{"x", "y"}) {
+		t.Errorf("a gets %q", bodies)
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"slices"
+	"time"
 
 	"github.com/tidings-io/tidings/internal/broker/delivery"
 	"github.com/tidings-io/tidings/internal/broker/partition"
@@ -20,6 +21,7 @@ type TopicStats struct {
 	MessageBytes int64 // of bodies
 	LogBytes     int64 // kept, in memory and files
 	Paused       bool
+	Oldest       time.Duration  // at an edge: age of the oldest message of Depth
 	Ack          string         // quorum or leader; empty without Peers, and for an ephemeral topic
 	Channels     []ChannelStats // by name
 	// Latency is that of all channels, also of those that a Filter leaves out;

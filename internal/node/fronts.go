@@ -52,7 +52,7 @@ func (n *Node) buildFronts() error {
 		TCP: n.fronts.tcp, HTTP: n.fronts.http, HTTPS: n.fronts.https, TLS: n.secure.tls, TLSRequired: n.secure.required,
 		NoSnappy: !c.Snappy, NoDeflate: !c.Deflate, MaxDeflateLevel: c.MaxDeflateLevel, Auth: n.secure.auth, HTTPAuth: c.HTTPAuth,
 		Version: version.NSQ, BroadcastAddress: n.lookups.self.BroadcastAddress,
-		Lookupds: n.lookups.registrar.Addresses, SetLookupds: n.lookups.registrar.SetAddresses, Tombstoned: n.tombstoned,
+		Lookupds: n.lookups.registrar.Addresses, SetLookupds: n.lookups.registrar.SetAddresses, Tombstoned: n.tombstoned, Forward: n.broker.Forward,
 		StartTime: n.start, Logger: n.log, LogLevel: n.level, Settings: n.setting, Warning: n.warning,
 		MsgTimeout: c.MsgTimeout, MaxMsgTimeout: c.MaxMsgTimeout,
 		MaxMsgSize: int64(c.MaxMsgSize), MaxBodySize: int64(c.MaxBodySize),

@@ -27,7 +27,7 @@ func publishRefusal(command string, err error) error {
 	switch code {
 	case fault.DiskReserve:
 		return refuse("E_"+command+"_FAILED", "%s", code.Error())
-	case fault.NotLeader: // says whether the outcome is known, or where the topic lives
+	case fault.NotLeader, fault.Unsupported: // says whether the outcome is known, or where the topic lives
 		return refuse("E_"+command+"_FAILED", "%s failed %s", command, err.Error())
 	}
 	return refuse("E_"+command+"_FAILED", "%s failed %s", command, code.Error())
@@ -191,7 +191,7 @@ func subRefusal(c *conn, s *subscribed, err error) error {
 		return refuse("E_SUB_FAILED", "SUB failed consumers for %s:%s exceeds limit of %d", s.topic, s.channel, c.front.o.MaxChannelConsumers)
 	case fault.Deleting:
 		return refuse("E_SUB_FAILED", "SUB failed to deleted topic/channel")
-	case fault.NotLeader: // perhaps where the topic lives
+	case fault.NotLeader, fault.Unsupported: // perhaps where the topic lives, or that nothing is consumed here
 		return refuse("E_SUB_FAILED", "SUB failed %s", err.Error())
 	default:
 		return refuse("E_SUB_FAILED", "SUB failed %s", code.Error())

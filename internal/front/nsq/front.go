@@ -14,6 +14,7 @@ import (
 
 	"github.com/tidings-io/tidings/internal/accept"
 	"github.com/tidings-io/tidings/internal/auth"
+	"github.com/tidings-io/tidings/internal/broker"
 )
 
 // Options are the front's settings. Zero values become nsqd's defaults.
@@ -59,6 +60,12 @@ type Options struct {
 	// Warning is what /ping says behind its OK of something that is wrong while
 	// serving goes on, "" for nothing; may be nil.
 	Warning func() string
+
+	// Forward takes what edges bring; nil: there is nothing to bring it to. It is
+	// broker.Forward.
+	Forward func(ctx context.Context, in *broker.Ingest) (partitions int, err error)
+	// Spool is the state of an edge's spool, which /stats shows; nil: this is none.
+	Spool func() SpoolStats
 
 	MsgTimeout      time.Duration // default of a consumer
 	MaxMsgTimeout   time.Duration

@@ -72,6 +72,7 @@ var routes = []route{
 	{path: "/stats", method: "GET", handle: stats},
 	{path: "/pub", method: "POST", handle: httpPub, need: needsTopic, body: true},
 	{path: "/mpub", method: "POST", handle: httpMPub, need: needsTopic, body: true},
+	{path: PathEdge, method: "POST", handle: httpEdge, need: needsTopic, body: true},
 	{path: "/topic/create", method: "POST", handle: createTopic, need: needsTopic},
 	{path: "/topic/delete", method: "POST", handle: deleteTopic, need: needsTopic},
 	{path: "/topic/empty", method: "POST", handle: emptyTopic, need: needsTopic},
@@ -151,6 +152,9 @@ func (f *Front) handler() http.Handler {
 		table[path][method] = h
 	}
 	for i := range routes {
+		if routes[i].path == PathEdge && f.o.Forward == nil {
+			continue
+		}
 		add(routes[i].path, routes[i].method, f.serve(&routes[i]))
 	}
 	for path, h := range pprofRoutes {

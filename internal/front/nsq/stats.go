@@ -41,6 +41,7 @@ type (
 		StartTime int64        `json:"start_time"`
 		Topics    []topicJSON  `json:"topics"`
 		Memory    *memoryJSON  `json:"memory,omitempty"`
+		Spool     *SpoolStats  `json:"spool,omitempty"` // ours: of an edge
 		Producers []clientJSON `json:"producers"`
 	}
 
@@ -52,7 +53,8 @@ type (
 		MessageCount int64         `json:"message_count"`
 		MessageBytes int64         `json:"message_bytes"`
 		Paused       bool          `json:"paused"`
-		Ack          string        `json:"ack,omitempty"` // ours: quorum or leader, in a cluster
+		Ack          string        `json:"ack,omitempty"`           // ours: quorum or leader, in a cluster
+		OldestAge    int64         `json:"oldest_age_ms,omitempty"` // ours: at an edge
 		Latency      latencyJSON   `json:"e2e_processing_latency"`
 	}
 
@@ -131,6 +133,18 @@ type (
 	}
 )
 
+// SpoolStats is the state of an edge's spool.
+type SpoolStats struct {
+	Origin    string `json:"origin"`        // its name upstream, hexadecimal
+	Depth     int64  `json:"depth"`         // messages that are not known to be upstream
+	OldestAge int64  `json:"oldest_age_ms"` // of the oldest of them, 0 without one
+	Bytes     int64  `json:"bytes"`         // in use on disk
+	Limit     int64  `json:"limit_bytes"`   // that Bytes does not exceed
+	Forwarded uint64 `json:"forwarded"`     // messages brought upstream since the start
+	Refused   uint64 `json:"refused"`       // publishes since the start
+	Connected bool   `json:"connected"`     // upstream took what it was given last
+}
+
 func info(f *Front, _ *http.Request, _ url.Values) (any, error) {
 	host, err := os.Hostname()
 	if err != nil {
@@ -189,6 +203,10 @@ func stats(f *Front, r *http.Request, q url.Values) (any, error) {
 	}
 	if boolArg(q, "include_mem") {
 		s.Memory = f.memory()
+	}
+	if f.o.Spool != nil {
+		spool := f.o.Spool()
+		s.Spool = &spool
 	}
 	if q.Get("format") == "json" {
 		return s, nil
@@ -270,6 +288,7 @@ func (f *Front) topicStats(t *broker.TopicStats, consumers map[place][]clientJSO
 		Name: t.Name, Channels: make([]channelJSON, 0, len(t.Channels)),
 		Depth: t.Depth, MessageCount: t.MessageCount, MessageBytes: t.MessageBytes, Paused: t.Paused, Ack: t.Ack, Latency: f.latency(t.Latency),
 	}
+	out.OldestAge = t.Oldest.Milliseconds()
 	durable := !broker.IsEphemeral(t.Name)
 	if durable {
 		out.BackendDepth = t.Depth
@@ -371,6 +390,10 @@ func (s *statsJSON) text(uptime time.Duration) []byte {
 	fmt.Fprintf(&b, "\nHealth: %s\n", s.Health)
 	if s.Memory != nil {
 		s.Memory.text(&b)
+	}
+	if x := s.Spool; x != nil {
+		fmt.Fprintf(&b, "\nSpool: depth: %d oldest: %s bytes: %d limit: %d connected: %t\n",
+			x.Depth, time.Duration(x.OldestAge)*time.Millisecond, x.Bytes, x.Limit, x.Connected)
 	}
 	if len(s.Topics) == 0 {
 		b.WriteString("\nTopics: None\n")
