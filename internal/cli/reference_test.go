@@ -63,7 +63,7 @@ func describe(b *strings.Builder, cmd *cobra.Command) {
 		flags.AddGoFlagSet(nsqadminFlags(make(map[string]string)))
 	}
 	flags.VisitAll(func(f *pflag.Flag) {
-		if _, ok := f.Value.(*setting); ok && cmd.Name() != "nsqadmin" || f.Name == "help" {
+		if _, ok := f.Value.(*setting); ok && cmd.Name() != "nsqadmin" && cmd.Name() != "edge" || f.Name == "help" {
 			return
 		}
 		short := ""

@@ -88,7 +88,7 @@ Commands that print data take --json. ` + exitHelp,
 	cmd.AddGroup(&cobra.Group{ID: "node", Title: "Run a node:"}, &cobra.Group{ID: "use", Title: "Use it:"},
 		&cobra.Group{ID: "look", Title: "Look after it:"}, &cobra.Group{ID: "nsq", Title: "NSQ's utilities:"})
 	for group, cmds := range map[string][]*cobra.Command{
-		"node": {newDev(s), newServe(s), newNSQD(s), newNSQLookupd(s), newNSQAdmin(s), newConfig(s)},
+		"node": {newDev(s), newServe(s), newEdge(s), newNSQD(s), newNSQLookupd(s), newNSQAdmin(s), newConfig(s)},
 		"use":  {newPub(s), newSub(s), newTopic(s), newChannel(s), newImport(s)},
 		"look": {newCluster(s), newLog(s), newBench(s), newVersion(s), newCompletion(s)},
 		"nsq":  newTools(s),

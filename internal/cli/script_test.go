@@ -39,7 +39,7 @@ func TestMain(m *testing.M) {
 // The scripts in testdata/script are what a user types. Beside testscript's own
 // commands they have
 //
-//	node start NAME [serve|dev|nsqd|nsqlookupd|nsqadmin] [FLAG...]   a real node; its addresses become
+//	node start NAME [serve|dev|edge|nsqd|nsqlookupd|nsqadmin] [FLAG...]   a real node; its addresses become
 //	    TIDINGS_SERVER, $NAME_http, $NAME_https, $NAME_tcp, its output $WORK/NAME.log
 //	node stop|kill NAME     SIGTERM, which has to end with exit code 0, or SIGKILL
 //	code N COMMAND...       run a command, which has to end with exit code N
@@ -156,6 +156,8 @@ func startNode(ts *testscript.TestScript, all *nodes, name string, words []strin
 		args = []string{kind, "--tcp-address=127.0.0.1:0", "--http-address=127.0.0.1:0"}
 	case "nsqadmin":
 		args = []string{kind, "--http-address=127.0.0.1:0"}
+	case "edge":
+		args = []string{kind, "--data-path=" + name, "--tcp-address=127.0.0.1:0", "--http-address=127.0.0.1:0", "--admin-address=127.0.0.1:0"}
 	}
 	program, err := exec.LookPath("tidings")
 	ts.Check(err)

@@ -232,9 +232,9 @@ func environ(env []string, known map[string]Field) (values map[string]any, missp
 // otherEnviron are the variables of all programs: several may share one
 // environment.
 func otherEnviron() map[string]bool {
-	c, a := Default(), DefaultNSQAdmin()
+	c, a, e := Default(), DefaultNSQAdmin(), DefaultEdge()
 	names := make(map[string]bool)
-	for _, f := range append(c.Fields(), a.Fields()...) {
+	for _, f := range slices.Concat(c.Fields(), a.Fields(), e.Fields()) {
 		names[f.Env()] = true
 	}
 	return names
