@@ -272,7 +272,7 @@ func TestMetricsAndHealth(t *testing.T) {
 		t.Fatal(code, text)
 	}
 	admin := "http://" + r.Addrs().Admin
-	for path, want := range map[string]string{"/healthz": "ok", "/readyz": "ready", "/": "/metrics"} {
+	for path, want := range map[string]string{"/healthz": "ok", "/readyz": "ready", "/": "<title>tidings"} {
 		if code, text := r.request("GET", admin+path, ""); code != 200 || !strings.Contains(text, want) {
 			t.Errorf("%s: %d %s", path, code, text)
 		}
