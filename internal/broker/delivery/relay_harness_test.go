@@ -19,9 +19,9 @@ type fleet struct {
 	nodes []*fleetNode
 	last  uint64 // mirror id
 
-	// delivered is told of each message that a leader gives away, answered of each
-	// answer that a leader has done.
-	delivered func(part int32, offset int64, attempts uint16)
+	// delivered is told of each message that a leader gives away, and when it was asked
+	// to; answered of each answer that a leader has done.
+	delivered func(part int32, offset int64, attempts uint16, asked int64)
 	answered  func(part int32, offset int64, kind OpKind)
 	noHolds   bool // planted: leaders are not told what consumers hold
 	noReopen  bool // planted: a mirror that is opened anew keeps what it had
@@ -71,7 +71,7 @@ type link struct {
 
 func newFleet(nodes, parts int, cfg Config) *fleet {
 	f := &fleet{clock: &handClock{now: int64(time.Hour)}}
-	f.delivered = func(int32, int64, uint16) {}
+	f.delivered = func(int32, int64, uint16, int64) {}
 	f.answered = func(int32, int64, OpKind) {}
 	for range parts {
 		f.parts = append(f.parts, &fleetPart{log: &memLog{}, state: newDurable(), leader: -1})
@@ -288,7 +288,7 @@ func (l *link) serve(t fataler) *RelayReply {
 	}
 	for _, x := range q.Pulls {
 		if s := mirror(x.Mirror); s != nil {
-			p.Pulled = append(p.Pulled, n.pull(t, s, x))
+			p.Pulled = append(p.Pulled, n.pull(t, s, x, l.relay.outSince))
 		}
 	}
 	return p
@@ -305,7 +305,7 @@ func holdsOf(q *RelayRequest, mirror uint64) []HeldMessage {
 }
 
 // pull answers one pull.
-func (n *fleetNode) pull(t fataler, s *Subscription, x MirrorPull) MirrorPulled {
+func (n *fleetNode) pull(t fataler, s *Subscription, x MirrorPull, asked int64) MirrorPulled {
 	t.Helper()
 	ds, waits, err := s.Pull(nil, x.N, 1<<20)
 	if err != nil {
@@ -319,7 +319,7 @@ func (n *fleetNode) pull(t fataler, s *Subscription, x MirrorPull) MirrorPulled 
 		d := &ds[i]
 		part, offset, _ := testCodec.Parse(d.ID)
 		offsetOf(t, d)
-		n.f.delivered(part, offset, d.Attempts)
+		n.f.delivered(part, offset, d.Attempts, asked)
 		out.Messages = append(out.Messages, RelayedMessage{
 			Part: part, Offset: offset, TimeNs: d.TimeNs, Attempts: d.Attempts, Body: bytes.Clone(d.Body),
 		})

@@ -74,8 +74,8 @@ func newRModel(t *rapid.T, plant func(*fleet)) *rModel {
 	m := &rModel{t: t, msgs: make(map[at]*rMessage), fleet: newFleet(nodes, parts, Config{})}
 	m.abrupt = rapid.IntRange(0, 3).Draw(t, "abrupt") == 0
 	m.lossy = rapid.Bool().Draw(t, "lossy")
-	m.delivered = func(part int32, offset int64, n uint16) {
-		m.msgs[at{part, offset}].given[n] = m.clock.now
+	m.delivered = func(part int32, offset int64, n uint16, asked int64) {
+		m.msgs[at{part, offset}].given[n] = asked
 		m.seen.relayed++
 	}
 	m.answered = func(part int32, offset int64, kind OpKind) {
