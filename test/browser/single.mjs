@@ -157,7 +157,7 @@ await test('by keyboard alone', async () => {
   await v.page.getByRole('heading', { name: 'Topics', exact: true }).waitFor({ timeout: EFFECT });
   await key('Control+k');
   await v.page.keyboard.type('audit');
-  await v.page.getByRole('option', { name: 'orders / audit' }).waitFor({ timeout: EFFECT });
+  await v.page.getByRole('option', { name: 'orders / audit' }).waitFor();
   await v.shot('goto-light-en');
   await v.sound('go to');
   await key('ArrowDown', 'ArrowUp', 'Enter');

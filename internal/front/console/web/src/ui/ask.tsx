@@ -1,6 +1,6 @@
 // Dialogs: one at a time, over the page.
 import type { ComponentChildren } from 'preact';
-import { useEffect, useRef, useState } from 'preact/hooks';
+import { useLayoutEffect, useRef, useState } from 'preact/hooks';
 import { Refusal } from '../core/api.ts';
 import { Store } from '../core/store.ts';
 import type { Done } from '../core/types.ts';
@@ -46,7 +46,7 @@ export function reason(e: unknown): string {
 
 export function Dialogs({ what }: { what: Shown }) {
   const box = useRef<HTMLDialogElement>(null);
-  useEffect(() => {
+  useLayoutEffect(() => { // before the next key is pressed
     if (what && box.current && !box.current.open) box.current.showModal();
   }, [what]);
   if (!what) return null;
