@@ -32,7 +32,10 @@ type Node struct {
 	Bin   string
 	Dir   string   // its data is in the folder data below it
 	Flags []string // for serve, after the defaults: --data-path and loopback addresses with port 0
-	Env   []string // on top of this process's
+	// Args are in place of serve and its defaults: another command that serves, and
+	// says so in its log. Flags come behind them.
+	Args []string
+	Env  []string // on top of this process's
 	// Through is a command that runs the binary, such as ip netns exec NAME;
 	// empty: none.
 	Through []string
@@ -74,12 +77,11 @@ func (n *Node) dial(ctx context.Context, network, addr string) (net.Conn, error)
 
 // Launch starts the process and does not wait for it to serve.
 func (n *Node) Launch() error {
-	args := append([]string{
-		"serve", "--data-path", filepath.Join(n.Dir, "data"),
-		"--tcp-address", "127.0.0.1:0", "--http-address", "127.0.0.1:0", "--admin-address", "127.0.0.1:0",
-		"--lookup-tcp-address=", "--lookup-http-address=", "--nsqadmin-http-address=",
-	}, n.Flags...)
-	argv := slices.Concat(n.Through, []string{n.Bin}, args)
+	args := slices.Clone(n.Args)
+	if args == nil {
+		args = n.serve()
+	}
+	argv := slices.Concat(n.Through, []string{n.Bin}, args, n.Flags)
 	n.Cmd = exec.Command(argv[0], argv[1:]...)
 	n.Cmd.Env = append(os.Environ(), n.Env...)
 	// dies with the test, even when the test is killed
@@ -97,6 +99,15 @@ func (n *Node) Launch() error {
 		close(exited)
 	}()
 	return nil
+}
+
+// serve is the command of a node.
+func (n *Node) serve() []string {
+	return []string{
+		"serve", "--data-path", filepath.Join(n.Dir, "data"),
+		"--tcp-address", "127.0.0.1:0", "--http-address", "127.0.0.1:0", "--admin-address", "127.0.0.1:0",
+		"--lookup-tcp-address=", "--lookup-http-address=", "--nsqadmin-http-address=",
+	}
 }
 
 // ErrExited tells that the process ended before it served.
