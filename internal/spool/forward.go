@@ -413,7 +413,7 @@ func (f *Forwarder) skip(ctx context.Context, fl *flow, p int, floor uint64) err
 	if err != nil {
 		return err
 	}
-	f.log.Error("upstream has lost messages that it had taken", "topic", fl.t.name, "partition", p, "positions", floor-at)
+	f.log.Error("upstream has lost messages that it had taken", "topic", fl.t.name, "partition", p, "messages", floor-at)
 	return f.forward(ctx, fl, f.part(fl, p, at, floor))
 }
 

@@ -312,8 +312,13 @@ func (s *Spool) look() {
 		s.o.Logger.Warn("read free disk space", "dir", s.o.Dir, "error", err)
 		return
 	}
-	if below := u.Free < s.o.Reserve; below != s.reserved.Swap(below) {
-		s.o.Logger.Warn("disk reserve", "reached", below, "free_bytes", u.Free, "reserve_bytes", s.o.Reserve)
+	below := u.Free < s.o.Reserve
+	switch {
+	case below == s.reserved.Swap(below):
+	case below:
+		s.o.Logger.Error("disk reserve reached: publishing stops until space is freed", "dir", s.o.Dir, "free_bytes", u.Free, "reserve_bytes", s.o.Reserve)
+	default:
+		s.o.Logger.Info("disk space is back: publishing goes on", "dir", s.o.Dir, "free_bytes", u.Free, "reserve_bytes", s.o.Reserve)
 	}
 }
 
