@@ -11,7 +11,7 @@ import (
 // SetAck says when publishes to a topic are acknowledged: fault.TopicNotFound,
 // fault.Unsupported for a node that is alone: its own disk is all there is.
 func (b *Broker) SetAck(ctx context.Context, topic string, a meta.Ack) error {
-	t, err := b.existing(topic)
+	t, err := b.existing(ctx, topic)
 	switch {
 	case err != nil:
 		return err

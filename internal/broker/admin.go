@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"time"
 
 	"github.com/tidings-io/tidings/internal/broker/partition"
 	"github.com/tidings-io/tidings/internal/fault"
@@ -22,7 +23,7 @@ func (b *Broker) CreateChannel(ctx context.Context, topic, name string) error {
 	if b.exiting.Load() {
 		return fault.Exiting
 	}
-	t, err := b.existing(topic)
+	t, err := b.existing(ctx, topic)
 	if err != nil {
 		return err
 	}
@@ -36,20 +37,41 @@ func (b *Broker) CreateChannel(ctx context.Context, topic, name string) error {
 	return err
 }
 
-func (b *Broker) existing(topic string) (*Topic, error) {
+// existing finds a topic. With Peers one that is not there may have been made
+// through another node a moment ago: then metadata is looked at anew.
+func (b *Broker) existing(ctx context.Context, topic string) (*Topic, error) {
 	if !ValidTopic(topic) {
 		return nil, fault.New(fault.InvalidTopic, "topic name %q is not valid", topic)
 	}
-	if t := b.find(topic); t != nil {
-		return t, nil
+	t := b.find(topic)
+	if t == nil && b.upToDate(ctx) {
+		t = b.find(topic)
 	}
-	return nil, fault.New(fault.TopicNotFound, "topic %s not found", topic)
+	if t == nil {
+		return nil, fault.New(fault.TopicNotFound, "topic %s not found", topic)
+	}
+	return t, nil
+}
+
+// lookAnew bounds how long upToDate waits.
+const lookAnew = time.Second
+
+// upToDate waits until this node knows what any node knew when it was called, and
+// reports whether that can be more than before. Without a leader of metadata it
+// does not.
+func (b *Broker) upToDate(ctx context.Context) bool {
+	if b.o.Peers == nil {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, lookAnew)
+	defer cancel()
+	return awaitCall(ctx, b.o.Meta.Sync) == nil
 }
 
 // DeleteTopic removes the topic with its messages and channels, and ends its
 // subscriptions: fault.TopicNotFound.
 func (b *Broker) DeleteTopic(ctx context.Context, name string) error {
-	t, err := b.existing(name)
+	t, err := b.existing(ctx, name)
 	if err != nil {
 		return err
 	}
@@ -99,7 +121,7 @@ func (b *Broker) closeTopic(t *Topic, done func(error)) {
 
 // DeleteChannel removes the channel and ends its subscriptions.
 func (b *Broker) DeleteChannel(ctx context.Context, topic, name string) error {
-	t, m, err := b.existingChannel(topic, name)
+	t, m, err := b.existingChannel(ctx, topic, name)
 	if err != nil {
 		return err
 	}
@@ -161,22 +183,28 @@ func (t *Topic) closeChannel(m *meta.Channel, done func(error)) {
 }
 
 // existingChannel finds a channel: m is nil for one that lives in memory only.
-func (b *Broker) existingChannel(topic, name string) (t *Topic, m *meta.Channel, err error) {
-	if t, err = b.existing(topic); err != nil {
+func (b *Broker) existingChannel(ctx context.Context, topic, name string) (t *Topic, m *meta.Channel, err error) {
+	if t, err = b.existing(ctx, topic); err != nil {
 		return nil, nil, err
 	}
 	if !ValidChannel(name) {
 		return nil, nil, fault.New(fault.InvalidChannel, "channel name %q is not valid", name)
 	}
-	if mt, ok := b.o.Meta.View().TopicID(t.id); ok {
-		if mc, ok := mt.Channel(name); ok && !mc.Deleting {
-			return t, mc, nil
+	known := func() *meta.Channel {
+		if mt, ok := b.o.Meta.View().TopicID(t.id); ok {
+			if mc, ok := mt.Channel(name); ok && !mc.Deleting {
+				return mc
+			}
 		}
+		return nil
 	}
-	if t.lookup(name) == nil {
+	if m = known(); m == nil && t.lookup(name) == nil && b.upToDate(ctx) {
+		m = known()
+	}
+	if m == nil && t.lookup(name) == nil {
 		return nil, nil, channelNotFound(topic, name)
 	}
-	return t, nil, nil
+	return t, m, nil
 }
 
 func channelNotFound(topic, name string) error {
@@ -186,7 +214,7 @@ func channelNotFound(topic, name string) error {
 // EmptyTopic drops the messages that wait in the topic because no channel has
 // been given them. Its channels keep what they have.
 func (b *Broker) EmptyTopic(ctx context.Context, name string) error {
-	t, err := b.existing(name)
+	t, err := b.existing(ctx, name)
 	if err != nil {
 		return err
 	}
@@ -203,7 +231,7 @@ func (b *Broker) EmptyTopic(ctx context.Context, name string) error {
 // EmptyChannel drops all that the channel has been given: waiting, in flight
 // and deferred.
 func (b *Broker) EmptyChannel(ctx context.Context, topic, name string) error {
-	t, m, err := b.existingChannel(topic, name)
+	t, m, err := b.existingChannel(ctx, topic, name)
 	if err != nil {
 		return err
 	}
@@ -231,7 +259,7 @@ func (t *Topic) each(ctx context.Context, command func(*part) partition.Command)
 // PauseTopic stops (or resumes) the hand-over of messages to the topic's
 // channels. It survives a restart.
 func (b *Broker) PauseTopic(ctx context.Context, name string, paused bool) error {
-	t, err := b.existing(name)
+	t, err := b.existing(ctx, name)
 	if err != nil {
 		return err
 	}
@@ -249,7 +277,7 @@ func (b *Broker) PauseTopic(ctx context.Context, name string, paused bool) error
 // PauseChannel stops (or resumes) the channel's deliveries. It survives a
 // restart.
 func (b *Broker) PauseChannel(ctx context.Context, topic, name string, paused bool) error {
-	t, m, err := b.existingChannel(topic, name)
+	t, m, err := b.existingChannel(ctx, topic, name)
 	if err != nil {
 		return err
 	}

@@ -22,7 +22,7 @@ func (b *Broker) Forward(ctx context.Context, in *Ingest) (partitions int, err e
 		}
 	}
 	if err == nil {
-		partitions, err = b.Partitions(in.Topic)
+		partitions, err = b.Partitions(ctx, in.Topic)
 	}
 	if err != nil {
 		return 0, fmt.Errorf("forward to topic %s: %w", in.Topic, err)

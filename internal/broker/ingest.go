@@ -148,7 +148,7 @@ func (b *Broker) Ingest(ctx context.Context, in *Ingest) error {
 	if b.exiting.Load() {
 		return fault.Exiting
 	}
-	t, err := b.existing(in.Topic)
+	t, err := b.existing(ctx, in.Topic)
 	switch {
 	case err != nil:
 		return err
@@ -227,8 +227,8 @@ func (c *IngestChannel) valid(n int64) bool {
 }
 
 // Partitions is how many partitions a topic has: fault.TopicNotFound.
-func (b *Broker) Partitions(topic string) (int, error) {
-	t, err := b.existing(topic)
+func (b *Broker) Partitions(ctx context.Context, topic string) (int, error) {
+	t, err := b.existing(ctx, topic)
 	switch {
 	case err != nil:
 		return 0, err

@@ -39,7 +39,7 @@ type Peeked struct {
 // as this node delivers them: with Peers those of the partitions that it leads,
 // in the order of the state within each partition. No consumer notices.
 func (b *Broker) Peek(ctx context.Context, topic, channel string, state PeekState, n int) ([]Peeked, error) {
-	t, m, err := b.existingChannel(topic, channel)
+	t, m, err := b.existingChannel(ctx, topic, channel)
 	if err != nil {
 		return nil, err
 	}

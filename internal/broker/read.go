@@ -61,7 +61,7 @@ const (
 // leader is to be asked: fault.NotLeader elsewhere. Others: fault.TopicNotFound,
 // fault.InvalidRequest for a partition that the topic has not.
 func (b *Broker) Read(ctx context.Context, topic string, r Range, each func(*Stored) bool) (ReadEnd, error) {
-	t, err := b.existing(topic)
+	t, err := b.existing(ctx, topic)
 	if err != nil {
 		return ReadEnd{}, err
 	}

@@ -181,6 +181,17 @@ func (m *Machine) FinishDeleteChannel(topic, channel uint64, done func(error)) {
 	m.askError(command{Kind: kindRemoveChannel, Topic: topic, Channel: channel}, done)
 }
 
+// Sync calls done when this node has applied all that was in metadata when it was
+// called, whoever leads that. Errors as those of changes.
+func (m *Machine) Sync(done func(error)) {
+	m.PauseTopic(0, false, func(err error) { // there is no such topic
+		if fault.CodeOf(err) == fault.TopicNotFound {
+			err = nil
+		}
+		done(err)
+	})
+}
+
 // PauseTopic pauses or resumes the topic: fault.TopicNotFound.
 func (m *Machine) PauseTopic(topic uint64, paused bool, done func(error)) {
 	m.askError(command{Kind: kindPauseTopic, Topic: topic, On: paused}, done)
