@@ -109,10 +109,10 @@ func TestIngestRefuses(t *testing.T) {
 	r := newRig(t)
 	r.ready("orders", "a")
 	r.ready("mist#ephemeral")
-	if n, err := r.Partitions("orders"); n != 1 || err != nil {
+	if n, err := r.Partitions(r.ctx(), "orders"); n != 1 || err != nil {
 		t.Errorf("%d partitions, %v", n, err)
 	}
-	if _, err := r.Partitions("mist#ephemeral"); fault.CodeOf(err) != fault.InvalidTopic {
+	if _, err := r.Partitions(r.ctx(), "mist#ephemeral"); fault.CodeOf(err) != fault.InvalidTopic {
 		t.Errorf("an ephemeral topic has partitions: %v", err)
 	}
 	for name, x := range map[string]struct {
