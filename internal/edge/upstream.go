@@ -114,6 +114,8 @@ func refusal(seed string, resp *http.Response, answer []byte) error {
 		return fault.New(fault.Unreachable, "%s answers with status %d, but not as a node does", seed, resp.StatusCode)
 	case resp.StatusCode == http.StatusNotFound:
 		return fault.New(fault.Unsupported, "%s does not take what edges bring: it is an nsqd, an edge, or an older node", seed)
+	case said.Message == "TLS_REQUIRED":
+		return fault.New(fault.Forbidden, "%s wants TLS: name its HTTPS address, with https:// before it", seed)
 	case resp.StatusCode == http.StatusUnauthorized || resp.StatusCode == http.StatusForbidden:
 		return fault.New(fault.Forbidden, "%s says %s: the secret in TIDINGS_SECRET needs the grant to publish", seed, said.Message)
 	}

@@ -83,16 +83,12 @@ func (w *world) publish(e *edge, who, topic string, n int, key []byte) bool {
 		msgs = append(msgs, Message{Body: fmt.Appendf(nil, "%s/%d", who, w.sent[who+topic]), Key: key})
 	}
 	done := make(outcome, 1)
-	for {
-		err := e.Publish(topic, msgs, done)
-		if fault.CodeOf(err) == fault.SpoolFull {
-			w.full++
-			return true
-		}
-		if err != nil {
-			return false
-		}
-		break
+	switch err := e.Publish(topic, msgs, done); {
+	case fault.CodeOf(err) == fault.SpoolFull:
+		w.full++
+		return true
+	case err != nil:
+		return false
 	}
 	if err := <-done; err != nil {
 		return false

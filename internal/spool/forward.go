@@ -251,11 +251,7 @@ func (f *Forwarder) step(ctx context.Context, fl *flow) (more bool, err error) {
 	if err := f.settle(ctx, fl, floor, durable, spread); err != nil {
 		return false, err
 	}
-	until := durable
-	if most := slices.Max(fl.next); most > floor {
-		until = most // that far some partition has come with this number of partitions
-	}
-	w, err := f.spool.window(fl.t, until)
+	w, err := f.spool.window(fl.t)
 	if err != nil {
 		return false, &spoolError{err}
 	}
@@ -285,11 +281,18 @@ func (f *Forwarder) settle(ctx context.Context, fl *flow, floor, durable uint64,
 		spread = 1
 	}
 	if len(fl.next) != spread {
-		next := make([]uint64, spread)
-		for p := range next {
-			var err error
-			if next[p], err = f.locate(ctx, fl, p, floor, durable); err != nil {
+		var next []uint64
+		for p := 0; p < spread; p++ {
+			at, err := f.locate(ctx, fl, p, floor, durable)
+			if err != nil {
 				return err
+			}
+			next = append(next, at)
+			if fl.upstream < spread { // the topic has been made anew
+				spread = fl.upstream
+				if err := f.spread(fl, spread); err != nil {
+					return err
+				}
 			}
 		}
 		fl.next = next
@@ -364,14 +367,12 @@ func partitionOf(name []byte, n int) int {
 // below is upstream. A partition that does not know the origin, because it is new, or
 // the topic was made anew, or it has seen too many origins since, is told that.
 func (f *Forwarder) locate(ctx context.Context, fl *flow, p int, floor, durable uint64) (uint64, error) {
-	if floor > 0 {
-		err := f.forward(ctx, fl, f.part(fl, p, 0, floor))
-		if fault.CodeOf(err) == fault.OutOfOrder {
-			err = f.skip(ctx, fl, p, floor)
-		}
-		if err != nil {
-			return 0, err
-		}
+	err := f.forward(ctx, fl, f.part(fl, p, 0, floor))
+	if fault.CodeOf(err) == fault.OutOfOrder {
+		err = f.skip(ctx, fl, p, floor)
+	}
+	if err != nil {
+		return 0, err
 	}
 	// Most often it is at floor, or a window beyond it: look near floor first.
 	low, high := floor, durable+1

@@ -35,13 +35,11 @@ type window struct {
 	ns       int64     // when the last message was taken, unix
 }
 
-// window reads what comes next in a topic's queue, up to a position: empty when
-// everything below it is upstream.
-func (s *Spool) window(t *topic, until uint64) (window, error) {
+// window reads what comes next in a topic's queue: empty when all is upstream.
+func (s *Spool) window(t *topic) (window, error) {
 	s.state.Lock()
 	w := window{from: t.floor, to: t.floor}
-	at, last := t.at, t.durableIndex
-	until = min(until, t.durable)
+	at, last, until := t.at, t.durableIndex, t.durable
 	s.state.Unlock()
 	for w.from < until && len(w.msgs) == 0 {
 		if at > last {

@@ -18,8 +18,8 @@ type cluster struct {
 	count  int // partitions of a topic that is new
 	// cut is asked before each part, and after it has been taken: an error is what
 	// the edge gets.
-	cut   func(taken bool) error
-	calls int
+	cut  func(taken bool) error
+	deny string // topic that is refused
 }
 
 type partitionLog struct {
@@ -34,7 +34,9 @@ func newCluster() *cluster {
 func (c *cluster) Forward(_ context.Context, p *Part) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.calls++
+	if p.Topic == c.deny {
+		return 0, fault.Forbidden
+	}
 	if err := c.cut(false); err != nil {
 		return 0, err
 	}
@@ -66,6 +68,13 @@ func (c *cluster) take(p *Part) (int, error) {
 	return len(parts), nil
 }
 
+// refuse makes a topic be refused, and all others not.
+func (c *cluster) refuse(topic string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.deny = topic
+}
+
 // grow makes a topic have at least n partitions.
 func (c *cluster) grow(topic string, n int) {
 	for len(c.topics[topic]) < n {
@@ -74,7 +83,8 @@ func (c *cluster) grow(topic string, n int) {
 }
 
 // flaky loses a share of the parts, or of the answers to them.
-func (c *cluster) flaky(rng *rand.Rand, share float64) {
+func (c *cluster) flaky(seeds *rand.Rand, share float64) {
+	rng := rand.New(rand.NewPCG(seeds.Uint64(), 1))
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.cut = func(bool) error {

@@ -24,10 +24,10 @@ func TestEdge(t *testing.T) {
 			for _, m := range in.Messages {
 				got.Messages = append(got.Messages, broker.Message{Body: []byte(string(m.Body)), Key: []byte(string(m.Key)), DueNs: m.DueNs})
 			}
-			switch {
-			case in.From == 9:
+			switch in.From {
+			case 9:
 				return 0, fmt.Errorf("forward: %w", fault.OutOfOrder)
-			case in.From == 10:
+			case 10:
 				return 0, errors.Join(fault.NotLeader)
 			}
 			return 3, nil
