@@ -162,7 +162,7 @@ func (w *world) history(lives int) []string {
 // each message that was acknowledged is upstream once, and in order.
 func TestCrashes(t *testing.T) {
 	first := rand.Uint64() >> 32
-	rounds := uint64(60)
+	rounds := uint64(30)
 	if testing.Short() {
 		rounds = 10
 	}

@@ -215,7 +215,7 @@ func (f *Forwarder) note(fl *flow, err error) {
 	f.failures.Add(1)
 	code := fault.CodeOf(err)
 	if again(code) {
-		if f.reachable.Swap(false) {
+		if f.reachable.Swap(false) || f.failures.Load() == 1 {
 			f.log.Warn("upstream does not take messages; they stay in the spool", "error", err)
 		}
 		return

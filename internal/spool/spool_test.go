@@ -30,8 +30,8 @@ func TestCutOff(t *testing.T) {
 					t.Fatal("a publish is refused")
 				}
 			}
-			time.Sleep(200 * time.Millisecond)
-			if n%2000 == 1999 {
+			time.Sleep(time.Second)
+			if n%400 == 399 {
 				w.disk.Kill()
 				e.end()
 				e = w.start()
@@ -101,12 +101,12 @@ func TestStuckTopic(t *testing.T) {
 		for range 5 {
 			w.publish(e, "a", "stuck", 3, nil)
 		}
-		for n := range 400 {
+		for n := range 200 {
 			if !w.publish(e, "a", "orders", 100, bytes.Repeat([]byte{'k'}, 200)) || w.full > 0 {
 				t.Fatalf("round %d: %+v", n, e.Stats(""))
 			}
 			time.Sleep(300 * time.Millisecond)
-			if n%150 == 149 {
+			if n%80 == 79 {
 				w.disk.Crash(w.rng)
 				e.end()
 				e = w.start()
