@@ -73,6 +73,7 @@ func numbers(from, to int) (list []string) {
 
 // A consumer at any node gets what another leads, in order, within its window.
 func TestRelay(t *testing.T) {
+	t.Parallel()
 	c := withTopic(t, 1)
 	far := c.node(2).subscribe("orders", "audit", 3)
 	c.node(3).publish("orders", numbers(0, 10)...)
@@ -95,6 +96,7 @@ func TestRelay(t *testing.T) {
 
 // Who consumes where makes no difference to who gets how much.
 func TestRelaysShare(t *testing.T) {
+	t.Parallel()
 	c := withTopic(t, 1)
 	var all []*consumer
 	for id := uint64(1); id <= 3; id++ {
@@ -138,6 +140,7 @@ func TestRelaysShare(t *testing.T) {
 
 // FIN, REQ and TOUCH of a message that is not in flight any more are told as such.
 func TestRelayedAnswersThatFail(t *testing.T) {
+	t.Parallel()
 	c := withTopic(t, 1)
 	m := c.node(2)
 	failed := make(chan error, 1)
@@ -195,6 +198,7 @@ func (c *consumer) takePolling(r *clusterRig, n int) (bodies []string) {
 // A leadership that moves disturbs nobody: what consumers hold stays theirs, with the
 // number of attempts it had, and its FIN counts, wherever they are connected.
 func TestHeldThroughMoves(t *testing.T) {
+	t.Parallel()
 	c := withTopic(t, 1)
 	s := c.shardOf("orders")
 	c.leads(s, 1)
@@ -253,6 +257,7 @@ func TestHeldThroughMoves(t *testing.T) {
 // A leader that is cut off takes nothing along: those at other nodes go on, and
 // what they hold is theirs.
 func TestHeldThroughAFailover(t *testing.T) {
+	t.Parallel()
 	c := withTopic(t, 1)
 	s := c.shardOf("orders")
 	c.leads(s, 1)
@@ -280,6 +285,7 @@ func TestHeldThroughAFailover(t *testing.T) {
 
 // What the consumers of a node held that is gone comes back, and is no attempt.
 func TestNodeOfConsumersIsGone(t *testing.T) {
+	t.Parallel()
 	c := withTopic(t, 1)
 	c.leads(c.shardOf("orders"), 1)
 	far := c.node(2).subscribe("orders", "audit", 2)
@@ -300,6 +306,7 @@ func TestNodeOfConsumersIsGone(t *testing.T) {
 // An ephemeral channel of a durable topic is one for all nodes while its leader is
 // the same, and gone with its last consumer.
 func TestRelayEphemeralChannel(t *testing.T) {
+	t.Parallel()
 	c := withTopic(t, 1)
 	c.leads(c.shardOf("orders"), 1)
 	two, three := c.node(2).subscribe("orders", "tail#ephemeral", 1), c.node(3).subscribe("orders", "tail#ephemeral", 1)
@@ -319,6 +326,7 @@ func TestRelayEphemeralChannel(t *testing.T) {
 
 // An ephemeral topic is there for all nodes, wherever it lives.
 func TestEphemeralTopicElsewhere(t *testing.T) {
+	t.Parallel()
 	c := withTopic(t, 1)
 	near := c.node(1).subscribe("live#ephemeral", "audit#ephemeral", 1)
 	c.until("all know the topic", func() bool {
