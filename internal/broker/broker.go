@@ -113,7 +113,7 @@ func New(o Options) *Broker {
 	o.fill()
 	b := &Broker{o: o, topics: make(map[string]*Topic), creating: make(map[string]*creation), began: time.Now(), markPatience: markPatience}
 	b.relays = newRelays(b)
-	b.mirrors = mirrors{b: b, nodes: make(map[uint64]*mirrorNode)}
+	b.mirrors = mirrors{b: b, nodes: make(map[uint64]*mirrorNode), former: make(map[uint64]uint64)}
 	if o.Peers != nil {
 		for i, m := range o.Machines {
 			b.upstreams = append(b.upstreams, b.newUpstream(uint32(i+1), m))

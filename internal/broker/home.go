@@ -113,9 +113,9 @@ func (t *Topic) openAt(ctx context.Context, c *channelInUse, node uint64) error 
 		t.b.o.Peers.Call(ctx, node, MethodRelay, appendRelayed(nil, &r), func(reply []byte, err error) {
 			cancel()
 			if err == nil {
-				var refused error
-				if _, refused, err = decodeRelayReply(reply); err == nil {
-					err = refused
+				var p *relayAnswer
+				if p, err = decodeRelayReply(reply); err == nil {
+					err = p.refused
 				}
 			} else {
 				err = fault.Wrap(fault.NotLeader, err)

@@ -26,16 +26,20 @@ const (
 type mirrors struct {
 	b *Broker
 
-	mu    sync.Mutex
-	nodes map[uint64]*mirrorNode // by Raft id
+	mu     sync.Mutex
+	nodes  map[uint64]*mirrorNode // by Raft id
+	former map[uint64]uint64      // by Raft id: the process before the present one
 }
 
-// mirrorNode is one life of another node, as far as it has consumers here.
+// mirrorNode is one life of another node, as far as it has consumers here: from its
+// first word until it is silent for too long, or another process.
 type mirrorNode struct {
 	sender
+	life uint64    // names it, among those of all processes of this node too
 	seen time.Time // guarded by mirrors.mu
 
 	mu      sync.Mutex
+	over    bool // it has no mirrors any more, and gets none
 	subs    map[uint64]*mirror
 	served  map[uint64]*served // by conversation
 	bells   []*mirror          // to be told
@@ -71,13 +75,22 @@ type mirror struct {
 	rung         bool // among the node's bells; guarded by its mu
 }
 
-// node is the sender's present life; the one before is over. knew: it was known.
-func (ms *mirrors) node(from sender) (n *mirrorNode, knew bool) {
+// node is the sender's present life; that of the process before is over. nil: that
+// process is the sender, of a request that was late.
+func (ms *mirrors) node(from sender) *mirrorNode {
 	ms.mu.Lock()
+	if ms.former[from.node] == from.boot {
+		ms.mu.Unlock()
+		return nil
+	}
 	n, old := ms.nodes[from.node], (*mirrorNode)(nil)
-	if knew = n != nil && n.boot == from.boot; !knew {
-		old = n
-		n = &mirrorNode{sender: from, subs: make(map[uint64]*mirror), served: make(map[uint64]*served)}
+	if n == nil || n.boot != from.boot {
+		if old = n; old != nil {
+			ms.former[from.node] = old.boot
+		}
+		n = &mirrorNode{
+			sender: from, life: ms.b.o.Boot + ms.b.relays.id(), subs: make(map[uint64]*mirror), served: make(map[uint64]*served),
+		}
 		ms.nodes[from.node] = n
 	}
 	n.seen = time.Now()
@@ -85,7 +98,7 @@ func (ms *mirrors) node(from sender) (n *mirrorNode, knew bool) {
 	if old != nil {
 		old.abandon()
 	}
-	return n, knew
+	return n
 }
 
 // gone ends what a life of a node had.
@@ -94,6 +107,7 @@ func (ms *mirrors) gone(from sender) {
 	n := ms.nodes[from.node]
 	if n != nil && n.boot == from.boot {
 		delete(ms.nodes, from.node)
+		ms.former[from.node] = from.boot
 	} else {
 		n = nil
 	}
@@ -157,6 +171,9 @@ func (n *mirrorNode) get(id uint64) *mirror {
 // abandon gives back what the node's consumers held: it is not known whether they
 // are gone or only out of reach, so no attempt is counted.
 func (n *mirrorNode) abandon() {
+	n.mu.Lock()
+	n.over = true
+	n.mu.Unlock()
 	for _, m := range n.list() {
 		n.drop(m.id)
 		m.sub.Abandon()
@@ -204,7 +221,11 @@ func (b *Broker) relay(ctx context.Context, q *relayed, p *relayReply) error {
 			return err
 		}
 	}
-	n, _ := b.mirrors.node(q.from)
+	n := b.mirrors.node(q.from)
+	if n == nil {
+		return fault.New(fault.Exiting, "relay channel %s of topic %s: the node has another process by now", q.channel, t.name)
+	}
+	p.life = n.life
 	v := n.conversation(q.conversation)
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -356,8 +377,15 @@ func (r *relaying) open(b *Broker, q *relayed, o *delivery.MirrorOpen) error {
 	}
 	m.sub = sub
 	r.n.mu.Lock()
-	r.n.subs[m.id] = m
+	over := r.n.over
+	if !over {
+		r.n.subs[m.id] = m
+	}
 	r.n.mu.Unlock()
+	if over { // given up while the request was being done: nobody would ever end it
+		sub.Abandon()
+		return fault.New(fault.Timeout, "relay channel %s: its node was silent for too long", q.channel)
+	}
 	return nil
 }
 
@@ -556,16 +584,19 @@ func (b *Broker) servePresence(request []byte, respond func([]byte, error)) {
 		respond(nil, err)
 	case p.gone:
 		b.mirrors.gone(p.from)
-		respond(presenceReply(true), nil)
+		respond(presenceReply(0), nil)
 	case p.shard != 0:
 		if err := b.told(p); err != nil {
 			respond(errorReply(err), nil)
 			return
 		}
-		respond(presenceReply(true), nil)
+		respond(presenceReply(0), nil)
 	default:
-		_, knew := b.mirrors.node(p.from)
-		respond(presenceReply(knew), nil)
+		life := uint64(0)
+		if n := b.mirrors.node(p.from); n != nil {
+			life = n.life
+		}
+		respond(presenceReply(life), nil)
 	}
 }
 

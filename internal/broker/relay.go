@@ -29,6 +29,7 @@ type relays struct {
 	queue         []sending
 	conversations map[uint64]*conversation // by id
 	last          uint64                   // id given last, to a conversation or a mirror
+	lives         map[uint64]uint64        // by Raft id of leaders: see lived
 }
 
 // sending is somebody who has something to send.
@@ -37,7 +38,9 @@ type sending interface {
 }
 
 func newRelays(b *Broker) *relays {
-	return &relays{b: b, bell: make(chan struct{}, 1), conversations: make(map[uint64]*conversation)}
+	return &relays{
+		b: b, bell: make(chan struct{}, 1), conversations: make(map[uint64]*conversation), lives: make(map[uint64]uint64),
+	}
 }
 
 // id is a number that no other conversation or mirror of this process has.
@@ -99,25 +102,41 @@ func (r *relays) run(ctx context.Context) {
 	}
 }
 
-// alive tells the leaders that have this node's consumers that it is there. One that
-// did not know that has given up what they held, and is told anew.
+// alive tells the leaders that have this node's consumers that it is there.
 func (r *relays) alive(ctx context.Context) {
-	r.tell(ctx, presence{from: r.b.self()}, func(node uint64, knows bool, err error) {
-		if err != nil || knows {
-			return
-		}
-		for _, v := range r.all() {
-			if v.node == node && v.used.Load() {
-				v.relay.Renew()
-				v.wake()
-			}
+	r.tell(ctx, presence{from: r.b.self()}, func(node, life uint64, err error) {
+		if err == nil {
+			r.lived(node, life)
 		}
 	})
 }
 
+// lived notes in which life a leader knows this node; each reply says so. When it is
+// another than the last, the leader had given this node up, or is another process: it
+// has forgotten all consumers, also those of channels that nothing is said about at
+// the moment, and is told anew.
+func (r *relays) lived(node, life uint64) {
+	if life == 0 {
+		return
+	}
+	r.mu.Lock()
+	was := r.lives[node]
+	r.lives[node] = life
+	r.mu.Unlock()
+	if was == 0 || was == life {
+		return
+	}
+	for _, v := range r.all() {
+		if v.node == node && v.used.Load() {
+			v.relay.Renew()
+			v.wake()
+		}
+	}
+}
+
 // tell sends a presence to all nodes that have been told of consumers, and each
 // answer to the function; the returned channel is closed when all are in.
-func (r *relays) tell(ctx context.Context, p presence, each func(node uint64, knows bool, err error)) <-chan struct{} {
+func (r *relays) tell(ctx context.Context, p presence, each func(node, life uint64, err error)) <-chan struct{} {
 	nodes := make(map[uint64]bool)
 	for _, v := range r.all() {
 		if v.used.Load() {
@@ -130,11 +149,11 @@ func (r *relays) tell(ctx context.Context, p presence, each func(node uint64, kn
 		ctx, cancel := context.WithTimeout(ctx, ringTimeout)
 		r.b.o.Peers.Call(ctx, id, MethodPresence, p.encode(), func(reply []byte, err error) {
 			cancel()
-			knows := false
+			life := uint64(0)
 			if err == nil {
-				knows, err = decodePresenceReply(reply)
+				life, err = decodePresenceReply(reply)
 			}
-			each(id, knows, err)
+			each(id, life, err)
 			left.done(nil)
 		})
 	}
@@ -267,11 +286,11 @@ func (v *conversation) send(ctx context.Context, b *Broker) {
 
 // answered takes the leader's reply.
 func (v *conversation) answered(reply []byte, err error) {
-	var p *delivery.RelayReply
+	var p *relayAnswer
 	if err == nil {
-		var bad error
-		if p, err, bad = decodeRelayReply(reply); bad != nil {
-			err = bad
+		if p, err = decodeRelayReply(reply); err == nil {
+			defer v.b.relays.lived(v.node, p.life) // after the reply has had its effect
+			err = p.refused
 		}
 	}
 	if err != nil {
@@ -280,7 +299,7 @@ func (v *conversation) answered(reply []byte, err error) {
 	}
 	q := &v.request
 	all := len(q.Holds)+len(q.Ops) < relayItems
-	v.relay.Answered(q, p)
+	v.relay.Answered(q, &p.RelayReply)
 	v.mu.Lock()
 	v.woken = true
 	v.mu.Unlock()
@@ -489,7 +508,7 @@ func (b *Broker) relayRest(ctx context.Context) {
 		}
 	}
 	select {
-	case <-b.relays.tell(ctx, presence{from: b.self(), gone: true}, func(uint64, bool, error) {}):
+	case <-b.relays.tell(ctx, presence{from: b.self(), gone: true}, func(uint64, uint64, error) {}):
 	case <-ctx.Done():
 	}
 }

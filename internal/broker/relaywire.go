@@ -103,6 +103,7 @@ func decodeRelayed(b []byte) (*relayed, error) {
 
 // relayReply is being written: what was pulled is copied into it at once.
 type relayReply struct {
+	life                                 uint64 // see mirrorNode; 0: not told
 	failures, lost, unknown, pulled      []byte
 	nFailures, nLost, nUnknown, nPulleds uint64
 }
@@ -139,6 +140,7 @@ func (p *relayReply) pull(mirror uint64, waits bool, got []delivery.Delivery, at
 func (p *relayReply) encode(err error) []byte {
 	b := make([]byte, 0, 64+len(p.failures)+len(p.lost)+len(p.unknown)+len(p.pulled))
 	b = wire.AppendError(append(b, relayFormat), err)
+	b = wire.AppendUints(b, p.life)
 	for _, list := range []struct {
 		n uint64
 		b []byte
@@ -148,14 +150,20 @@ func (p *relayReply) encode(err error) []byte {
 	return b
 }
 
-// decodeRelayReply reads a reply; refused is the leader's error. Bodies stand in b.
-func decodeRelayReply(b []byte) (p *delivery.RelayReply, refused, bad error) {
+// relayAnswer is a relayReply as the other side reads it.
+type relayAnswer struct {
+	refused error  // the leader's
+	life    uint64 // what its word of consumers belongs to; 0: it does not say
+	delivery.RelayReply
+}
+
+// decodeRelayReply reads a reply. Bodies stand in b.
+func decodeRelayReply(b []byte) (*relayAnswer, error) {
 	r, bad := beginRelay(b, "reply to a relay")
 	if bad != nil {
-		return nil, nil, bad
+		return nil, bad
 	}
-	refused = r.Error()
-	p = &delivery.RelayReply{}
+	p := &relayAnswer{refused: r.Error(), life: r.Uint()}
 	for range r.Count() {
 		p.Failures = append(p.Failures, delivery.OpFailure{Index: int(r.UpTo(math.MaxInt32)), Owner: r.UpTo(1) == 1})
 	}
@@ -176,9 +184,9 @@ func decodeRelayReply(b []byte) (p *delivery.RelayReply, refused, bad error) {
 		p.Pulled = append(p.Pulled, m)
 	}
 	if r.Bad || len(r.B) > 0 {
-		return nil, nil, r.Malformed("reply to a relay")
+		return nil, r.Malformed("reply to a relay")
 	}
-	return p, refused, nil
+	return p, nil
 }
 
 func readRelayedMessage(r *wire.Reader) delivery.RelayedMessage {
@@ -266,25 +274,24 @@ func decodePresence(b []byte) (*presence, error) {
 	return p, nil
 }
 
-// presenceReply answers a presence; knows says that the node's consumers are known
-// here, as far as it ever told of them.
-func presenceReply(knows bool) []byte {
-	return wire.AppendUints(errorReply(nil), flag(knows))
+// presenceReply answers a presence; life as in relayAnswer.
+func presenceReply(life uint64) []byte {
+	return wire.AppendUints(errorReply(nil), life)
 }
 
-func decodePresenceReply(b []byte) (knows bool, err error) {
+func decodePresenceReply(b []byte) (life uint64, err error) {
 	r, err := beginRelay(b, "answer to a presence")
 	if err != nil {
-		return false, err
+		return 0, err
 	}
 	if err := r.Error(); err != nil {
-		return false, err
+		return 0, err
 	}
-	knows = r.UpTo(1) == 1
+	life = r.Uint()
 	if r.Bad || len(r.B) > 0 {
-		return false, r.Malformed("answer to a presence")
+		return 0, r.Malformed("answer to a presence")
 	}
-	return knows, nil
+	return life, nil
 }
 
 // errorReply is a reply that is an error, or nil, alone.

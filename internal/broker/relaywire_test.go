@@ -42,16 +42,17 @@ func TestRelayWire(t *testing.T) {
 		part, offset, _ := codec.Parse(id)
 		return part, offset
 	})
-	reply, refused, bad := decodeRelayReply(p.encode(fault.New(fault.NotLeader, "gone")))
-	if bad != nil || fault.CodeOf(refused) != fault.NotLeader {
-		t.Fatal(refused, bad)
+	p.life = 1 << 63
+	reply, bad := decodeRelayReply(p.encode(fault.New(fault.NotLeader, "gone")))
+	if bad != nil || fault.CodeOf(reply.refused) != fault.NotLeader || reply.life != p.life {
+		t.Fatal(reply, bad)
 	}
-	if d := cmp.Diff(&delivery.RelayReply{
+	if d := cmp.Diff(delivery.RelayReply{
 		Failures: []delivery.OpFailure{{Index: 0, Owner: true}}, Lost: []delivery.HoldLost{{Mirror: 1, Part: 1, Offset: 2}}, Unknown: []uint64{9},
 		Pulled: []delivery.MirrorPulled{{Mirror: 1, Waits: true, Messages: []delivery.RelayedMessage{
 			{Part: 3, Offset: 4, TimeNs: 5, Attempts: 6, Body: []byte("body"), Key: []byte("key")},
 		}}},
-	}, reply); d != "" {
+	}, reply.RelayReply); d != "" {
 		t.Error(d)
 	}
 
@@ -64,8 +65,8 @@ func TestRelayWire(t *testing.T) {
 			t.Error(got, err)
 		}
 	}
-	if knows, err := decodePresenceReply(presenceReply(true)); err != nil || !knows {
-		t.Error(knows, err)
+	if life, err := decodePresenceReply(presenceReply(7)); err != nil || life != 7 {
+		t.Error(life, err)
 	}
 	if _, err := decodePresenceReply(errorReply(fault.NotLeader)); fault.CodeOf(err) != fault.NotLeader {
 		t.Error(err)
@@ -86,6 +87,6 @@ func FuzzDecodeRelayed(f *testing.F) {
 		}
 		_, _ = decodeRung(b)
 		_, _ = decodePresence(b)
-		_, _, _ = decodeRelayReply(b)
+		_, _ = decodeRelayReply(b)
 	})
 }
