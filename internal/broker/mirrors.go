@@ -281,6 +281,11 @@ func (t *Topic) leadsAll(q *relayed) error {
 	if !any {
 		return refused
 	}
+	if slices.ContainsFunc(q.Closes, func(x delivery.MirrorClose) bool { return x.Moved }) {
+		// Its node was first to see that the leadership has moved, or has lost sight of
+		// this one: what its consumers hold is theirs until this node knows too.
+		return fault.New(fault.NotLeader, "relay channel %s of topic %s: this node still leads", q.channel, t.name)
+	}
 	for i := range q.Holds {
 		for j := range q.Holds[i].Messages {
 			if !leads(q.Holds[i].Messages[j].Part) {

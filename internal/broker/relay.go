@@ -11,11 +11,14 @@ import (
 )
 
 const (
-	// relayPause is how long a conversation rests that was not understood, and
-	// relayTimeout how long it waits for an answer.
-	relayPause   = 20 * time.Millisecond
-	relayTimeout = 2 * time.Second
-	ringTimeout  = time.Second
+	// relayPause is how long a conversation rests that was not understood; twice as
+	// long each time until relayPauseMax: there may be one for each of very many
+	// channels, and the other node may be gone for long. relayTimeout is how long it
+	// waits for an answer.
+	relayPause    = 20 * time.Millisecond
+	relayPauseMax = time.Second
+	relayTimeout  = 2 * time.Second
+	ringTimeout   = time.Second
 	// relayItems is about how many things one request tells.
 	relayItems = 4096
 )
@@ -189,11 +192,13 @@ type conversation struct {
 	number  uint64 // of the last request
 	out     bool
 	queued  bool
-	woken   bool   // since it was collected from last
-	resting bool   // after a failure
-	moves   uint64 // partitions that came to this leader
-	asked   uint64 // moves when the request was collected
-	settled uint64 // moves of which all is told
+	woken   bool          // since it was collected from last
+	resting bool          // after a failure
+	pause   time.Duration // the next such rest; 0: relayPause
+	rest    *time.Timer   // that ends the present one
+	moves   uint64        // partitions that came to this leader
+	asked   uint64        // moves when the request was collected
+	settled uint64        // moves of which all is told
 }
 
 // converse is the conversation with a leader about the channel. c.laneMu is held.
@@ -234,7 +239,21 @@ func (v *conversation) goOn() {
 func (v *conversation) moved() {
 	v.mu.Lock()
 	v.moves++
+	v.pause = 0
+	cut := v.resting && v.rest.Stop()
 	v.mu.Unlock()
+	if cut {
+		v.rested()
+	}
+	v.wake()
+}
+
+// rested ends the rest after a failure.
+func (v *conversation) rested() {
+	v.mu.Lock()
+	v.resting = false
+	v.mu.Unlock()
+	v.relay.Retry()
 	v.wake()
 }
 
@@ -301,7 +320,7 @@ func (v *conversation) answered(reply []byte, err error) {
 	all := len(q.Holds)+len(q.Ops) < relayItems
 	v.relay.Answered(q, &p.RelayReply)
 	v.mu.Lock()
-	v.woken = true
+	v.woken, v.pause = true, 0
 	v.mu.Unlock()
 	v.done(all)
 }
@@ -321,20 +340,16 @@ func (v *conversation) done(all bool) {
 func (v *conversation) failed(err error) {
 	v.relay.Failed(&v.request)
 	v.mu.Lock()
+	pause := max(v.pause, relayPause)
+	v.pause = min(2*pause, relayPauseMax)
 	v.out, v.resting = false, true
+	v.rest = time.AfterFunc(pause, v.rested)
 	v.mu.Unlock()
 	switch fault.CodeOf(err) {
 	case fault.NotLeader, fault.Unreachable, fault.Timeout, fault.Exiting, fault.TopicNotFound, fault.ChannelNotFound:
 	default:
 		v.b.o.Logger.Warn("relay channel", "topic", v.t.name, "channel", v.c.name, "error", err)
 	}
-	time.AfterFunc(relayPause, func() {
-		v.mu.Lock()
-		v.resting = false
-		v.mu.Unlock()
-		v.relay.Retry()
-		v.wake()
-	})
 }
 
 // serveRing takes what a leader has to say.
@@ -394,13 +409,17 @@ func (x place) assign() *conversation {
 	}
 	part := x.t.parts[x.i].key.Partition
 	if leader == 0 {
-		x.c.ch.SetRemote(part, nil)
-		x.c.setRemote(x.i, len(x.t.parts), 0)
+		// The last leader may go on, out of sight. It is not told that its consumers
+		// here have left it: it would give others what they hold.
+		if x.c.setRemote(x.i, len(x.t.parts), 0); !x.c.ch.HasRelay(part) {
+			x.c.ch.SetRemote(part, nil)
+		}
 		return nil
 	}
 	v := x.t.converse(x.c, leader)
 	x.c.ch.SetRemote(part, v.relay)
 	if x.c.setRemote(x.i, len(x.t.parts), leader) {
+		v.relay.Renew() // the same as before may be another process, or have led anew
 		v.moved()
 	}
 	return v

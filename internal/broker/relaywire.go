@@ -53,7 +53,7 @@ func appendRelayed(b []byte, r *relayed) []byte {
 	}
 	b = wire.AppendUints(b, uint64(len(r.Closes)))
 	for i := range r.Closes {
-		b = wire.AppendUints(b, r.Closes[i].Mirror, flag(r.Closes[i].Abnormal), flag(r.Closes[i].Ended))
+		b = wire.AppendUints(b, r.Closes[i].Mirror, flag(r.Closes[i].Abnormal), flag(r.Closes[i].Ended), flag(r.Closes[i].Moved))
 	}
 	b = wire.AppendUints(b, uint64(len(r.Pulls)))
 	for i := range r.Pulls {
@@ -90,7 +90,9 @@ func decodeRelayed(b []byte) (*relayed, error) {
 		})
 	}
 	for range r.Count() {
-		q.Closes = append(q.Closes, delivery.MirrorClose{Mirror: r.Uint(), Abnormal: r.UpTo(1) == 1, Ended: r.UpTo(1) == 1})
+		q.Closes = append(q.Closes, delivery.MirrorClose{
+			Mirror: r.Uint(), Abnormal: r.UpTo(1) == 1, Ended: r.UpTo(1) == 1, Moved: r.UpTo(1) == 1,
+		})
 	}
 	for range r.Count() {
 		q.Pulls = append(q.Pulls, delivery.MirrorPull{Mirror: r.Uint(), N: int(r.UpTo(math.MaxInt32))})

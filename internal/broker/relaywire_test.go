@@ -17,7 +17,7 @@ func sampleRelayed() *relayed {
 			Opens:  []delivery.MirrorOpen{{Mirror: 1, MsgTimeout: time.Minute, MaxMsgTimeout: time.Hour, SampleRate: 50}},
 			Holds:  []delivery.MirrorHolds{{Mirror: 1, Messages: []delivery.HeldMessage{{Part: 2, Offset: 1 << 40, Attempts: 3, Age: time.Second, Left: 5 * time.Second}}}},
 			Ops:    []delivery.RelayedOp{{Mirror: 1, Kind: delivery.Return, Part: 1, Offset: 5, Attempts: 1, Delay: time.Millisecond}},
-			Closes: []delivery.MirrorClose{{Mirror: 4, Abnormal: true}, {Mirror: 5, Ended: true}},
+			Closes: []delivery.MirrorClose{{Mirror: 4, Abnormal: true}, {Mirror: 5, Ended: true, Moved: true}},
 			Pulls:  []delivery.MirrorPull{{Mirror: 1, N: 2500}, {Mirror: 2}},
 		},
 	}

@@ -72,7 +72,9 @@ func (m *mirror) collect(q *RelayRequest, all bool) {
 	case !all:
 	case m.closing:
 		m.closeOut = true
-		q.Closes = append(q.Closes, MirrorClose{Mirror: m.id, Abnormal: m.abnormal, Ended: m.ended})
+		q.Closes = append(q.Closes, MirrorClose{
+			Mirror: m.id, Abnormal: m.abnormal, Ended: m.ended, Moved: m.ended && len(m.r.lanes) == 0 && m.r.ch.closed == nil,
+		})
 	case m.want > 0, m.off:
 		q.Pulls = append(q.Pulls, MirrorPull{Mirror: m.id, N: int(m.want)})
 		m.pulling, m.want = m.want, 0

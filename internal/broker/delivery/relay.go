@@ -76,6 +76,10 @@ type MirrorClose struct {
 	Abnormal bool
 	// Ended: by the server, not by the consumer: Subscription.Abandon.
 	Ended bool
+	// Moved: by now the node takes another for the leader, or nobody, and the consumer
+	// still holds what it got. Who leads all the same refuses the request: it must not
+	// give those messages to others.
+	Moved bool
 }
 
 // RelayRequest is what a node has to tell the leader about one channel. It is done

@@ -265,6 +265,20 @@ func (m *rModel) move(t *rapid.T) {
 
 func (m *rModel) beginOne(t *rapid.T) { m.begin(m.part(t)) }
 
+// lapse: a node believes that nobody leads the partition, while its leader goes on.
+// Of several partitions it must not believe that: see Channel.SetRemote.
+func (m *rModel) lapse(t *rapid.T) {
+	n, p := m.node(t), m.part(t)
+	if len(m.parts) > 1 {
+		t.Skip("others have the same leader")
+	}
+	if leader := m.parts[p].leader; leader < 0 || leader == n.id || n.leads[p] != leader {
+		t.Skip("it does not follow")
+	}
+	n.leads[p] = -1
+	n.ch.SetRemote(int32(p), nil)
+}
+
 func (m *rModel) followOne(t *rapid.T) { m.node(t).follow(m.part(t)) }
 
 func (m *rModel) openOne(t *rapid.T) { m.open(m.part(t)) }

@@ -211,7 +211,9 @@ func (l *link) arrive(t fataler) bool {
 		p := n.f.parts[part]
 		return p.leader == n.id && p.lane.begun
 	}
-	refuse := len(q.Opens)+len(q.Pulls) > 0 && !slices.ContainsFunc(n.f.parts, func(p *fleetPart) bool { return p.leader == n.id })
+	any := slices.ContainsFunc(n.f.parts, func(p *fleetPart) bool { return p.leader == n.id })
+	refuse := len(q.Opens)+len(q.Pulls) > 0 && !any
+	refuse = refuse || any && slices.ContainsFunc(q.Closes, func(x MirrorClose) bool { return x.Moved })
 	for _, h := range q.Holds {
 		refuse = refuse || slices.ContainsFunc(h.Messages, func(m HeldMessage) bool { return !leads(m.Part) })
 	}

@@ -151,6 +151,8 @@ func (m *rModel) rare(t *rapid.T) {
 		m.abandon(t)
 	case 5, 6:
 		m.pause(t)
+	case 7:
+		m.lapse(t)
 	default:
 		m.move(t)
 	}

@@ -407,3 +407,32 @@ func TestRelayPaused(t *testing.T) {
 	f.nodes[1].ch.SetPaused(false)
 	want(t, "in the end", f.drain(t, s), "1/1 ")
 }
+
+// A node that sees no leader for a moment, or another one too early, wants to end its
+// consumers at the one that still leads. What they hold stays theirs.
+func TestRelayLosesSightOfTheLeader(t *testing.T) {
+	f := led(t, Config{})
+	f.publish(0, 3)
+	s := f.nodes[1].subscribe(t, 2, SubOptions{})
+	want(t, "delivered", f.drain(t, s), "0/1 1/1 ")
+	other := f.nodes[2].subscribe(t, 5, SubOptions{})
+	want(t, "elsewhere", f.drain(t, other), "2/1 ")
+
+	f.nodes[1].leads[0] = -1
+	f.nodes[1].ch.SetRemote(0, nil)
+	l := f.nodes[1].links[0]
+	if !l.send(100) || len(l.sent.Closes) != 1 || l.arrive(t) {
+		t.Fatalf("the leader takes %+v", l.sent)
+	}
+	l.fail()
+	if ds := take(t, other); len(ds) > 0 {
+		t.Fatalf("%s is delivered while somebody holds it", show(t, ds))
+	}
+	want(t, "after it is back", f.drain(t, s)+f.drain(t, other), "")
+	f.finish(t, s, 0, 1)
+	f.finish(t, other, 2)
+	f.collect(t)
+	if st := f.nodes[0].ch.Stats(); st.InFlight != 0 || f.parts[0].state.floor != 3 {
+		t.Fatalf("%+v, floor %d", st, f.parts[0].state.floor)
+	}
+}

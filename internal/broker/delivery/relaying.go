@@ -185,9 +185,8 @@ func (r *Relay) mirror(s *Subscription, create bool) *mirror {
 		return nil
 	}
 	for _, m := range s.mirrors {
-		if m.r == r && !m.closeOut { // the relay has lanes again before the leader was told
-			m.ended, m.closing = false, s.closed
-			m.openAnew()
+		if m.r == r && !m.closeOut {
+			m.revive()
 			return m
 		}
 	}
@@ -196,6 +195,26 @@ func (r *Relay) mirror(s *Subscription, create bool) *mirror {
 	r.mirrors[m.id] = m
 	r.all = append(r.all, m)
 	return m
+}
+
+// revive undoes end: the relay has lanes again before the leader was told.
+func (m *mirror) revive() {
+	m.ended, m.closing = false, m.s.closed
+	m.openAnew()
+}
+
+// reviveAll is revive for all consumers. One whose end is on its way is left until
+// that has failed; it may have another mirror meanwhile, of which nobody was told.
+func (r *Relay) reviveAll() {
+	for _, m := range slices.Clone(r.all) {
+		if !m.ended || m.closeOut {
+			continue
+		}
+		if x := r.mirror(m.s, false); x != nil {
+			x.forget()
+		}
+		m.revive()
+	}
 }
 
 // reopen has the leader told what the consumer holds.
@@ -295,6 +314,11 @@ func (r *Relay) Failed(*RelayRequest) {
 		m.want, m.pulling = 0, 0
 		m.waits, m.rung, m.asked, m.off = false, false, false, false
 		m.closeOut = false
+	}
+	if len(r.lanes) > 0 {
+		r.reviveAll()
+	}
+	for _, m := range slices.Clone(r.all) { // consumers that have left may go with what follows
 		if m.told || m.closing {
 			m.reopen = !m.ended
 			m.queue()

@@ -29,7 +29,9 @@ func (op *relayOp) ends() bool { return op.kind != Touch }
 
 // SetRemote says that the partition is led by another node, to which r leads; nil:
 // nobody is known to lead it. What consumers that are connected here have in flight
-// of it stays so, and their answers wait for somebody to tell them to.
+// of it stays so, and their answers wait for somebody to tell them to. Who has merely
+// lost sight of the leader leaves r where it is: as long as r leads to the leader of
+// other partitions, that one is not told any more what is held of this one.
 func (c *Channel) SetRemote(part int32, r *Relay) {
 	c.mu.Lock()
 	defer c.unlock()
@@ -46,6 +48,15 @@ func (c *Channel) SetRemote(part int32, r *Relay) {
 	}
 	c.shareAll()
 	c.ring()
+}
+
+// HasRelay reports whether the partition has been led by another node, as far as is
+// known, since it was led here last.
+func (c *Channel) HasRelay(part int32) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	l := c.lane(part)
+	return l != nil && l.relay != nil
 }
 
 // shareAll gives all subscriptions' windows to relays anew.
@@ -183,6 +194,7 @@ func (l *Lane) joinRelay(r *Relay) {
 		c.relays = append(c.relays, r)
 	}
 	r.lanes = append(r.lanes, l)
+	r.reviveAll()
 	for _, o := range l.looseOffsets() {
 		if s := c.subs[c.slots.slots[l.loose[o]].sub]; !s.relayed {
 			r.reopen(s)
