@@ -16,6 +16,10 @@
 //
 // Without CHAOS_BINARY only the self-tests of the checkers run.
 //
+// Consumers that hold messages for a while are a team (team_test.go): it knows who
+// holds what until when, on which connection, and notes every delivery that must not
+// be. Its tests have no load beside it.
+//
 // # The network
 //
 // Clients stand on the same host as the node that they talk to and use its
