@@ -255,6 +255,7 @@ func (w *worker) answer(m *message, finish bool, line string) {
 
 // fin finishes a message, req sends it back.
 func (w *worker) fin(m *message) { w.answer(m, true, fmt.Sprintf("FIN %s\n", m.id[:])) }
+
 func (w *worker) req(m *message, d time.Duration) {
 	w.answer(m, false, fmt.Sprintf("REQ %s %d\n", m.id[:], d.Milliseconds()))
 }
