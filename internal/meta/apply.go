@@ -142,9 +142,12 @@ func (c *change) applyToChannel(t *Topic, cmd *command) result {
 		return result{topic: next, channel: ch}
 	}
 	changed := *ch
-	if cmd.Kind == kindPauseChannel {
+	switch cmd.Kind {
+	case kindPauseChannel:
 		changed.Paused = cmd.On
-	} else {
+	case kindSetDeadLetter:
+		changed.MaxAttempts, changed.DeadLetter = uint16(cmd.Count), cmd.Name
+	default:
 		changed.Deleting = true
 	}
 	next := t.with(&changed)

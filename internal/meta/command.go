@@ -27,6 +27,8 @@ const (
 	kindDropBoot
 	kindRequest
 	kindSetAck
+	// of any level, since a node that is alone has channels too
+	kindSetDeadLetter
 )
 
 const (
@@ -44,11 +46,11 @@ var ErrEntry = errors.New("malformed metadata entry")
 // command is one change; which fields count depends on the kind.
 type command struct {
 	Kind    kind
-	Name    string // topic, channel; Form: cluster id
+	Name    string // topic, channel; Form: cluster id; SetDeadLetter: topic
 	Topic   uint64 // id
 	Channel uint64 // id
 	Seed    uint64 // CreateTopic
-	Count   uint64 // CreateTopic: partitions; Form: data shards; SetAck: an Ack
+	Count   uint64 // CreateTopic: partitions; Form: data shards; SetAck: an Ack; SetDeadLetter: attempts
 	Boot    uint64 // CreateTopic, ExpireBoot, DropBoot: process id; 0 none
 	On      bool   // PauseTopic, PauseChannel
 	Feature uint64 // Form, Found
@@ -125,6 +127,8 @@ func (c *command) payload(p []byte) []byte {
 		p = appendBool(p, c.On)
 	case kindSetAck:
 		p = appendUints(p, c.Topic, c.Count)
+	case kindSetDeadLetter:
+		p = appendString(appendUints(p, c.Topic, c.Channel, c.Count), c.Name)
 	case kindDeleteChannel, kindRemoveChannel:
 		p = binary.AppendUvarint(p, c.Topic)
 		p = binary.AppendUvarint(p, c.Channel)
@@ -208,6 +212,9 @@ func (r *reader) payload(c *command) bool {
 	case kindSetAck:
 		c.Topic, c.Count = r.uint(), r.uint()
 		r.bad = r.bad || c.Count >= uint64(acks)
+	case kindSetDeadLetter:
+		c.Topic, c.Channel, c.Count, c.Name = r.uint(), r.uint(), r.uint(), r.string()
+		r.bad = r.bad || !validDeadLetter(c.Count, c.Name)
 	case kindDeleteChannel, kindRemoveChannel:
 		c.Topic, c.Channel = r.uint(), r.uint()
 	case kindPauseChannel:

@@ -23,9 +23,11 @@ import (
 //	                   count of done, by number: number, topic, channel
 //	count of topics, by id: id, name, seed, created, created time, boot,
 //	                   flags, count of partitions: shard
-//	                   count of channels: id, name, created time, flags
+//	                   count of channels: id, name, created time, flags,
+//	                   with flag 4: max attempts, dead-letter topic
 //
-// flags: 1 paused, 2 deleting. How many partitions a shard carries is counted
+// flags: 1 paused, 2 deleting; of a channel 4: its attempts are limited, which
+// programs before that feature can't read. How many partitions a shard carries is counted
 // anew. A cluster writes the format of its feature level, so that one of level
 // 1 can still go back to a program that knows no more.
 const (
@@ -42,7 +44,11 @@ const (
 	flagAckQuorum // of a topic
 	flagAckLeader // of a topic
 
-	channelFlags = flagPaused | flagDeleting
+	topicFlags = flagPaused | flagDeleting
+
+	flagLimited = 1 << 2 // of a channel
+
+	channelFlags = flagPaused | flagDeleting | flagLimited
 )
 
 // ackFlags are the flags of a topic's Ack.
@@ -129,9 +135,18 @@ func (t *Topic) encode(b []byte) []byte {
 	b = binary.AppendUvarint(b, uint64(len(t.Channels)))
 	for _, c := range t.Channels {
 		b = appendString(binary.AppendUvarint(b, c.ID), c.Name)
-		b = appendUints(b, uint64(c.CreatedNs), flags(c.Paused, c.Deleting))
+		b = c.encode(b)
 	}
 	return b
+}
+
+// encode writes what follows id and name.
+func (c *Channel) encode(b []byte) []byte {
+	f := flags(c.Paused, c.Deleting)
+	if c.MaxAttempts == 0 {
+		return appendUints(b, uint64(c.CreatedNs), f)
+	}
+	return appendString(appendUints(b, uint64(c.CreatedNs), f|flagLimited, uint64(c.MaxAttempts)), c.DeadLetter)
 }
 
 func appendUints(b []byte, list ...uint64) []byte {
@@ -245,16 +260,15 @@ func (r *reader) topic() *Topic {
 	}
 	f := r.uint()
 	t.Paused, t.Deleting = f&flagPaused != 0, f&flagDeleting != 0
-	for t.Ack < acks-1 && ackFlags[t.Ack] != f&^channelFlags {
+	for t.Ack < acks-1 && ackFlags[t.Ack] != f&^topicFlags {
 		t.Ack++
 	}
-	r.bad = r.bad || ackFlags[t.Ack] != f&^channelFlags
+	r.bad = r.bad || ackFlags[t.Ack] != f&^topicFlags
 	for range r.count() {
 		t.Partitions = append(t.Partitions, uint32(r.uint()))
 	}
 	for range r.count() {
-		c := &Channel{ID: r.uint(), Name: r.string(), CreatedNs: int64(r.uint())}
-		c.Paused, c.Deleting = r.flags()
+		c := r.channel()
 		if n := len(t.Channels); n > 0 && t.Channels[n-1].Name >= c.Name {
 			r.bad = true
 		}
@@ -266,8 +280,16 @@ func (r *reader) topic() *Topic {
 	return t
 }
 
-func (r *reader) flags() (paused, deleting bool) {
+func (r *reader) channel() *Channel {
+	c := &Channel{ID: r.uint(), Name: r.string(), CreatedNs: int64(r.uint())}
 	f := r.uint()
 	r.bad = r.bad || f > channelFlags
-	return f&flagPaused != 0, f&flagDeleting != 0
+	c.Paused, c.Deleting = f&flagPaused != 0, f&flagDeleting != 0
+	if f&flagLimited != 0 {
+		attempts := r.uint()
+		c.DeadLetter = r.string()
+		r.bad = r.bad || attempts == 0 || !validDeadLetter(attempts, c.DeadLetter)
+		c.MaxAttempts = uint16(attempts)
+	}
+	return c
 }
