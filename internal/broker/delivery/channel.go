@@ -75,6 +75,10 @@ type Config struct {
 	// MirrorID returns a number that no other mirror of this process has; nil when
 	// no partition is led elsewhere.
 	MirrorID func() uint64
+	// Spent is called, without locks, when messages have had all their attempts (see
+	// SetMaxAttempts): DeadLetters has them. Any goroutine calls it, a shard's loop too:
+	// it must not block. nil: they stay.
+	Spent func()
 	// Emptied is called, under the channel's lock, when a lane was emptied up to an
 	// offset: it must not block, nor call into this package. nil: nobody wants to
 	// know.
@@ -115,6 +119,8 @@ type Channel struct {
 	consumer int // live subscriptions (without those that only time out)
 	relayed  int // those of them that are relayed
 
+	maxAttempts uint16 // 0: no limit
+
 	relays []*Relay // that have lanes
 	// former answers what an earlier leadership had been told and not written.
 	former *Subscription
@@ -131,12 +137,15 @@ type Channel struct {
 	skipped  uint64
 	dropped  uint64
 	latency  *latency.Window // nil: not measured
+
+	deadLettered uint64
 }
 
 // Stats is a snapshot of a channel's figures. Counts run since the process
 // started.
 type Stats struct {
-	// Depth is what could be delivered now: not in flight, not deferred.
+	// Depth is what could be delivered now: not in flight, not deferred; and what
+	// DeadLetters has.
 	Depth int64
 	// InFlight is what consumers hold of the partitions that are led here, wherever
 	// they are connected.
@@ -156,6 +165,9 @@ type Stats struct {
 	// DroppedCount is messages given up because the channel lagged too far
 	// (Config.MaxLag) or had too many deferred (Memory).
 	DroppedCount uint64
+	// DeadLetterCount is messages that had all their attempts and were finished by
+	// FinishDeadLetter.
+	DeadLetterCount uint64
 	// Consumers is how many subscriptions there are, relayed ones included.
 	Consumers int
 	Paused    bool
@@ -303,6 +315,8 @@ func (c *Channel) StatsBy(each func(part int32, delivers, fresh bool)) Stats {
 		DroppedCount: c.dropped,
 		Consumers:    c.consumer,
 		Paused:       c.paused,
+
+		DeadLetterCount: c.deadLettered,
 	}
 	for _, l := range c.lanes {
 		st.Depth += l.depth()
@@ -357,12 +371,17 @@ func (c *Channel) unlock() {
 		}
 	}
 	c.mu.Unlock()
+	spent := c.cfg.Spent
 	for _, x := range calls {
 		if x.what&callDirty != 0 {
 			x.lane.shard.Dirty(x.lane)
 		}
 		if x.what&callWanted != 0 {
 			x.lane.shard.Wanted(x.lane)
+		}
+		if x.what&callSpent != 0 && spent != nil {
+			spent()
+			spent = nil // for all lanes
 		}
 	}
 }

@@ -49,6 +49,11 @@ func (l *Lane) claim(s *Subscription, dst []Delivery, n, room int, now int64) ([
 		e := &c.slots.slots[i]
 		e.offset, e.lane, e.attempts = l.cursor, l.index, l.takeNumber(l.cursor)
 		l.table.putOpen(&c.slots, i)
+		if c.beyond(e.attempts) && l.spend(i) { // the call alone would cost
+			l.cursor++
+			r.peeked = false
+			continue
+		}
 		s.hand(i, now)
 		if len(dst) == had {
 			s.keep(r.chunk) // all that follow stand in it too

@@ -19,8 +19,10 @@
 //	in flight      a slot, in the list of its subscription, with a deadline
 //	ready          a slot, in the lane's heap: requeued or timed out
 //	due            a slot, in the lane's list: came back from the parked set
-//	held           any of the last three while also parked durably, so that it
+//	held           in flight, ready or due, while also parked durably, so that it
 //	               pins neither the floor nor a file
+//	spent          a slot, in the lane's list, held: it has had all its attempts, and
+//	               waits to be moved to another topic; see DeadLetter
 //	finished       a bit that the next Collect turns into a range
 //
 // Where another node leads the partition, a message is in flight here or not known at

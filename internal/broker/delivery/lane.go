@@ -33,6 +33,7 @@ var defaultLimits = limits{ring: 64 << 10, old: 64 << 10, due: 1024, gaps: 8 << 
 const (
 	callDirty uint8 = 1 << iota
 	callWanted
+	callSpent // Config.Spent, rather
 )
 
 var _ partition.Lane = (*Lane)(nil)
@@ -77,6 +78,8 @@ type Lane struct {
 	due        slotList
 	dueCount   int64
 	refused    bool // Due took less than it was given
+	spent      slotList
+	spentCount int64
 
 	held    int64 // slots with flagParked
 	heldDue int64 // DueNs of what this lane parked while it holds it
@@ -217,14 +220,17 @@ func (l *Lane) takeDue(e parked.Entry) bool {
 	s := &c.slots.slots[i]
 	s.offset, s.lane, s.sub = e.Offset, l.index, noSub
 	s.attempts = next(e.Attempts)
-	s.state, s.flags = stateDue, flagParked
+	s.flags = flagParked
 	if !l.table.put(&c.slots, i) {
 		c.slots.give(i)
 		return false
 	}
 	l.held++
-	l.dueCount++
-	c.slots.pushBack(&l.due, i)
+	if !l.spend(i) {
+		s.state = stateDue
+		l.dueCount++
+		c.slots.pushBack(&l.due, i)
+	}
 	return true
 }
 
@@ -293,6 +299,7 @@ func (l *Lane) reset(st partition.Start) {
 	l.gather = gather{}
 	l.ready, l.readyCount = nil, 0
 	l.due, l.dueCount, l.refused = slotList{}, 0, false
+	l.spent, l.spentCount = slotList{}, 0
 	l.held = 0
 	l.unload()
 	l.gen++
@@ -341,8 +348,9 @@ func (l *Lane) work() int64 {
 // backlog is how many messages from the cursor on are visible and not in flight.
 func (l *Lane) backlog() int64 { return l.limit - l.cursor - l.skipped - l.aheadCount }
 
-// depth is how many messages wait: like work, whatever hinders them.
-func (l *Lane) depth() int64 { return l.readyCount + l.dueCount + max(l.backlog(), 0) }
+// depth is how many messages wait: like work, whatever hinders them, and those that
+// wait to be dead letters.
+func (l *Lane) depth() int64 { return l.readyCount + l.dueCount + l.spentCount + max(l.backlog(), 0) }
 
 // dirty asks the shard to collect.
 func (l *Lane) dirty() {
@@ -382,7 +390,7 @@ func (l *Lane) finishSlot(i int32) {
 	l.dirty()
 }
 
-// retry makes slot i, which is in no list, ready to be delivered again.
+// retry makes slot i, which is in no list, ready to be delivered again, or spent.
 // counts: the delivery that ended was an attempt.
 func (l *Lane) retry(i int32, counts bool) {
 	if counts {
@@ -393,10 +401,26 @@ func (l *Lane) retry(i int32, counts bool) {
 		l.retryLoose(i, counts)
 		return
 	}
+	if !l.spend(i) {
+		l.makeReady(i)
+	}
+	if counts {
+		l.gatherAttempts(i)
+	}
+}
+
+// makeReady puts slot i, which is in no list, into the heap.
+func (l *Lane) makeReady(i int32) {
+	s := &l.ch.slots.slots[i]
 	s.state = stateReady
 	l.readyCount++
 	l.ready.push(s.offset)
-	if counts && s.flags&(flagHeldNew|flagAttempts) == 0 {
+}
+
+// gatherAttempts has the next Collect tell how many attempts slot i has had.
+func (l *Lane) gatherAttempts(i int32) {
+	s := &l.ch.slots.slots[i]
+	if s.flags&(flagHeldNew|flagAttempts) == 0 {
 		s.flags |= flagAttempts
 		l.gather.attempts = append(l.gather.attempts, s.offset)
 		l.dirty()
@@ -412,12 +436,17 @@ func (l *Lane) raise(i int32) {
 // next is the number of the delivery after n attempts.
 func next(n uint16) uint16 { return n + min(1, ^n) }
 
-// park defers the message of slot i, which is in no list, until due; the lane
-// forgets it and gets it back through Due.
+// park defers the message of slot i, which is in no list, until due, after an attempt
+// that raise has counted; the lane forgets it and gets it back through Due. One that is
+// spent is not deferred.
 func (l *Lane) park(i int32, due int64) {
 	s := &l.ch.slots.slots[i]
 	if s.flags&flagLoose != 0 {
 		l.parkLoose(i, due)
+		return
+	}
+	if l.spend(i) {
+		l.gatherAttempts(i)
 		return
 	}
 	l.gather.parked = append(l.gather.parked, parked.Entry{Offset: s.offset, DueNs: l.dueTime(due), Attempts: s.attempts - 1})

@@ -145,7 +145,12 @@ func (l *Lane) unwritten() []relayOp {
 		requeue(e.Offset, e.Attempts, e.DueNs-now)
 	}
 	for _, o := range g.attempts {
-		if i := l.find(o); i != 0 && c.slots.slots[i].state == stateReady && c.slots.slots[i].flags&flagAttempts != 0 {
+		if i := l.find(o); i != 0 && c.slots.slots[i].waits() && c.slots.slots[i].flags&flagAttempts != 0 {
+			requeue(o, c.slots.slots[i].attempts-1, 0)
+		}
+	}
+	for _, o := range g.held {
+		if i := l.find(o); i != 0 && c.slots.slots[i].state == stateSpent && c.slots.slots[i].flags&flagHeldNew != 0 {
 			requeue(o, c.slots.slots[i].attempts-1, 0)
 		}
 	}

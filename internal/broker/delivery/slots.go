@@ -6,6 +6,7 @@ const (
 	stateInFlight       // in its subscription's list, by deadline
 	stateReady          // in its lane's heap
 	stateDue            // in its lane's list of due messages
+	stateSpent          // in its lane's list of spent messages
 )
 
 // Flags of a slot.
@@ -49,6 +50,9 @@ type slot struct {
 	state     uint8
 	flags     uint16
 }
+
+// waits reports whether the message was delivered, and is in flight no more.
+func (s *slot) waits() bool { return s.state == stateReady || s.state == stateSpent }
 
 // slotList is a doubly linked list of slots.
 type slotList struct{ head, tail int32 }

@@ -334,7 +334,7 @@ func (s *Subscription) undo(p *pick, delivered int64) {
 		c.skipped++
 		l.warn("skip message that is not in the log", p.offset, p.offset, nil)
 		l.finishSlot(i)
-	case p.was == stateDue:
+	case p.was == stateDue && !c.beyond(e.attempts):
 		e.state = stateDue
 		l.dueCount++
 		c.slots.pushFront(&l.due, i)
