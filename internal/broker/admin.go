@@ -295,7 +295,7 @@ func (b *Broker) PauseChannel(ctx context.Context, topic, name string, paused bo
 	default:
 		t.mu.Lock()
 		defer t.mu.Unlock()
-		t.followPause(c)
+		t.followMeta(c)
 	}
 	return nil
 }

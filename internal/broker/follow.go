@@ -36,6 +36,7 @@ func (u *upstream) follow(ctx context.Context) {
 			if u.serve(leadership) {
 				u.b.attach(ctx, u, u.b.places(u), false)
 				u.gather(ctx, leadership)
+				u.b.useLimited(u.shard)
 			} else {
 				timer.Reset(0)
 			}

@@ -90,10 +90,10 @@ func (b *Broker) Moved(shard uint32) {
 // Run lives as long as the node serves: it sends what is published here to the
 // shards' leaders, brings shards in line with metadata when this node begins to
 // lead them, and follows what other nodes do to topics and channels. Without Peers
-// it has nothing to do. What waits when ctx ends is answered with fault.Exiting.
+// it moves dead letters only. What waits when ctx ends is answered with fault.Exiting.
 func (b *Broker) Run(ctx context.Context) error {
 	if b.o.Peers == nil {
-		<-ctx.Done()
+		b.tasks.run(ctx)
 		return nil
 	}
 	var all errgroup.Group

@@ -52,6 +52,7 @@ func (b *Broker) Recover(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("reconcile shards with metadata: %w", err)
 	}
+	b.useLimited(0)
 	return nil
 }
 

@@ -97,10 +97,17 @@ func (r *rig) start() {
 	logCtx, cancelLog := context.WithCancel(context.Background())
 	below.Go(func() error { return log.Run(logCtx) })
 	engine.Go(func() error { return flusher.Run(ctx) })
+	var above errgroup.Group
+	aboveCtx, cancelAbove := context.WithCancel(context.Background())
+	above.Go(func() error { return r.Run(aboveCtx) })
 	for _, g := range groups {
 		engine.Go(func() error { return g.Run(ctx) })
 	}
 	r.stop = func() {
+		cancelAbove()
+		if err := above.Wait(); err != nil {
+			t.Error(err)
+		}
 		cancel()
 		if err := engine.Wait(); err != nil {
 			t.Error(err)

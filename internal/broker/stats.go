@@ -41,6 +41,11 @@ type ChannelStats struct {
 	TimeoutCount int64
 	Paused       bool
 	Ephemeral    bool
+	// MaxAttempts is how often a message is delivered at most; 0: no limit. With one,
+	// messages go to the topic DeadLetter then, and DeadLetterCount says how many did.
+	MaxAttempts     uint16
+	DeadLetter      string
+	DeadLetterCount int64
 	// Latency is how long messages took from their publish to their FIN here;
 	// nil without Options.LatencyWindow.
 	Latency *latency.Snapshot
@@ -200,7 +205,7 @@ func (t *Topic) inUse() map[string]*channelInUse {
 // durableStats joins what is replicated of a channel with what is local. t is
 // nil for a topic that is not in use.
 func (t *Topic) durableStats(mc *meta.Channel, c *channelInUse, views []partition.PartitionView) ChannelStats {
-	s := ChannelStats{ID: mc.ID, Name: mc.Name, Paused: mc.Paused}
+	s := ChannelStats{ID: mc.ID, Name: mc.Name, Paused: mc.Paused, MaxAttempts: mc.MaxAttempts, DeadLetter: mc.DeadLetter}
 	for i := range views {
 		for _, cv := range views[i].Channels {
 			if cv.ID != mc.ID {
@@ -266,5 +271,6 @@ func (s *ChannelStats) fill(c *channelInUse, local delivery.Stats) {
 	s.MessageCount = c.before + int64(local.MessageCount)
 	s.RequeueCount = int64(local.RequeueCount)
 	s.TimeoutCount = int64(local.TimeoutCount)
+	s.DeadLetterCount = int64(local.DeadLetterCount)
 	s.Subscriptions = c.ch.Subscriptions(nil)
 }

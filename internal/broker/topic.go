@@ -63,6 +63,7 @@ type channelInUse struct {
 	// before is how many messages the channel was given since the process
 	// started, before it came into use here.
 	before int64
+	moving atomic.Bool // somebody moves its dead letters
 
 	// With Peers: lanes come and go with this node's leadership.
 	laneMu   sync.Mutex       // guards lanes and the rest; held for calls that do not wait
@@ -373,7 +374,7 @@ func (t *Topic) ready(c *channelInUse, err error) bool {
 		delete(t.channels, c.name)
 		return false
 	}
-	t.followPause(c)
+	t.followMeta(c)
 	return true
 }
 
@@ -391,13 +392,15 @@ func (t *Topic) takenAway(c *channelInUse) error {
 	return fault.New(fault.ChannelNotFound, "channel %s is deleted", c.name)
 }
 
-// followPause pauses or resumes a channel as its metadata says by now: a pause
-// that was made while the channel came into use did not find it, and of several
-// at once the last one here need not be the last one there. t.mu is held.
-func (t *Topic) followPause(c *channelInUse) {
+// followMeta pauses or resumes a channel, and limits its attempts, as its metadata
+// says by now: a change that was made while the channel came into use did not find
+// it, and of several at once the last one here need not be the last one there. t.mu
+// is held.
+func (t *Topic) followMeta(c *channelInUse) {
 	if mt, ok := t.b.o.Meta.View().TopicID(t.id); ok {
 		if m, ok := mt.ChannelID(c.id); ok {
 			c.ch.SetPaused(m.Paused)
+			c.ch.SetMaxAttempts(m.MaxAttempts)
 		}
 	}
 }
@@ -498,6 +501,7 @@ func (t *Topic) channelConfig(c *channelInUse) delivery.Config {
 		Topic: t.name, Name: c.name, Codec: t.codec, Clock: o.Clock,
 		MaxConsumers: o.MaxConsumers, WaitOnDisconnect: o.WaitOnDisconnect,
 		MaxRequeueDelay: o.MaxRequeueDelay, LatencyWindow: o.LatencyWindow, Logger: o.Logger, MirrorID: t.b.relays.id,
+		Spent:   func() { t.spent(c) },
 		Emptied: func(part int32, before int64) { t.b.emptiedHere(c, part, before) },
 	}
 }

@@ -125,7 +125,7 @@ func (w *watch) channels(t *Topic, before, after *meta.Topic) {
 		}
 		if c := t.lookup(is.Name); c != nil && c.id == is.ID {
 			t.mu.Lock()
-			t.followPause(c)
+			t.followMeta(c)
 			t.mu.Unlock()
 		}
 	}

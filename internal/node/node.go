@@ -489,6 +489,8 @@ func (n *Node) run(ctx context.Context, ready func()) error {
 	var moveRuns errgroup.Group
 	if n.member != nil {
 		start(&moveRuns, moves, "cluster", n.member.run)
+	} else {
+		start(&moveRuns, moves, "broker", n.broker.Run)
 	}
 	err := n.serve(ctx, engine, ready)
 	stopMoves()
