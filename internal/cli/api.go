@@ -170,6 +170,11 @@ func refused(status int, body []byte, query url.Values) error {
 		return usagef("--key: at most 1024 bytes")
 	case "INVALID_ID":
 		return usagef("--id: at most 1024 bytes")
+	case "INVALID_MAX_ATTEMPTS":
+		return usagef("--max-attempts: a number from 0, which is no limit, to 65534")
+	case "INVALID_DEAD_LETTER":
+		return usagef("--dead-letter: goes with --max-attempts above 0, to a topic that is neither %s itself nor #ephemeral; %s; %s.%s.dead is taken where none is given and that fits",
+			topic, nameRule, topic, channel)
 	case "TIMEOUT":
 		return failf(exitTimeout, "the node did not get it done in time; it may still be done")
 	case "EXITING":
@@ -217,6 +222,10 @@ type channelStat struct {
 	TimedOut int64  `json:"timeout_count"`
 	Clients  int    `json:"client_count"`
 	Paused   bool   `json:"paused"`
+	// Of a channel with a limit only.
+	MaxAttempts  int    `json:"max_attempts,omitempty"`
+	DeadLetter   string `json:"dead_letter,omitempty"`
+	DeadLettered int64  `json:"dead_letter_count,omitempty"`
 }
 
 // stats asks for all topics, one topic, or one channel.

@@ -33,7 +33,7 @@ func newTopic(s streams) *cobra.Command {
 }
 
 func newChannel(s streams) *cobra.Command {
-	children := []*cobra.Command{newChannelList(s), newChannelInfo(s)}
+	children := []*cobra.Command{newChannelList(s), newChannelInfo(s), newChannelSet(s)}
 	for _, v := range verbs {
 		children = append(children, newVerb(s, v, "channel", "TOPIC CHANNEL"))
 	}
@@ -43,6 +43,7 @@ func newChannel(s streams) *cobra.Command {
 func newVerb(s streams, v verb, noun, params string) *cobra.Command {
 	var yes, asJSON bool
 	var ack string
+	var limit attemptLimit
 	var srv *server
 	article := "a " + noun
 	words := 1
@@ -63,6 +64,9 @@ func newVerb(s streams, v verb, noun, params string) *cobra.Command {
 			}
 			if ack != "" {
 				q.Set("ack", ack)
+			}
+			if err := limit.set(cmd, q); err != nil {
+				return err
 			}
 			if v.ask != "" {
 				if err := confirm(cmd.Context(), s, yes, fmt.Sprintf(v.ask, name)); err != nil {
@@ -87,6 +91,9 @@ func newVerb(s streams, v verb, noun, params string) *cobra.Command {
 	jsonFlag(cmd, &asJSON)
 	if v.path == "create" && words == 1 {
 		cmd.Flags().StringVar(&ack, "ack", "", "when its publishes are acknowledged in a cluster: quorum, leader, or default, which is what the node says; also of a topic that is there")
+	}
+	if v.path == "create" && words == 2 {
+		limit.flags(cmd)
 	}
 	if v.ask != "" {
 		yesFlag(cmd, &yes)
@@ -214,6 +221,9 @@ func newChannelInfo(s streams) *cobra.Command {
 			}
 			_, err = fmt.Fprintf(s.out, "topic      %s\nchannel    %s\ndepth      %d\nin flight  %d\ndeferred   %d\nmessages   %d since start\nrequeued   %d since start\ntimed out  %d since start\nconsumers  %d\nstate      %s\n",
 				a[0], c.Name, c.Depth, c.InFlight, c.Deferred, c.Messages, c.Requeued, c.TimedOut, c.Clients, paused(c.Paused))
+			if err == nil && c.MaxAttempts > 0 {
+				_, err = fmt.Fprintf(s.out, "attempts   at most %d, then to topic %s: %d since start\n", c.MaxAttempts, c.DeadLetter, c.DeadLettered)
+			}
 			return err
 		},
 	}

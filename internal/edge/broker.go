@@ -39,6 +39,10 @@ func (i intake) CreateChannel(context.Context, string, string) error      { retu
 func (i intake) DeleteChannel(context.Context, string, string) error      { return errEdge }
 func (i intake) EmptyChannel(context.Context, string, string) error       { return errEdge }
 func (i intake) PauseChannel(context.Context, string, string, bool) error { return errEdge }
+func (i intake) SetMaxAttempts(context.Context, string, string, int, string) error {
+	return errEdge
+}
+
 func (i intake) Publish(topic string, m []partition.Message, done partition.Completion) error {
 	return i.Spool.Publish(topic, m, done)
 }

@@ -33,6 +33,9 @@ type Broker interface {
 	EmptyTopic(ctx context.Context, topic string) error
 	PauseTopic(ctx context.Context, topic string, paused bool) error
 	CreateChannel(ctx context.Context, topic, channel string) error
+	// SetMaxAttempts limits the deliveries of each message, 0: not at all; deadLetter,
+	// if not empty, is the topic for those that nobody finishes.
+	SetMaxAttempts(ctx context.Context, topic, channel string, attempts int, deadLetter string) error
 	DeleteChannel(ctx context.Context, topic, channel string) error
 	EmptyChannel(ctx context.Context, topic, channel string) error
 	PauseChannel(ctx context.Context, topic, channel string, paused bool) error

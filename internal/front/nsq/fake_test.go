@@ -176,6 +176,8 @@ func (b *fakeBroker) Subscribe(_ context.Context, topic, channel string, o deliv
 
 func (b *fakeBroker) SetAck(context.Context, string, metadata.Ack) error { return nil }
 
+func (b *fakeBroker) SetMaxAttempts(context.Context, string, string, int, string) error { return nil }
+
 func (b *fakeBroker) CreateTopic(_ context.Context, name string) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()

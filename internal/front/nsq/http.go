@@ -78,7 +78,7 @@ var routes = []route{
 	{path: "/topic/empty", method: "POST", handle: emptyTopic, need: needsTopic},
 	{path: "/topic/pause", method: "POST", handle: pauseTopic(true), need: needsTopic},
 	{path: "/topic/unpause", method: "POST", handle: pauseTopic(false), need: needsTopic},
-	{path: "/channel/create", method: "POST", handle: channelCall(Broker.CreateChannel), need: needsChannel},
+	{path: "/channel/create", method: "POST", handle: createChannel, need: needsChannel},
 	{path: "/channel/delete", method: "POST", handle: channelCall(Broker.DeleteChannel), need: needsChannel},
 	{path: "/channel/empty", method: "POST", handle: channelCall(Broker.EmptyChannel), need: needsChannel},
 	{path: "/channel/pause", method: "POST", handle: channelCall(pauseChannel(true)), need: needsChannel},
@@ -408,25 +408,60 @@ func pauseChannel(paused bool) func(Broker, context.Context, string, string) err
 	}
 }
 
+// channelArgs are the parameters of a call that names a channel.
+func channelArgs(q url.Values) (topic, channel string, err error) {
+	topics, ok := q["topic"]
+	if !ok {
+		return "", "", bad("MISSING_ARG_TOPIC")
+	}
+	if !validName([]byte(topics[0])) {
+		return "", "", bad("INVALID_ARG_TOPIC")
+	}
+	channels, ok := q["channel"]
+	if !ok {
+		return "", "", bad("MISSING_ARG_CHANNEL")
+	}
+	if !validName([]byte(channels[0])) {
+		return "", "", bad("INVALID_ARG_CHANNEL")
+	}
+	return topics[0], channels[0], nil
+}
+
 // channelCall is an endpoint for a call that names a channel.
 func channelCall(call func(b Broker, ctx context.Context, topic, channel string) error) endpoint {
 	return func(f *Front, r *http.Request, q url.Values) (any, error) {
-		topic, ok := q["topic"]
-		if !ok {
-			return nil, bad("MISSING_ARG_TOPIC")
+		topic, channel, err := channelArgs(q)
+		if err != nil {
+			return nil, err
 		}
-		if !validName([]byte(topic[0])) {
-			return nil, bad("INVALID_ARG_TOPIC")
-		}
-		channel, ok := q["channel"]
-		if !ok {
-			return nil, bad("MISSING_ARG_CHANNEL")
-		}
-		if !validName([]byte(channel[0])) {
-			return nil, bad("INVALID_ARG_CHANNEL")
-		}
-		return nil, call(f.broker, r.Context(), topic[0], channel[0])
+		return nil, call(f.broker, r.Context(), topic, channel)
 	}
+}
+
+// createChannel makes a channel, or finds it, and limits its attempts if asked to:
+// max_attempts and dead_letter are ours.
+func createChannel(f *Front, r *http.Request, q url.Values) (any, error) {
+	topic, channel, err := channelArgs(q)
+	if err != nil {
+		return nil, err
+	}
+	limit := q.Has("max_attempts")
+	attempts, err := strconv.Atoi(q.Get("max_attempts"))
+	switch {
+	case limit && (err != nil || attempts < 0 || attempts > metadata.MaxAttempts):
+		return nil, bad("INVALID_MAX_ATTEMPTS")
+	case !limit && q.Has("dead_letter"):
+		return nil, bad("INVALID_DEAD_LETTER") // without a limit nothing goes there
+	}
+	if err := f.broker.CreateChannel(r.Context(), topic, channel); err != nil || !limit {
+		return nil, err
+	}
+	err = f.broker.SetMaxAttempts(r.Context(), topic, channel, attempts, q.Get("dead_letter"))
+	switch fault.CodeOf(err) {
+	case fault.InvalidRequest, fault.InvalidTopic:
+		return nil, bad("INVALID_DEAD_LETTER")
+	}
+	return nil, err
 }
 
 func setBlockRate(_ *Front, _ *http.Request, q url.Values) (any, error) {

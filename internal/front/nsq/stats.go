@@ -70,6 +70,9 @@ type (
 		ClientCount  int          `json:"client_count"`
 		Clients      []clientJSON `json:"clients"`
 		Paused       bool         `json:"paused"`
+		MaxAttempts  uint16       `json:"max_attempts,omitempty"` // ours, with the next two: while limited
+		DeadLetter   string       `json:"dead_letter,omitempty"`
+		DeadLettered int64        `json:"dead_letter_count,omitempty"`
 		Latency      latencyJSON  `json:"e2e_processing_latency"`
 	}
 
@@ -300,6 +303,7 @@ func (f *Front) topicStats(t *broker.TopicStats, consumers map[place][]clientJSO
 			Name: ch.Name, Depth: ch.Depth, InFlight: ch.InFlight, Deferred: ch.Deferred,
 			MessageCount: ch.MessageCount, RequeueCount: ch.RequeueCount, TimeoutCount: ch.TimeoutCount,
 			ClientCount: len(clients), Paused: ch.Paused, Latency: f.latency(ch.Latency),
+			MaxAttempts: ch.MaxAttempts, DeadLetter: ch.DeadLetter, DeadLettered: ch.DeadLetterCount,
 		}
 		if durable && !broker.IsEphemeral(ch.Name) {
 			c.BackendDepth = ch.Depth
