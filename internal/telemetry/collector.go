@@ -102,6 +102,7 @@ var (
 	channelRecords  = desc("channel_records_total", "Messages given to the channel.", "topic", "channel")
 	channelRequeued = desc("channel_requeued_records_total", "Messages given back by consumers.", "topic", "channel")
 	channelTimedOut = desc("channel_timed_out_records_total", "Deliveries that ran out of time.", "topic", "channel")
+	channelDead     = desc("channel_dead_lettered_records_total", "Messages that had all the attempts of the channel and went to its dead-letter topic.", "topic", "channel")
 	channelClients  = desc("channel_consumers", "Consumers of the channel that are connected to this node.", "topic", "channel")
 	topicCount      = desc("topics", "Topics, those included that have no labels of their own.")
 	channelCount    = desc("channels", "Channels of all topics.")
@@ -226,6 +227,7 @@ func (c *collector) topics(s sink) {
 		s.counter(channelRecords, float64(x.MessageCount), at.Topic, at.Channel)
 		s.counter(channelRequeued, float64(x.RequeueCount), at.Topic, at.Channel)
 		s.counter(channelTimedOut, float64(x.TimeoutCount), at.Topic, at.Channel)
+		s.counter(channelDead, float64(x.DeadLetterCount), at.Topic, at.Channel)
 		s.gauge(channelClients, float64(x.consumers), at.Topic, at.Channel)
 	}
 	for proto, counts := range c.Published() {

@@ -81,6 +81,7 @@ func (x *sums) add(topic string, c *broker.ChannelStats, oldest int64, consumers
 	s.MessageCount += c.MessageCount
 	s.RequeueCount += c.RequeueCount
 	s.TimeoutCount += c.TimeoutCount
+	s.DeadLetterCount += c.DeadLetterCount
 	s.consumers += consumers
 	if oldest > 0 && (s.oldest == 0 || oldest < s.oldest) {
 		s.oldest = oldest
