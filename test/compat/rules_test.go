@@ -126,6 +126,10 @@ func TestMoreOfTheProtocol(t *testing.T) {
 				attempts(n)(k)
 			}
 		}, send("FIN $i\n"), open),
+		rule("max_attempts of a channel", post("/topic/create?topic=$t", "", 200, ""), post("/channel/create?topic=$t&channel=c&max_attempts=2", "", 200, ""),
+			hello, send("SUB $t c\nRDY 1\n"), ok, publish("a"), msg("a"), send("REQ $i 0\n"), msg("a"), attempts(2), send("REQ $i 0\n"), differs("a channel may limit attempts; nsqd passes the parameter over",
+				[]step{msg("a"), attempts(3)},
+				[]step{other, hello, send("SUB $t.c.dead c\nRDY 1\n"), ok, msg("a"), attempts(1), wantPart("/stats?format=json&topic=$t", `"max_attempts":2`, `"dead_letter":"`)})),
 		rule("a client without IDENTIFY has its address as names", hello, send("SUB $t c\n"), ok, wantPart("/stats?format=json&topic=$t", `"client_id":"127.0.0.1"`, `"hostname":"127.0.0.1"`, `"user_agent":""`)),
 		rule("IDENTIFY without names empties them", hello, identify(`{}`), ok, send("SUB $t c\n"), ok, wantPart("/stats?format=json&topic=$t", `"client_id":""`, `"hostname":""`)),
 		rule("topology of the client is in /stats", hello, identify(`{"topology_zone":"z1","topology_region":"r1"}`), ok, send("SUB $t c\n"), ok,
