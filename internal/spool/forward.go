@@ -111,11 +111,14 @@ func (f *Forwarder) Run(ctx context.Context) error {
 			f.add(t)
 		}
 	}
-	g, ctx := errgroup.WithContext(ctx)
+	g, working := errgroup.WithContext(ctx)
 	for range workers {
-		g.Go(func() error { return f.work(ctx) })
+		g.Go(func() error { return f.work(working) })
 	}
-	return g.Wait()
+	if err := g.Wait(); ctx.Err() == nil {
+		return err
+	}
+	return nil // the log may have ended first
 }
 
 // add notes that a topic has something to forward. It never waits.
