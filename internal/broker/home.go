@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"math"
+	"time"
 
 	"github.com/tidings-io/tidings/internal/broker/delivery"
 	"github.com/tidings-io/tidings/internal/broker/partition"
@@ -125,17 +126,29 @@ func (t *Topic) openAt(ctx context.Context, c *channelInUse, node uint64) error 
 	})
 }
 
-// openElsewhere is openAt for all other nodes that lead partitions of the topic.
+// openElsewhere is openAt for all other nodes that lead partitions of the topic. It
+// is patient with those that only begin to.
 func (t *Topic) openElsewhere(ctx context.Context, c *channelInUse) error {
-	opened := make(map[uint64]bool)
+	within, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	for i := range t.parts {
-		id, self := t.parts[i].up.leader()
-		if self || id == 0 || opened[id] {
-			continue
-		}
-		opened[id] = true
-		if err := t.openAt(ctx, c, id); err != nil {
-			return err
+		for {
+			id, self := t.parts[i].up.leader()
+			if self || id == 0 { // its lane comes, or nobody could be told
+				break
+			}
+			err := t.openAt(within, c, id)
+			if err == nil {
+				break
+			}
+			if !again(err) {
+				return err
+			}
+			select {
+			case <-time.After(commandPause):
+			case <-within.Done():
+				return err
+			}
 		}
 	}
 	return nil

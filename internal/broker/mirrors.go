@@ -425,8 +425,10 @@ func (r *relaying) holds(list []delivery.MirrorHolds) {
 // ops does answers in their order, those of one consumer that follow each other
 // under one lock.
 func (r *relaying) ops(codec delivery.Codec, list []delivery.RelayedOp) {
-	var ops []delivery.Op
-	var errs []error
+	room := scratches.Get().(*scratch)
+	defer scratches.Put(room)
+	ops, errs := room.ops, room.errs
+	defer func() { room.ops, room.errs = ops[:0], errs[:0] }()
 	for from := 0; from < len(list); {
 		to := from + 1
 		for to < len(list) && list[to].Mirror == list[from].Mirror {
@@ -438,7 +440,8 @@ func (r *relaying) ops(codec delivery.Codec, list []delivery.RelayedOp) {
 				o := &list[i]
 				ops = append(ops, delivery.Op{Kind: o.Kind, ID: codec.ID(o.Part, o.Offset), Delay: o.Delay, Attempts: o.Attempts})
 			}
-			errs = append(errs[:0], make([]error, len(ops))...)
+			errs = slices.Grow(errs[:0], len(ops))[:len(ops)]
+			clear(errs)
 			m.sub.Do(ops, errs)
 			for i, err := range errs {
 				if err != nil {
@@ -463,26 +466,38 @@ func (r *relaying) closes(list []delivery.MirrorClose) {
 	}
 }
 
+// scratch is what requests are done with, one after the other.
+type scratch struct {
+	got  []delivery.Delivery
+	ops  []delivery.Op
+	errs []error
+}
+
+var scratches = sync.Pool{New: func() any { return new(scratch) }}
+
 // pulls gives consumers what they have room for, until the reply is full.
 func (r *relaying) pulls(codec delivery.Codec, list []delivery.MirrorPull) {
 	at := func(id delivery.ID) (int32, int64) {
 		part, offset, _ := codec.Parse(id)
 		return part, offset
 	}
-	var got []delivery.Delivery
+	room := scratches.Get().(*scratch)
+	defer scratches.Put(room)
+	got := room.got[:0]
+	defer func() { room.got = got[:0] }()
 	for _, x := range list {
 		m := r.mirror(x.Mirror)
 		if m == nil {
 			continue
 		}
-		room := min(messagesBytes, pullBytes-len(r.p.pulled))
-		if room <= 0 {
+		left := min(messagesBytes, pullBytes-len(r.p.pulled))
+		if left <= 0 {
 			r.p.pull(x.Mirror, false, nil, at)
 			continue
 		}
 		var waits bool
 		var err error
-		got, waits, err = m.sub.Pull(got[:0], x.N, room)
+		got, waits, err = m.sub.Pull(got[:0], x.N, left)
 		if err != nil {
 			waits = true // the channel is closed, or its log fails: the leader rings
 		}

@@ -3,6 +3,7 @@ package broker
 import (
 	"encoding/binary"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/tidings-io/tidings/internal/broker/delivery"
@@ -103,6 +104,9 @@ func decodeRelayed(b []byte) (*relayed, error) {
 	return q, nil
 }
 
+// relayedOverhead is about what a message takes in a reply beside its body and key.
+const relayedOverhead = 28
+
 // relayReply is being written: what was pulled is copied into it at once.
 type relayReply struct {
 	life                                 uint64 // see mirrorNode; 0: not told
@@ -126,6 +130,11 @@ func (p *relayReply) unknownMirror(id uint64) {
 }
 
 func (p *relayReply) pull(mirror uint64, waits bool, got []delivery.Delivery, at func(delivery.ID) (part int32, offset int64)) {
+	size := 3 * binary.MaxVarintLen64
+	for i := range got {
+		size += relayedOverhead + len(got[i].Body) + len(got[i].Key)
+	}
+	p.pulled = slices.Grow(p.pulled, size)
 	p.pulled = wire.AppendUints(p.pulled, mirror, flag(waits), uint64(len(got)))
 	p.nPulleds++
 	for i := range got {
