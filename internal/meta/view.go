@@ -42,7 +42,7 @@ type Channel struct {
 	CreatedNs int64 // leader's unix ns of the entry that made it
 	Paused    bool
 	Deleting  bool // marked; gone once every shard has closed it
-	// MaxAttempts is how often a message is delivered, at most; 0: no limit. Who is not
+	// MaxAttempts is how often a message is delivered, at most; 0: no limit. What is not
 	// finished by then goes to the topic named DeadLetter, which is empty without a
 	// limit.
 	MaxAttempts uint16
