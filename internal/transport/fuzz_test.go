@@ -69,6 +69,7 @@ func FuzzFrames(f *testing.F) {
 func FuzzServer(f *testing.F) {
 	f.Add([]byte{byte(kindCall), 1, 1, byte(kindCall), 2, 2, byte(kindCancel), 0, 1, byte(kindFetch), 3, 3, byte(kindCredit), 0, 3})
 	f.Add(bytes.Repeat([]byte{byte(kindFetch), 3, 1}, 40))
+	f.Add(bytes.Repeat([]byte{byte(kindCall), 2, 1}, 40)) // replies that nobody reads
 	f.Fuzz(func(t *testing.T, script []byte) {
 		o := Options{MaxCalls: 3, MaxStreams: 2, MaxCallBytes: 1000, Logger: slog.New(slog.DiscardHandler)}
 		tr := &Transport{o: o, peers: map[uint64]*peer{}}
@@ -80,11 +81,11 @@ func FuzzServer(f *testing.F) {
 		tr.HandleStream(3, func(_ context.Context, _ From, b []byte, send func([]byte) error) error { return send(b) })
 		box := newOutbox(math.MaxInt, math.MaxInt)
 		local := newMemNet()
+		ctx, cancel := context.WithCancelCause(context.Background())
 		in := &inbound{
-			t: tr, hello: &hello{Node: "fuzz", RaftID: 5},
+			t: tr, hello: &hello{Node: "fuzz", RaftID: 5}, cancel: cancel,
 			wire: &wire{limit: 1 << 16, raw: newRawConn(&memConn{n: local}, time.Second, time.Second, 16, new(meter))},
 		}
-		ctx, cancel := context.WithCancel(context.Background())
 		s := newServer(ctx, in, box)
 		for ; len(script) >= 3; script = script[3:] {
 			h := header{kind: kind(script[0]), method: Method(script[1]), id: uint64(script[2]), arg: uint32(script[2]) * 1000}
@@ -97,7 +98,10 @@ func FuzzServer(f *testing.F) {
 			}
 			s.mu.Unlock()
 		}
-		cancel()
+		if n, _ := box.waiting(); n > 4*(o.MaxCalls+o.MaxStreams) {
+			t.Errorf("%d replies wait", n)
+		}
+		cancel(nil)
 		box.close(io.EOF)
 		s.wg.Wait()
 		if len(s.serving) != 0 || s.bytes != 0 || s.streams != 0 {
