@@ -149,24 +149,29 @@ func (f *contextFile) replace(text []byte) (err error) {
 // names are those of the contexts, sorted.
 func (f *contextFile) names() []string { return slices.Sorted(maps.Keys(f.Contexts)) }
 
-// get is the context of that name, with paths that hold from any folder.
+// get is the context of that name, which has to be there.
 func (f *contextFile) get(name string) (namedContext, error) {
-	c, ok := f.Contexts[name]
-	if !ok {
+	if _, ok := f.Contexts[name]; !ok {
 		hint := "`tidings context add` makes one"
 		if near := config.Nearest(name, f.names()); near != "" {
 			hint = "did you mean " + near + "?"
 		} else if len(f.Contexts) > 0 {
 			hint = "`tidings context ls` lists what is there"
 		}
-		return c, failf(exitNotFound, "context %s not found; %s", name, hint)
+		return namedContext{}, failf(exitNotFound, "context %s not found; %s", name, hint)
 	}
+	return f.absolute(name), nil
+}
+
+// absolute is the context of that name, with paths that hold from any folder.
+func (f *contextFile) absolute(name string) namedContext {
+	c := f.Contexts[name]
 	for _, p := range []*string{&c.CAFile, &c.CertFile, &c.KeyFile, &c.SecretFile} {
 		if *p != "" && !filepath.IsAbs(*p) {
 			*p = filepath.Join(filepath.Dir(f.path), *p)
 		}
 	}
-	return c, nil
+	return c
 }
 
 // contextNames are the names that a context can have: words of a command line,

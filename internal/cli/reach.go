@@ -40,6 +40,7 @@ type server struct {
 	wanted  *string // --context
 	context string  // whose address it is; empty: nobody's
 	origin  string  // of addr, one of from…; empty: not found yet
+	from    sources
 	a       access
 }
 
@@ -101,7 +102,7 @@ func (srv *server) find() error {
 	if err != nil {
 		return err
 	}
-	env := os.Getenv(srv.env)
+	env := srv.fromEnv()
 	var c namedContext
 	switch {
 	case srv.flags.Changed(srv.flag):
@@ -128,12 +129,13 @@ func (srv *server) find() error {
 	if srv.origin == fromContext {
 		if srv.addr = c.address(srv.flag); srv.addr == "" {
 			srv.origin = ""
-			return usagef("context %s says not where the node's %s address is; give --%s, or put it there with `tidings context add %s --force --%s HOST:PORT`",
+			return usagef("context %s says not where the node's %s address is; give --%s, or put it there with `tidings context add %s --update --%s HOST:PORT`",
 				name, map[string]string{"server": "HTTP", "admin": "admin"}[srv.flag], srv.flag, name, srv.flag)
 		}
 	}
 	srv.context = name
-	srv.a, err = c.access(srv.addr, explicit)
+	srv.from = c.sources(explicit)
+	srv.a, err = srv.from.access(srv.addr)
 	return err
 }
 
@@ -143,7 +145,7 @@ func wantedContext(flag string) (name string, explicit bool, err error) {
 	if flag != "" {
 		return flag, true, nil
 	}
-	if name := os.Getenv(envContext); name != "" {
+	if name := envContextValue(); name != "" {
 		return name, false, nil
 	}
 	file, err := loadContexts()
@@ -152,6 +154,11 @@ func wantedContext(flag string) (name string, explicit bool, err error) {
 	}
 	return file.Current, false, nil
 }
+
+func envContextValue() string { return os.Getenv(envContext) }
+
+// fromEnv is the address that the environment says, empty for none.
+func (srv *server) fromEnv() string { return os.Getenv(srv.env) }
 
 // address is the one that a flag names.
 func (c *namedContext) address(flag string) string {

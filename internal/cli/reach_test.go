@@ -101,14 +101,14 @@ func told(srv *server, secret bool) string {
 
 func TestContextsThatCannotBe(t *testing.T) {
 	for text, want := range map[string]string{
-		"curent = \"x\"":                         "contexts.toml:1:1: unknown key curent; did you mean current?",
+		"currnt = \"x\"":                         "contexts.toml:1:1: unknown key currnt; did you mean current?",
 		"[context.a]\nservr = \"x\"":             "contexts.toml:2:1: unknown key context.a.servr; did you mean server?",
 		"[context.a]\nnonsense = \"x\"":          "unknown key context.a.nonsense; known are server, admin, ca_file, cert_file, key_file, secret_file",
 		"[context.a]\nserver = 4151":             "contexts.toml:2:",
 		"[context.a\nserver = \"x\"":             "contexts.toml:1:",
 		"[context.\"a b\"]\nserver = \"x\"":      `context "a b": a name has`,
 		"current = \"gone\"":                     "context gone not found; `tidings context add` makes one",
-		"current = \"a\"\n[context.a]\n":         "context a says not where the node's HTTP address is; give --server, or put it there with `tidings context add a --force --server HOST:PORT`",
+		"current = \"a\"\n[context.a]\n":         "context a says not where the node's HTTP address is; give --server, or put it there with `tidings context add a --update --server HOST:PORT`",
 		"current = \"b\"\n[context.\"a.x\"]\n":   "context b not found; `tidings context ls`",
 		twoContexts + "secret_file = \"absent\"": "",
 	} {
