@@ -59,7 +59,7 @@ func (n *Node) adminConfig() admin.Config {
 // adminEngine is what the admin front shows of the open node.
 func (n *Node) adminEngine() admin.Engine {
 	e := admin.Engine{
-		Broker: n.broker, Meta: n.meta, Figures: n.nodeFigures, Lookup: n.adminLookup, LeaderChanges: n.leaderChanges,
+		Broker: n.broker, Meta: n.meta, Figures: n.nodeFigures, Host: n.hostFigures, Lookup: n.adminLookup, LeaderChanges: n.leaderChanges,
 		ConsumerCounts: n.consumerCounts, Consumers: n.consumersOf, DefaultAck: "quorum",
 		MaxMsgSize: int64(n.cfg.MaxMsgSize), MaxBodySize: int64(n.cfg.MaxBodySize), MaxDeferMs: n.cfg.MaxDeferTimeout.Milliseconds(),
 	}
