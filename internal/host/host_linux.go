@@ -39,5 +39,5 @@ func filesystem(dir string) string {
 	if err := syscall.Statfs(dir, &s); err != nil {
 		return ""
 	}
-	return magic[int64(s.Type)&0xffffffff]
+	return magic[int64(s.Type)&0xffffffff] //nolint:unconvert // 32 bits elsewhere
 }
