@@ -241,6 +241,12 @@ to its preferred leader after a while.`,
 	cmd.Flags().Uint32Var(&id, "shard", 0, "shard; 0 is the metadata")
 	cmd.Flags().StringVar(&to, "to", "", "node that shall lead")
 	srv = adminFlags(cmd)
+	completeFlag(cmd, "shard", func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+		return completeShards(cmd, srv)
+	})
+	completeFlag(cmd, "to", func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+		return completeNodes(cmd, srv)
+	})
 	jsonFlag(cmd, &asJSON)
 	return cmd
 }

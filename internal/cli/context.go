@@ -386,12 +386,3 @@ func (s source) shown(secret bool) shownSource {
 	}
 	return shownSource{s.value, s.origin}
 }
-
-// completeContexts offers the names of contexts.
-func completeContexts(_ *cobra.Command, a []string, _ string) ([]string, cobra.ShellCompDirective) {
-	file, err := loadContexts()
-	if err != nil || len(a) > 0 {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	return file.names(), cobra.ShellCompDirectiveNoFileComp
-}

@@ -66,6 +66,9 @@ func (srv *server) common(cmd *cobra.Command) {
 	srv.flags = cmd.Flags()
 	cmd.Flags().StringVar(srv.wanted, "context", "", "context to take addresses, certificates and secret from (environment "+envContext+"; default: that of `tidings context use`)")
 	cmd.Flags().DurationVar(&srv.timeout, "timeout", 30*time.Second, "how long to wait for an answer")
+	completeFlag(cmd, "context", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) { return contextsThere() })
+	completeFlag(cmd, srv.flag, cobra.NoFileCompletions)
+	completeFlag(cmd, "timeout", cobra.NoFileCompletions)
 }
 
 // beside is the other address of the same node, for a command that needs both

@@ -98,6 +98,7 @@ Commands that print data take --json. ` + exitHelp,
 			cmd.AddCommand(c)
 		}
 	}
+	completeNothing(cmd)
 	return cmd
 }
 
