@@ -89,8 +89,8 @@ Commands that print data take --json. ` + exitHelp,
 		&cobra.Group{ID: "look", Title: "Look after it:"}, &cobra.Group{ID: "nsq", Title: "NSQ's utilities:"})
 	for group, cmds := range map[string][]*cobra.Command{
 		"node": {newDev(s), newServe(s), newEdge(s), newNSQD(s), newNSQLookupd(s), newNSQAdmin(s), newConfig(s)},
-		"use":  {newPub(s), newSub(s), newTopic(s), newChannel(s), newImport(s)},
-		"look": {newCluster(s), newLog(s), newBench(s), newVersion(s), newCompletion(s)},
+		"use":  {newPub(s), newSub(s), newTopic(s), newChannel(s), newImport(s), newContext(s)},
+		"look": {newDoctor(s), newCluster(s), newLog(s), newBench(s), newVersion(s), newCompletion(s)},
 		"nsq":  newTools(s),
 	} {
 		for _, c := range cmds {
@@ -98,6 +98,7 @@ Commands that print data take --json. ` + exitHelp,
 			cmd.AddCommand(c)
 		}
 	}
+	completeNothing(cmd)
 	return cmd
 }
 

@@ -1,12 +1,12 @@
 package cli
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
+	"math/rand/v2"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,7 +21,6 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
-	"github.com/spf13/cobra"
 
 	"github.com/tidings-io/tidings/internal/nsqdata/nsqdatatest"
 	"github.com/tidings-io/tidings/internal/tools"
@@ -41,12 +40,14 @@ func TestMain(m *testing.M) {
 //
 //	node start NAME [serve|dev|edge|nsqd|nsqlookupd|nsqadmin] [FLAG...]   a real node; its addresses become
 //	    TIDINGS_SERVER, $NAME_http, $NAME_https, $NAME_tcp, its output $WORK/NAME.log
+//	node spawn NAME …       the same without waiting for it; node await NAME waits
 //	node stop|kill NAME     SIGTERM, which has to end with exit code 0, or SIGKILL
 //	code N COMMAND...       run a command, which has to end with exit code N
 //	until REGEXP COMMAND... run a command until its output matches
 //	wants FILE N            wait until the file has N lines
 //	flip GLOB TEXT|OFFSET   flip a bit of a file where the text stands
 //	bytes FILE N TEXT...    write a file of N times the text, with Go's escapes
+//	ports NAME...           ports for a cluster's nodes, whose seeds have to be known before
 //	nsqd-left sigterm|sigkill DIR   the data folder of a real nsqd that was ended so
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
@@ -54,7 +55,7 @@ func TestScripts(t *testing.T) {
 		Deadline: time.Now().Add(20 * patience),
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"node": cmdNode, "code": cmdCode, "until": cmdUntil, "wants": cmdWants, "flip": cmdFlip, "bytes": cmdBytes,
-			"nsqd-left": cmdNSQDLeft,
+			"nsqd-left": cmdNSQDLeft, "ports": cmdPorts,
 		},
 		Setup: func(env *testscript.Env) error {
 			env.Values[nodesKey{}] = &nodes{running: make(map[string]*testNode)}
@@ -80,6 +81,7 @@ type nodesKey struct{}
 type nodes struct{ running map[string]*testNode }
 
 type testNode struct {
+	kind string // the command
 	cmd  *exec.Cmd
 	log  *safeLog
 	done chan struct{} // closed when the process has ended and err is set
@@ -115,12 +117,17 @@ func eventually(ts *testscript.TestScript, what func() string, try func() bool) 
 
 func cmdNode(ts *testscript.TestScript, neg bool, a []string) {
 	if neg || len(a) < 2 {
-		ts.Fatalf("usage: node start|stop|kill NAME [serve|dev|nsqd] [FLAG...]")
+		ts.Fatalf("usage: node start|spawn|await|stop|kill NAME [serve|dev|nsqd] [FLAG...]")
 	}
 	all := ts.Value(nodesKey{}).(*nodes)
 	switch a[0] {
 	case "start":
-		startNode(ts, all, a[1], a[2:])
+		spawnNode(ts, all, a[1], a[2:])
+		awaitNode(ts, all, a[1])
+	case "spawn":
+		spawnNode(ts, all, a[1], a[2:])
+	case "await":
+		awaitNode(ts, all, a[1])
 	case "stop", "kill":
 		n := all.running[a[1]]
 		if n == nil {
@@ -142,7 +149,7 @@ func cmdNode(ts *testscript.TestScript, neg bool, a []string) {
 	}
 }
 
-func startNode(ts *testscript.TestScript, all *nodes, name string, words []string) {
+func spawnNode(ts *testscript.TestScript, all *nodes, name string, words []string) {
 	kind := "serve"
 	if len(words) > 0 && !strings.HasPrefix(words[0], "-") {
 		kind, words = words[0], words[1:]
@@ -161,7 +168,7 @@ func startNode(ts *testscript.TestScript, all *nodes, name string, words []strin
 	}
 	program, err := exec.LookPath("tidings")
 	ts.Check(err)
-	n := &testNode{cmd: exec.Command(program, append(args, words...)...), log: &safeLog{}, done: make(chan struct{})}
+	n := &testNode{kind: kind, cmd: exec.Command(program, append(args, words...)...), log: &safeLog{}, done: make(chan struct{})}
 	n.cmd.Dir = ts.MkAbs(".")
 	n.cmd.Env = append(os.Environ(), "HOME="+ts.Getenv("HOME"))
 	n.cmd.Stderr = n.log
@@ -172,6 +179,14 @@ func startNode(ts *testscript.TestScript, all *nodes, name string, words []strin
 		n.cmd.Process.Kill() // it may have ended
 		<-n.done
 	})
+}
+
+// awaitNode waits until the node listens, and tells the script where.
+func awaitNode(ts *testscript.TestScript, all *nodes, name string) {
+	n := all.running[name]
+	if n == nil {
+		ts.Fatalf("node %s does not run", name)
+	}
 	var at struct{ TCP, HTTP, HTTPS, Admin, LookupTCP, LookupHTTP, NSQAdmin string }
 	eventually(ts, n.log.String, func() bool {
 		select {
@@ -194,7 +209,7 @@ func startNode(ts *testscript.TestScript, all *nodes, name string, words []strin
 		}
 		return false
 	})
-	if kind != "nsqlookupd" && kind != "nsqadmin" {
+	if n.kind != "nsqlookupd" && n.kind != "nsqadmin" {
 		ts.Setenv("TIDINGS_SERVER", at.HTTP)
 	}
 	ts.Setenv(name+"_lookup_tcp", at.LookupTCP)
@@ -308,58 +323,23 @@ func cmdNSQDLeft(ts *testscript.TestScript, neg bool, a []string) {
 	ts.Check(err)
 }
 
-// leaves lists the commands that do something.
-func leaves(cmd *cobra.Command) (out []*cobra.Command) {
-	if !cmd.HasSubCommands() {
-		return []*cobra.Command{cmd}
+// cmdPorts sets each name to a port that nobody listens on. They are below those
+// that systems give to who asks for any port, so that no other test gets one
+// before its node does.
+func cmdPorts(ts *testscript.TestScript, neg bool, a []string) {
+	if neg || len(a) == 0 {
+		ts.Fatalf("usage: ports NAME...")
 	}
-	for _, c := range cmd.Commands() {
-		out = append(out, leaves(c)...)
-	}
-	return out
-}
-
-// Every command is in a script, and with --json if it has that.
-func TestEveryCommandHasAScript(t *testing.T) {
-	files, err := filepath.Glob("testdata/script/*.txtar")
-	if err != nil || len(files) == 0 {
-		t.Fatal(files, err)
-	}
-	var lines []string
-	for _, name := range files {
-		f, err := os.Open(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer f.Close()
-		for sc := bufio.NewScanner(f); sc.Scan(); {
-			lines = append(lines, sc.Text())
-		}
-	}
-	has := func(words ...string) bool {
-		for _, line := range lines {
-			all := !strings.HasPrefix(line, "#")
-			for _, w := range words {
-				all = all && strings.Contains(line+" ", w)
+	for _, name := range a {
+		for {
+			port := strconv.Itoa(10_000 + rand.IntN(20_000))
+			l, err := net.Listen("tcp", "127.0.0.1:"+port)
+			if err != nil {
+				continue
 			}
-			if all {
-				return true
-			}
-		}
-		return false
-	}
-	root := newRoot(streams{in: strings.NewReader(""), out: io.Discard, err: io.Discard})
-	for _, cmd := range leaves(root) {
-		path := cmd.CommandPath()
-		switch {
-		case !has(path + " "):
-			t.Errorf("`%s` is in no script", path)
-		case cmd.Flags().Lookup("json") != nil && !has(path+" ", "--json"):
-			t.Errorf("`%s --json` is in no script", path)
-		case !has("code ", path+" "):
-			t.Errorf("no error exit of `%s` is in a script", path)
-		case cmd.Flags().Lookup("json") == nil && !cmd.DisableFlagParsing && path != "tidings completion":
-			t.Errorf("`%s` has no --json", path)
+			ts.Check(l.Close())
+			ts.Setenv(name, port)
+			break
 		}
 	}
 }

@@ -10,7 +10,7 @@ import (
 )
 
 func newConfig(s streams) *cobra.Command {
-	return parent("config", "Write or check a configuration file", newConfigInit(s), newConfigCheck(s))
+	return parent("config", "Write, check or show settings", newConfigInit(s), newConfigCheck(s), newConfigShow(s))
 }
 
 // jsonSetting is a setting as `config init --json` prints it.

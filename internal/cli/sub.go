@@ -75,15 +75,12 @@ func (o *subOptions) completions(cmd *cobra.Command) {
 	cmd.ValidArgsFunction = func(cmd *cobra.Command, a []string, _ string) ([]string, cobra.ShellCompDirective) {
 		return complete(cmd, o.srv, a, 1)
 	}
-	err := cmd.RegisterFlagCompletionFunc("channel", func(cmd *cobra.Command, a []string, _ string) ([]string, cobra.ShellCompDirective) {
+	completeFlag(cmd, "channel", func(cmd *cobra.Command, a []string, _ string) ([]string, cobra.ShellCompDirective) {
 		if len(a) == 0 {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
 		return complete(cmd, o.srv, a[:1], 2)
 	})
-	if err != nil {
-		panic("cli: " + err.Error()) // the flag was defined above
-	}
 }
 
 // Between two tries to reach a node that went away while --follow waits.
@@ -181,11 +178,7 @@ func (o *subOptions) consume(ctx context.Context, s streams, out *printer) error
 	if err != nil {
 		return err
 	}
-	a, err := o.srv.access()
-	if err != nil {
-		return err
-	}
-	conn, err := dialPeer(ctx, addr, o.srv.timeout, a)
+	conn, err := dialPeer(ctx, addr, o.srv.timeout, o.srv.a)
 	if err != nil {
 		return err
 	}

@@ -101,30 +101,6 @@ func newVerb(s streams, v verb, noun, params string) *cobra.Command {
 	return cmd
 }
 
-// complete offers the names of topics, then of the topic's channels.
-func complete(cmd *cobra.Command, srv *server, a []string, words int) ([]string, cobra.ShellCompDirective) {
-	var names []string
-	switch {
-	case len(a) == 0:
-		st, err := srv.stats(cmd.Context(), "", "")
-		if err != nil {
-			return nil, cobra.ShellCompDirectiveError
-		}
-		for _, t := range st.Topics {
-			names = append(names, t.Name)
-		}
-	case len(a) == 1 && words == 2:
-		t, err := srv.topic(cmd.Context(), a[0])
-		if err != nil {
-			return nil, cobra.ShellCompDirectiveError
-		}
-		for _, c := range t.Channels {
-			names = append(names, c.Name)
-		}
-	}
-	return names, cobra.ShellCompDirectiveNoFileComp
-}
-
 func newTopicList(s streams) *cobra.Command {
 	var asJSON bool
 	var srv *server

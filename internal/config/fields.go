@@ -104,6 +104,9 @@ func (f Field) IsBool() bool { return f.truth || f.value.Kind() == reflect.Bool 
 // changes c.
 func (c *Config) Fields() []Field { return c.fields(false) }
 
+// NSQDFields is Fields with the defaults under the name nsqd.
+func (c *Config) NSQDFields() []Field { return c.fields(true) }
+
 func (c *Config) fields(nsqd bool) []Field { return fieldsOf(reflect.ValueOf(c).Elem(), nsqd) }
 
 // fieldsOf lists the settings of a struct, which are the fields with a name.

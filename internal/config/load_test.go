@@ -322,3 +322,23 @@ func TestListOfAuthServers(t *testing.T) {
 		}
 	}
 }
+
+// No password is shown, however it is written.
+func TestPasswordsAreNotShown(t *testing.T) {
+	for value, want := range map[string]string{
+		"":                                     "",
+		"10.0.0.1:4181,auth:4181":              "10.0.0.1:4181,auth:4181",
+		"http://u:p!w%3A@auth:1/x@y,https://b": "http://***@auth:1/x@y,https://b",
+		"u:p@auth:1":                           "***@auth:1",
+		"http://u:p@w@auth?x=@":                "http://***@auth?x=@",
+		"n1@x=10.0.0.1:4190":                   "***@x=10.0.0.1:4190",
+	} {
+		var c Config
+		c.AuthHTTPAddresses = ParseList(value)
+		for _, d := range Describe(c.Fields(), nil) {
+			if d.Key == "auth_http_addresses" && d.Value != want {
+				t.Errorf("%s: %s, want %s", value, d.Value, want)
+			}
+		}
+	}
+}

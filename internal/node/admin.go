@@ -2,10 +2,8 @@ package node
 
 import (
 	"context"
-	"net/url"
 	"runtime"
 	"runtime/metrics"
-	"strings"
 	"time"
 
 	"github.com/tidings-io/tidings/internal/config"
@@ -49,58 +47,19 @@ func (n *Node) addresses() admin.Addresses {
 	return out
 }
 
-// secrets are settings whose values are never shown.
-var secrets = map[string]bool{}
-
 // adminConfig is the settings for people.
 func (n *Node) adminConfig() admin.Config {
 	out := admin.Config{File: n.from.file, Settings: []admin.Setting{}}
-	for _, f := range n.cfg.Fields() {
-		s := admin.Setting{
-			Key: f.Key(), Flag: "--" + f.Name, Env: f.Env(), Type: f.Type, Value: f.String(), Default: f.Default,
-			Origin: n.from.of[f.Key()], Secret: secrets[f.Name], Help: f.Help,
-		}
-		switch {
-		case s.Origin != "":
-		case n.from.of == nil && s.Value != s.Default:
-			s.Origin = "unknown"
-		default:
-			s.Origin = config.OriginDefault
-		}
-		if s.Secret && s.Value != "" {
-			s.Value = "***"
-		} else {
-			s.Value = withoutPasswords(s.Value)
-		}
-		out.Settings = append(out.Settings, s)
+	for _, f := range config.Describe(n.cfg.Fields(), n.from.of) {
+		out.Settings = append(out.Settings, admin.Setting(f))
 	}
 	return out
-}
-
-// withoutPasswords masks passwords of URLs in a value, which may be a list.
-func withoutPasswords(value string) string {
-	if !strings.Contains(value, "@") {
-		return value
-	}
-	parts := strings.Split(value, ",")
-	for i, p := range parts {
-		text := p
-		if !strings.Contains(text, "://") {
-			text = "http://" + text
-		}
-		u, err := url.Parse(text)
-		if err != nil || u.User == nil {
-			continue
-		}
-		parts[i] = strings.Replace(p, u.User.String()+"@", "***@", 1)
-	}
-	return strings.Join(parts, ",")
 }
 
 // adminEngine is what the admin front shows of the open node.
 func (n *Node) adminEngine() admin.Engine {
 	e := admin.Engine{
-		Broker: n.broker, Meta: n.meta, Figures: n.nodeFigures, Lookup: n.adminLookup, LeaderChanges: n.leaderChanges,
+		Broker: n.broker, Meta: n.meta, Figures: n.nodeFigures, Host: n.hostFigures, Lookup: n.adminLookup, LeaderChanges: n.leaderChanges,
 		ConsumerCounts: n.consumerCounts, Consumers: n.consumersOf, DefaultAck: "quorum",
 		MaxMsgSize: int64(n.cfg.MaxMsgSize), MaxBodySize: int64(n.cfg.MaxBodySize), MaxDeferMs: n.cfg.MaxDeferTimeout.Milliseconds(),
 	}

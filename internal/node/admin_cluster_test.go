@@ -2,6 +2,7 @@ package node_test
 
 import (
 	"fmt"
+	"math"
 	"net/http"
 	"slices"
 	"strings"
@@ -52,6 +53,16 @@ func TestAdminOfACluster(t *testing.T) {
 // everywhere looks at one node's answers.
 func (a *api) everywhere(i int, names []string) {
 	t := a.t
+	var diagnosis admin.Diagnosis
+	a.ok("GET", "/api/v1/diagnosis", "", &diagnosis)
+	if len(diagnosis.Nodes) != len(names) || diagnosis.FeatureLevel != diagnosis.Nodes[0].FeatureLevel || len(diagnosis.Missing) != 0 {
+		t.Errorf("diagnosis: %+v", diagnosis)
+	}
+	for k, n := range diagnosis.Nodes { // one machine, one clock
+		if n.Node != names[k] || n.Self != (k == i) || math.Abs(n.ClockOffsetMs) > n.ClockErrorMs+1 || len(n.Certificates) != 2 || n.Certificates[0].ExpiresAt == 0 || n.Certificates[1].ExpiresAt == 0 {
+			t.Errorf("diagnosis of %s: %+v", names[k], n)
+		}
+	}
 	var d admin.TopicDetail
 	eventually(t, "the topic is known", func() bool {
 		a.ok("GET", "/api/v1/topics/orders", "", &d)

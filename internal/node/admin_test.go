@@ -97,6 +97,11 @@ func (a *api) node() {
 	if !l.Served || len(l.Producers) != 1 || !l.Producers[0].Member {
 		t.Errorf("lookup: %+v", l)
 	}
+	var d admin.Diagnosis
+	a.ok("GET", "/api/v1/diagnosis", "", &d)
+	if len(d.Nodes) != 1 || !d.Nodes[0].Self || d.Nodes[0].DataPath == "" || d.Nodes[0].DiskFree == 0 || d.Nodes[0].DiskReserve == 0 || len(d.Nodes[0].Certificates) != 0 {
+		t.Errorf("diagnosis: %+v", d)
+	}
 	var c admin.Config
 	a.ok("GET", "/api/v1/config", "", &c)
 	found := false

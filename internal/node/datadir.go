@@ -110,10 +110,47 @@ func takeDataDir(fsys vfs.FS, dir string, fresh func(*identity)) (*dataDir, erro
 }
 
 func (d *dataDir) identify(fsys vfs.FS, fresh func(*identity)) error {
+	err := d.read(fsys)
+	if !errors.Is(err, errNobody) {
+		return err
+	}
+	id, err := d.draw(fsys)
+	if err != nil {
+		return err
+	}
+	fresh(&id)
+	return d.write(fsys, id)
+}
+
+// CheckDataPath says why no node with these settings could start on a folder, as
+// far as the folder itself tells; nil for one that is empty or not there. Nothing
+// is changed, and the folder may be in use.
+func CheckDataPath(fsys vfs.FS, dir string, seeds bool) error {
+	d := &dataDir{path: dir}
+	err := d.read(fsys)
+	switch {
+	case errors.Is(err, errNobody):
+		_, err = d.draw(fsys)
+		return err
+	case err != nil:
+		return err
+	case seeds && d.alone():
+		return fmt.Errorf("data folder %s holds a single node, which cannot become part of a cluster", dir)
+	case !seeds && !d.alone():
+		return fmt.Errorf("data folder %s belongs to node %s of a cluster", dir, d.Name)
+	}
+	return nil
+}
+
+// errNobody is a folder without the file NODE.
+var errNobody = errors.New("nobody lives in the data folder")
+
+// read reads NODE.
+func (d *dataDir) read(fsys vfs.FS) error {
 	name := path.Join(d.path, "NODE")
 	text, err := vfs.ReadFile(fsys, name)
 	if errors.Is(err, fs.ErrNotExist) {
-		return d.create(fsys, fresh)
+		return errNobody
 	}
 	if err != nil {
 		return fmt.Errorf("read %s: %w", name, err)
@@ -150,19 +187,17 @@ func (d *dataDir) check(fsys vfs.FS) error {
 	return nil
 }
 
-// create writes a new identity. A folder that holds a log without an identity
+// draw draws a new identity. A folder that holds a log without an identity
 // is refused: it would get a second life under a new name.
-func (d *dataDir) create(fsys vfs.FS, fresh func(*identity)) error {
+func (d *dataDir) draw(fsys vfs.FS) (identity, error) {
 	for _, sub := range []string{"wal", "shards", "topics"} {
 		if _, err := fsys.Stat(path.Join(d.path, sub)); err == nil {
-			return fmt.Errorf("data folder %s holds %s/ but no NODE file: restore the file, or start with an empty folder", d.path, sub)
+			return identity{}, fmt.Errorf("data folder %s holds %s/ but no NODE file: restore the file, or start with an empty folder", d.path, sub)
 		}
 	}
 	var raw [8]byte
 	rand.Read(raw[:])
-	id := identity{Format: formatVersion, NodeID: hex.EncodeToString(raw[:]), RaftID: newRaftID()}
-	fresh(&id)
-	return d.write(fsys, id)
+	return identity{Format: formatVersion, NodeID: hex.EncodeToString(raw[:]), RaftID: newRaftID()}, nil
 }
 
 // newRaftID draws a Raft id: never zero, never one of Raft's local ids.

@@ -226,3 +226,36 @@ func TestFolderThatMakesNoSense(t *testing.T) {
 		}
 	}
 }
+
+// CheckDataPath says what a start would, and changes nothing.
+func TestCheckDataPath(t *testing.T) {
+	fs := vfs.NewMem()
+	check := func(dir string, seeds bool, want string) {
+		t.Helper()
+		err := CheckDataPath(fs, dir, seeds)
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%s: %v, want %q", dir, err, want)
+		}
+	}
+	check("data", false, "")
+	if _, err := fs.Stat("data"); err == nil {
+		t.Error("the folder was made")
+	}
+	d, err := openDataDir(fs, "data", 4)
+	opened(t, d, err)
+	check("data", false, "") // while it is in use
+	check("data", true, "holds a single node")
+	m, err := openClusterDir(fs, "member", "a")
+	opened(t, m, err)
+	check("member", true, "")
+	check("member", false, "belongs to node a of a cluster")
+	if err := fs.MkdirAll("lost/wal"); err != nil {
+		t.Fatal(err)
+	}
+	check("lost", false, "no NODE file")
+	d.Format = formatVersion + 1
+	if err := d.write(fs, d.identity); err != nil {
+		t.Fatal(err)
+	}
+	check("data", false, "use a newer binary")
+}

@@ -37,6 +37,8 @@ type member struct {
 	limit     *shard.Limiter // of what sessions send
 	mender    *repair.Mender
 	presence  *presence
+	// credentials are what it shows other members.
+	credentials *transport.Credentials
 
 	// Set while the node opens its groups.
 	agent  atomic.Pointer[cluster.Agent]
@@ -82,6 +84,7 @@ func newMember(n *Node) (_ *member, err error) {
 		ID: n.dir.RaftID, Name: name, Addr: addr, Boot: binary.LittleEndian.Uint64(raw[:]) | 1,
 	}
 	mb.self.TCP, mb.self.HTTP, mb.self.Broadcast = n.broadcast()
+	mb.credentials = credentials
 	if err = mb.buildTransport(credentials); err != nil {
 		return nil, err
 	}

@@ -248,12 +248,22 @@ func (n *Node) openLog() (err error) {
 	return nil
 }
 
-// segmentSize is the WAL's segment size: as configured, but at most a
-// thirty-second of the volume, so that the reserve leaves room on small ones.
+// segmentSize is the WAL's segment size.
 func (n *Node) segmentSize() int64 {
-	size := int64(n.cfg.WALSegmentSize)
-	if u, err := n.fs.Usage(n.dir.path); err == nil && u.Total > 0 {
-		size = min(size, max(u.Total/32, 1<<20))
+	u, err := n.fs.Usage(n.dir.path)
+	if err != nil {
+		u.Total = 0 // the configured one then
+	}
+	return segmentBytes(&n.cfg, u.Total)
+}
+
+// segmentBytes is the WAL's segment size on a volume of so many bytes: as
+// configured, but at most a thirty-second of the volume, so that the reserve
+// leaves room on small ones. 0: the volume's size is not known.
+func segmentBytes(c *config.Config, total int64) int64 {
+	size := int64(c.WALSegmentSize)
+	if total > 0 {
+		size = min(size, max(total/32, 1<<20))
 	}
 	return size
 }

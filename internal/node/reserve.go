@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/tidings-io/tidings/internal/config"
 	"github.com/tidings-io/tidings/internal/vfs"
 )
 
@@ -33,14 +34,22 @@ type reserve struct {
 // Reached reports whether publishing has to stop.
 func (r *reserve) Reached() bool { return r.reached.Load() }
 
-// bytes is the reserve for a volume of the given size: three WAL segments and
-// a checkpoint's worth, or five percent of the volume up to 1 GiB, whichever
-// is more.
-func (r *reserve) bytes(total int64) int64 {
-	if r.fixed > 0 {
-		return r.fixed
+func (r *reserve) bytes(total int64) int64 { return reserveBytes(r.fixed, r.segment, total) }
+
+// reserveBytes is the reserve for a volume of the given size: three WAL segments
+// and a checkpoint's worth, or five percent of the volume up to 1 GiB, whichever
+// is more; fixed where that is not 0.
+func reserveBytes(fixed, segment, total int64) int64 {
+	if fixed > 0 {
+		return fixed
 	}
-	return max(3*r.segment+min(r.segment, 16<<20), min(total/20, 1<<30))
+	return max(3*segment+min(segment, 16<<20), min(total/20, 1<<30))
+}
+
+// DiskReserve is the free space, in bytes, below which a node with these settings
+// takes no publishes on a volume of so many bytes.
+func DiskReserve(c *config.Config, total int64) int64 {
+	return reserveBytes(int64(c.DiskReserve), segmentBytes(c, total), total)
 }
 
 func (r *reserve) look() {

@@ -275,8 +275,13 @@ func TestPattern(t *testing.T) {
 		pattern, name string
 		want          bool
 	}{
-		{"ord", "My-Orders", true}, {"ord*", "My-Orders", false}, {"*ord*", "My-Orders", true}, {"t?", "t1", true},
-		{"t?", "t12", false}, {"[a]*", "a", false}, {"x#eph", "x#ephemeral", true},
+		{"ord", "My-Orders", true},
+		{"ord*", "My-Orders", false},
+		{"*ord*", "My-Orders", true},
+		{"t?", "t1", true},
+		{"t?", "t12", false},
+		{"[a]*", "a", false},
+		{"x#eph", "x#ephemeral", true},
 	} {
 		match, err := pattern(x.pattern)
 		if err != nil {

@@ -36,6 +36,7 @@ const (
 	opPeek      = "peek"      // places of a channel's messages
 	opPlaces    = "places"    // the messages at places
 	opChange    = "change"    // do something
+	opHost      = "host"      // what it has of its machine
 )
 
 // Answer answers a question of another node of the cluster.
@@ -73,6 +74,8 @@ func (e *Engine) answer(ctx context.Context, q *question) (any, error) {
 		return e.localPlaces(ctx, q.Topic, q.Places, q.MaxBody)
 	case q.Op == opChange && q.Change != nil:
 		return struct{}{}, e.localChange(ctx, q.Change)
+	case q.Op == opHost:
+		return e.Host(), nil
 	}
 	return nil, fault.New(fault.Unsupported, "the question %q is not known to this program", q.Op)
 }

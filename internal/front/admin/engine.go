@@ -14,6 +14,8 @@ type Engine struct {
 	Peers  Peers // nil: the node is alone
 	// Figures are those of this node that no other part knows.
 	Figures func() NodeFigures
+	// Host is what this node has of its machine.
+	Host func() HostFigures
 	// ConsumerCounts and Consumers tell of the consumers that are connected to
 	// this node; Consumers without ID and Node.
 	ConsumerCounts func() map[ChannelName]int

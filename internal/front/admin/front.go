@@ -161,6 +161,7 @@ func (f *Front) api(mux *http.ServeMux) {
 	get(v1+"/shards", f.listShards)
 	post(v1+"/shards/{shard}/transfer", f.transferShard)
 	get(v1+"/lookup", f.lookup)
+	get(v1+"/diagnosis", f.diagnosis)
 	mux.HandleFunc("GET "+v1+"/events", f.events)
 	mux.HandleFunc("/api/", func(w http.ResponseWriter, r *http.Request) { refuse(w, noPath(mux, r)) })
 }

@@ -26,7 +26,6 @@ type topicReport struct {
 	records, bytes int64 // since the node's process started
 	logBytes       int64
 	channels       []channelReport // by name
-
 }
 
 type channelReport struct {

@@ -1,0 +1,7 @@
+//go:build !linux
+
+package host
+
+func self() Process { return Process{} }
+
+func filesystem(string) string { return "" }
