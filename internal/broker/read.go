@@ -42,6 +42,7 @@ type Range struct {
 
 // ReadEnd says how far Read came.
 type ReadEnd struct {
+	First   int64 // offset that it began at
 	Next    int64 // offset to go on at
 	End     int64 // of the partition: the offset that the next message will have
 	Records int   // messages read
@@ -67,7 +68,7 @@ func (b *Broker) Read(ctx context.Context, topic string, r Range, each func(*Sto
 	}
 	log, end, err := t.readable(ctx, r.Partition)
 	if err != nil || log == nil {
-		return ReadEnd{Next: end, End: end}, err
+		return ReadEnd{First: end, Next: end, End: end}, err
 	}
 	if r.Last > 0 {
 		r.From = max(r.From, end-r.Last)
@@ -75,7 +76,7 @@ func (b *Broker) Read(ctx context.Context, topic string, r Range, each func(*Sto
 	if r.FromNs > 0 {
 		r.From = offsetAt(log, max(r.From, 0), end, r.FromNs)
 	}
-	x := reader{t: t, r: r, log: log, each: each, out: ReadEnd{Next: max(r.From, 0), End: end}}
+	x := reader{t: t, r: r, log: log, each: each, out: ReadEnd{First: max(r.From, 0), Next: max(r.From, 0), End: end}}
 	err = x.run(ctx)
 	return x.out, err
 }

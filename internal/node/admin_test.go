@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -221,6 +222,7 @@ func (a *api) messages() {
 	if len(p.Items) != 2 || p.Items[1].Offset != 101 || string(p.Items[1].Body) != "it's" {
 		t.Errorf("latest: %+v", p)
 	}
+	a.backwards("/api/v1/topics/orders/messages")
 	a.ok("GET", fmt.Sprintf("/api/v1/topics/orders/messages?time=%d&limit=1", at), "", &p)
 	if len(p.Items) != 1 || p.Items[0].TimestampAt < at {
 		t.Errorf("by time: %+v", p)
@@ -257,6 +259,70 @@ func (a *api) messages() {
 	var d admin.TopicDetail
 	if a.ok("GET", "/api/v1/topics/orders", "", &d); d.Waiting != 0 || d.Partitions[0].End != 102 || d.Records != 102 {
 		t.Errorf("emptied topic: %+v", d)
+	}
+}
+
+// backwards reads the log of 102 messages from its end to its beginning, and on.
+func (a *api) backwards(path string) {
+	t := a.t
+	var p admin.MessagePage
+	a.ok("GET", path+"?from=latest&limit=30", "", &p)
+	want := int64(101)
+	for page := 0; ; page++ {
+		for _, m := range slices.Backward(p.Items) {
+			if m.Offset != want {
+				t.Fatalf("page %d back: offset %d, want %d", page, m.Offset, want)
+			}
+			want--
+		}
+		if p.Prev == "" || page > 4 {
+			break
+		}
+		a.ok("GET", path+"?limit=30&before="+url.QueryEscape(p.Prev), "", &p)
+	}
+	if want != -1 || len(p.Items) != 12 {
+		t.Fatalf("the last page back has %d messages and ends above %d", len(p.Items), want)
+	}
+	a.ok("GET", path+"?limit=30&cursor="+url.QueryEscape(p.Next), "", &p)
+	if p.Items[0].Offset != 12 || len(p.Items) != 30 {
+		t.Errorf("forward again: %d messages from %d", len(p.Items), p.Items[0].Offset)
+	}
+	a.ok("GET", path+"?limit=30&before="+url.QueryEscape(p.Prev), "", &p)
+	if len(p.Items) != 12 || p.Prev != "" {
+		t.Errorf("back from a page that was read forward: %d messages, prev %q", len(p.Items), p.Prev)
+	}
+	a.ok("GET", path+"?offset=60&limit=1&search=message", "", &p)
+	a.ok("GET", path+"?search=message+4&scan=20&before="+url.QueryEscape(p.Prev), "", &p)
+	if len(p.Items) != 10 || p.Items[0].Offset != 40 || p.Scanned.Records != 20 || p.Prev == "" {
+		t.Errorf("search backwards: %d messages, %+v", len(p.Items), p.Scanned)
+	}
+	a.ok("GET", path+"?search=message+4&scan=20&limit=3&before="+url.QueryEscape(p.Prev), "", &p)
+	if len(p.Items) != 0 || p.Prev == "" {
+		t.Errorf("search on backwards: %+v", p)
+	}
+	a.refused("GET", path+"?before=%21", "", 400, "INVALID_REQUEST")
+}
+
+// limits sets how often the messages of a channel are delivered.
+func (a *api) limits() {
+	const channel = "/api/v1/topics/work/channels/audit"
+	var done admin.Done
+	var c admin.ChannelDetail
+	a.ok("PATCH", channel, `{"max_attempts": 5}`, &done)
+	if a.ok("GET", channel, "", &c); c.MaxAttempts != 5 || c.DeadLetter != "work.audit.dead" || done.CLI != "tidings channel set work audit --max-attempts 5" {
+		a.t.Errorf("limited: %+v, %q", c, done.CLI)
+	}
+	a.ok("PATCH", channel, `{"max_attempts": 7, "dead_letter": "poison"}`, &done)
+	if a.ok("GET", channel, "", &c); c.MaxAttempts != 7 || c.DeadLetter != "poison" || done.CLI != "tidings channel set work audit --max-attempts 7 --dead-letter poison" {
+		a.t.Errorf("limited anew: %+v, %q", c, done.CLI)
+	}
+	for _, bad := range []string{`{}`, `{"max_attempts": -1}`, `{"max_attempts": 70000}`, `{"max_attempts": 0, "dead_letter": "poison"}`, `{"max_attempts": 1, "dead_letter": "work"}`} {
+		a.refused("PATCH", channel, bad, 400, "INVALID_REQUEST")
+	}
+	a.refused("PATCH", channel+"x", `{"max_attempts": 5}`, 404, "CHANNEL_NOT_FOUND")
+	a.ok("PATCH", channel, `{"max_attempts": 0}`, nil)
+	if a.ok("GET", channel, "", &c); c.MaxAttempts != 0 || c.DeadLetter != "" {
+		a.t.Errorf("without a limit: %+v", c)
 	}
 }
 
@@ -326,6 +392,13 @@ func (a *api) channels(tcp string) {
 	if all.Total != 1 {
 		t.Errorf("channels: %+v", all)
 	}
+	a.limits()
+	var h admin.History
+	a.ok("GET", "/api/v1/history?watch=overview", "", &h)
+	if len(h.Points) == 0 {
+		t.Error("there is no history")
+	}
+	a.refused("GET", "/api/v1/history?watch=nodes", "", 400, "INVALID_REQUEST")
 	var done admin.Done
 	a.ok("POST", channel+"/pause", "", &done)
 	if a.ok("GET", channel, "", &c); !c.Paused || done.CLI != "tidings channel pause work audit" {

@@ -17,11 +17,19 @@ const started = new Set();
 const work = mkdtempSync(join(tmpdir(), 'tidings-browser-'));
 let folder = 0;
 
+// Whatever ends this process ends what it has started: the end of the tests, an
+// error outside of a test, a signal; and the kernel where it is killed (run).
+process.on('exit', () => {
+  for (const p of started) p.kill('SIGKILL');
+  rmSync(work, { recursive: true, force: true, maxRetries: 5 });
+});
+for (const [signal, code] of [['SIGINT', 130], ['SIGTERM', 143], ['SIGHUP', 129]]) process.on(signal, () => process.exit(code));
+
 export const fresh = () => join(work, String(folder++));
 
 // run starts the binary in the background.
 export function run(args, options = {}) {
-  const p = spawn(bin, args, { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, ...options.env } });
+  const p = spawn('setpriv', ['--pdeathsig', 'KILL', '--', bin, ...args], { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, ...options.env } });
   p.log = '';
   p.out = '';
   p.stdout.on('data', (d) => (p.out += d));
@@ -227,10 +235,8 @@ export async function test(name, f) {
   }
 }
 
-// end stops all that was started, and the process.
+// end stops the process, and all that was started with it.
 export async function end() {
   await browser?.close();
-  for (const p of started) p.kill('SIGKILL');
-  rmSync(work, { recursive: true, force: true, maxRetries: 5 });
   process.exit(failed ? 1 : 0);
 }

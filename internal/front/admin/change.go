@@ -23,6 +23,8 @@ type change struct {
 	Topic    string    `json:"topic"`
 	Channel  string    `json:"channel,omitempty"`
 	Ack      string    `json:"ack,omitempty"`
+	Attempts int       `json:"attempts,omitempty"`
+	Dead     string    `json:"dead,omitempty"`
 	Messages []publish `json:"messages,omitempty"`
 	DueNs    int64     `json:"due,omitempty"`
 }
@@ -50,6 +52,7 @@ const (
 	verbResume  = "resume"
 	verbEmpty   = "empty"
 	verbAck     = "ack"
+	verbLimit   = "limit"
 	verbPublish = "publish"
 )
 
@@ -66,6 +69,8 @@ func (e *Engine) localChange(ctx context.Context, c *change) error {
 			return b.PauseChannel(ctx, c.Topic, c.Channel, c.Verb == verbPause)
 		case verbEmpty:
 			return b.EmptyChannel(ctx, c.Topic, c.Channel)
+		case verbLimit:
+			return b.SetMaxAttempts(ctx, c.Topic, c.Channel, c.Attempts, c.Dead)
 		}
 	}
 	switch c.Verb {
@@ -264,6 +269,26 @@ func (f *Front) createChannel(ctx context.Context, e *Engine, r *http.Request) (
 	}
 	topic := r.PathValue("topic")
 	return f.changed(ctx, e, &change{Verb: verbCreate, Topic: topic, Channel: body.Name}, "channel", "create", topic, body.Name)
+}
+
+// setChannel limits the attempts of a channel's messages.
+func (f *Front) setChannel(ctx context.Context, e *Engine, r *http.Request) (any, error) {
+	var body struct {
+		MaxAttempts *int   `json:"max_attempts"`
+		DeadLetter  string `json:"dead_letter"`
+	}
+	if err := decode(r, &body, maxRequest); err != nil {
+		return nil, err
+	}
+	if body.MaxAttempts == nil {
+		return nil, fault.New(fault.InvalidRequest, "there is nothing to set: want max_attempts")
+	}
+	c := &change{Verb: verbLimit, Topic: r.PathValue("topic"), Channel: r.PathValue("channel"), Attempts: *body.MaxAttempts, Dead: body.DeadLetter}
+	cli := []string{"channel", "set", c.Topic, c.Channel, "--max-attempts", strconv.Itoa(c.Attempts)}
+	if c.Dead != "" {
+		cli = append(cli, "--dead-letter", c.Dead)
+	}
+	return f.changed(ctx, e, c, cli...)
 }
 
 // Bounds of a publish.

@@ -216,6 +216,7 @@ func (x *sample) channelDetail(t *topicSum, row *ChannelRow, parts map[int32]par
 	m, ok := t.meta.Channel(row.Name)
 	if ok {
 		d.ID, d.CreatedAt = hexID(m.ID), m.CreatedNs/1e6
+		d.MaxAttempts, d.DeadLetter = m.MaxAttempts, m.DeadLetter
 	}
 	leaders := x.leaders()
 	for i, shard := range t.meta.Partitions {

@@ -134,11 +134,13 @@ func (f *Front) api(mux *http.ServeMux) {
 	mux.HandleFunc("GET "+v1+"/log-level", f.getLevel)
 	mux.HandleFunc("PUT "+v1+"/log-level", f.setLevel)
 	get(v1+"/overview", f.getOverview)
+	get(v1+"/history", f.getHistory)
 	get(v1+"/topics", f.listTopics)
 	post(v1+"/topics", f.createTopic)
 	get(topic, f.getTopic)
 	mux.HandleFunc("PATCH "+topic, f.answered(f.setTopic))
 	mux.HandleFunc("DELETE "+topic, f.answered(f.topicChange(verbDelete, true)))
+	mux.HandleFunc("PATCH "+channel, f.answered(f.setChannel))
 	mux.HandleFunc("DELETE "+channel, f.answered(f.topicChange(verbDelete, true)))
 	for _, at := range []string{topic, channel} {
 		post(at+"/pause", f.topicChange(verbPause, false))

@@ -4,10 +4,9 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"encoding/base64"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
+	"math"
 	"net/http"
 	"net/url"
 	"slices"
@@ -41,6 +40,7 @@ type readAsk struct {
 	From      int64  `json:"from,omitempty"`
 	FromNs    int64  `json:"from_ns,omitempty"`
 	Last      int64  `json:"last,omitempty"`
+	Before    int64  `json:"before,omitempty"` // > 0: the last ones below this offset
 	Limit     int    `json:"limit"`
 	Scan      int    `json:"scan,omitempty"` // most messages read; 0: about as many as wanted
 	MaxBody   int    `json:"max_body"`       // -1: all of it
@@ -53,6 +53,7 @@ type readAsk struct {
 type readSaid struct {
 	Items   []Message `json:"items"`
 	Times   []int64   `json:"times"` // unix ns, of Items
+	First   int64     `json:"first"` // offset that the reading began at
 	Next    int64     `json:"next"`
 	End     int64     `json:"end"`
 	Records int       `json:"records"`
@@ -70,6 +71,9 @@ func (a *readAsk) wants(r *record.Record) bool {
 
 // localRead reads a partition that this node leads.
 func (e *Engine) localRead(ctx context.Context, topic string, a *readAsk) (*readSaid, error) {
+	if a.Before > 0 {
+		return e.localReadBefore(ctx, topic, a)
+	}
 	scan := a.Scan
 	if scan <= 0 {
 		scan = a.Limit
@@ -100,13 +104,9 @@ func (e *Engine) localRead(ctx context.Context, topic string, a *readAsk) (*read
 	if err != nil {
 		return nil, err
 	}
-	out.Next, out.End, out.Records, out.Bytes = end.Next, end.End, end.Records, end.Bytes
+	out.First, out.Next, out.End, out.Records, out.Bytes = end.First, end.Next, end.End, end.Records, end.Bytes
 	for _, g := range end.Gaps {
-		reason := "deleted"
-		if g.Damaged {
-			reason = "damaged"
-		}
-		out.Gaps = append(out.Gaps, Gap{Partition: a.Partition, First: g.First, Last: g.Last, Reason: reason})
+		out.Gaps = append(out.Gaps, gapOf(a.Partition, g))
 	}
 	return out, nil
 }
@@ -192,11 +192,9 @@ type browsing struct {
 	ask    readAsk
 	latest bool
 	parts  []int32
-	from   map[int32]int64 // where to go on
+	from   browseCursor // where to go on
+	before browseCursor // where to go back from
 }
-
-// places where a page ended, by partition.
-type browseCursor map[int32]int64
 
 func (f *Front) browse(ctx context.Context, e *Engine, r *http.Request) (any, error) {
 	m, err := e.knownTopic(r.PathValue("topic"))
@@ -216,6 +214,12 @@ func (f *Front) browse(ctx context.Context, e *Engine, r *http.Request) (any, er
 		if at, ok := b.from[part]; ok {
 			a.From, a.FromNs, a.Last = at, 0, 0
 		}
+		if at, ok := b.before[part]; ok {
+			if a.Before = at; at <= 0 { // there is nothing below
+				said[i] = &readSaid{End: math.MaxInt64}
+				continue
+			}
+		}
 		all.Go(func() { said[i], errs[i] = e.read(ctx, m, &a) })
 	}
 	all.Wait()
@@ -226,7 +230,7 @@ func (f *Front) browse(ctx context.Context, e *Engine, r *http.Request) (any, er
 func (b *browsing) page(said []*readSaid, errs []error) (any, error) {
 	p := MessagePage{At: time.Now().UnixMilli(), Items: []Message{}, Gaps: []Gap{}, Missing: []Missing{}}
 	p.Scanned.Complete = true
-	next := make(browseCursor)
+	next, prev := make(browseCursor), make(browseCursor)
 	failed := 0
 	for i, s := range said {
 		part := b.parts[i]
@@ -234,9 +238,7 @@ func (b *browsing) page(said []*readSaid, errs []error) (any, error) {
 			failed++
 			p.Missing = append(p.Missing, Missing{Node: "partition " + strconv.Itoa(int(part)), Reason: errs[i].Error()})
 			p.Scanned.Complete = false
-			if at, ok := b.from[part]; ok {
-				next[part] = at
-			}
+			b.stay(part, next, prev)
 			continue
 		}
 		for k := range s.Items {
@@ -247,27 +249,50 @@ func (b *browsing) page(said []*readSaid, errs []error) (any, error) {
 		p.Scanned.Records += s.Records
 		p.Scanned.Bytes += s.Bytes
 		p.Scanned.Complete = p.Scanned.Complete && s.Next >= s.End
-		next[part] = s.Next
+		next[part], prev[part] = s.Next, s.First
 	}
 	if failed == len(said) {
 		return nil, errors.Join(errs...)
 	}
 	slices.SortStableFunc(p.Items, func(x, y Message) int { return cmp.Compare(x.ns, y.ns) })
-	if over := len(p.Items) - b.ask.Limit; over > 0 {
-		if b.latest {
-			p.Items = p.Items[over:]
-		} else {
-			p.Scanned.Complete = false
-			for _, m := range slices.Backward(p.Items[b.ask.Limit:]) { // the lowest of each is last
-				next[m.Partition] = m.Offset
-			}
-			p.Items = p.Items[:b.ask.Limit]
-		}
+	b.cut(&p, next, prev)
+	if !p.Scanned.Complete {
+		p.Next = next.text()
 	}
-	if raw, err := json.Marshal(next); err == nil && !p.Scanned.Complete {
-		p.Next = base64.RawURLEncoding.EncodeToString(raw)
+	if slices.ContainsFunc(b.parts, func(part int32) bool { return prev[part] > 0 }) {
+		p.Prev = prev.text()
 	}
 	return p, nil
+}
+
+// stay keeps the place on a partition that did not answer.
+func (b *browsing) stay(part int32, next, prev browseCursor) {
+	if at, ok := b.from[part]; ok {
+		next[part], prev[part] = at, at
+	}
+	if at, ok := b.before[part]; ok {
+		next[part], prev[part] = at, at
+	}
+}
+
+// cut leaves as many messages as are wanted: the last ones where the reading goes
+// back, else the first ones.
+func (b *browsing) cut(p *MessagePage, next, prev browseCursor) {
+	over := len(p.Items) - b.ask.Limit
+	switch {
+	case over <= 0:
+	case b.latest || b.before != nil:
+		for _, m := range p.Items[:over] { // the highest of each is last
+			prev[max(m.Partition, 0)] = m.Offset + 1
+		}
+		p.Items = p.Items[over:]
+	default:
+		p.Scanned.Complete = false
+		for _, m := range slices.Backward(p.Items[b.ask.Limit:]) { // the lowest of each is last
+			next[max(m.Partition, 0)] = m.Offset
+		}
+		p.Items = p.Items[:b.ask.Limit]
+	}
 }
 
 func browsingOf(q url.Values, m *meta.Topic) (b browsing, err error) {
@@ -313,14 +338,15 @@ func (b *browsing) partitions(q url.Values, m *meta.Topic) error {
 // start reads where to begin.
 func (b *browsing) start(q url.Values) error {
 	a := &b.ask
-	if text := q.Get("cursor"); text != "" {
-		raw, err := base64.RawURLEncoding.DecodeString(text)
-		if err != nil || len(text) > 64<<10 || json.Unmarshal(raw, (*browseCursor)(&b.from)) != nil {
-			return fault.New(fault.InvalidRequest, "cursor is not one that was given")
-		}
-		return nil
-	}
 	var err error
+	if text := q.Get("cursor"); text != "" {
+		b.from, err = parseCursor("cursor", text)
+		return err
+	}
+	if text := q.Get("before"); text != "" {
+		b.before, err = parseCursor("before", text)
+		return err
+	}
 	switch {
 	case q.Has("offset"):
 		if len(b.parts) > 1 {

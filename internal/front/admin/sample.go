@@ -69,6 +69,8 @@ type sampler struct {
 	ahead  bool      // one is taken that nobody waits for
 	trends trends
 	forget *time.Timer // runs rest; nil before the first sample
+
+	history history
 }
 
 // get returns a sample that is at most so old, taking one if need be.
@@ -167,6 +169,7 @@ func (s *sampler) keep(next *sample) {
 		s.forget.Reset(sampleKeep + time.Second)
 	}
 	s.trends.follow(next)
+	s.history.follow(next)
 }
 
 // rest forgets the samples when nobody has asked for a while.

@@ -93,6 +93,22 @@ type (
 		Missing      []Missing    `json:"missing"`
 	}
 
+	// History is how something was in the last minutes, the oldest first.
+	History struct {
+		At     int64          `json:"at"`
+		StepMs int64          `json:"step_ms"`
+		Points []HistoryPoint `json:"points"`
+	}
+
+	// HistoryPoint is how it was at one moment.
+	HistoryPoint struct {
+		At          int64    `json:"at"`
+		InRate      *float64 `json:"in_rate"`
+		OutRate     *float64 `json:"out_rate"`
+		Backlog     int64    `json:"backlog"`
+		OldestAgeMs int64    `json:"oldest_age_ms"`
+	}
+
 	// ShardTotals counts the shards.
 	ShardTotals struct {
 		Total      int `json:"total"`
@@ -227,6 +243,8 @@ type (
 		ID          string             `json:"id,omitempty"`
 		CreatedAt   int64              `json:"created_at,omitempty"`
 		TopicPaused bool               `json:"topic_paused"`
+		MaxAttempts uint16             `json:"max_attempts"`
+		DeadLetter  string             `json:"dead_letter,omitempty"`
 		Partitions  []ChannelPartition `json:"partition_list"`
 		Missing     []Missing          `json:"missing"`
 	}
@@ -310,6 +328,7 @@ type (
 		At      int64     `json:"at"`
 		Items   []Message `json:"items"`
 		Next    string    `json:"next,omitempty"`
+		Prev    string    `json:"prev,omitempty"`
 		Gaps    []Gap     `json:"gaps"`
 		Scanned Scanned   `json:"scanned"`
 		Note    string    `json:"note,omitempty"`
