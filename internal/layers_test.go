@@ -17,7 +17,7 @@ const module = "github.com/tidings-io/tidings/"
 // A package may import those of lower lines, and none of its own. A name that
 // ends in a slash stands for all packages under it.
 var layers = [][]string{
-	{"internal/record", "internal/fault", "internal/vfs", "internal/plant", "internal/turn", "internal/version", "internal/cgroup", "internal/host", "internal/latency", "internal/nsqdata"},
+	{"internal/record", "internal/fault", "internal/vfs", "internal/plant", "internal/turn", "internal/grow", "internal/version", "internal/cgroup", "internal/host", "internal/latency", "internal/nsqdata"},
 	{"internal/wal", "internal/seglog"},
 	{"internal/shard", "internal/transport"},
 	{"internal/meta", "internal/broker/offsets", "internal/broker/parked", "internal/broker/wire"},

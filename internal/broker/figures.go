@@ -29,7 +29,8 @@ type TopicFigures struct {
 }
 
 // Figures returns the topics of a filter, by name, with what this node knows of
-// them: with Peers what it leads, and what lives in its memory. Shards that do
+// them: with Peers what it leads, what it counted while it led, and what lives in
+// its memory. Shards that do
 // not answer before ctx ends are left out; the error names them beside the
 // figures of the others.
 func (b *Broker) Figures(ctx context.Context, f Filter) ([]TopicFigures, error) {
@@ -60,26 +61,33 @@ type rooms struct {
 // partState is a partition with its log, if a channel has something left there.
 type partState struct {
 	partition.PartitionView
-	log *seglog.Log
+	log  *seglog.Log
+	past bool // this node does not lead it: it only has counts of when it did
 }
 
 func (b *Broker) figuresOf(m *meta.Topic, f Filter, states map[partition.Key]*partState, rooms *rooms, reads *int) TopicFigures {
 	t := TopicFigures{ID: m.ID}
 	parts := make([]*partState, 0, 4)
+	var counted []partition.PartitionView
 	for i := range m.Partitions {
-		if s := states[partition.Key{Topic: m.ID, Partition: int32(i)}]; s != nil {
+		switch s := states[partition.Key{Topic: m.ID, Partition: int32(i)}]; {
+		case s == nil:
+		case s.past:
+			counted = append(counted, s.PartitionView)
+		default:
 			parts = append(parts, s)
 			t.Parts = append(t.Parts, s.PartitionView)
 		}
 	}
+	counted = append(counted, t.Parts...)
 	b.mu.RLock()
 	used := b.topics[m.Name]
 	b.mu.RUnlock()
 	if used == nil || used.idleHere() {
-		t.TopicStats = b.restingStats(m, f, used, t.Parts, rooms)
+		t.TopicStats = b.restingStats(m, f, used, counted, rooms)
 	} else {
-		views := make(map[partition.Key]partition.PartitionView, len(t.Parts))
-		for _, pv := range t.Parts {
+		views := make(map[partition.Key]partition.PartitionView, len(counted))
+		for _, pv := range counted {
 			views[pv.Key] = pv
 		}
 		t.TopicStats = b.topicStats(m, f, views)
@@ -139,7 +147,9 @@ func (b *Broker) unfinished(ctx context.Context, f Filter) (map[partition.Key]*p
 			err := p.query(ctx, func(v *partition.View) {
 				if b.counts(v) {
 					v.Each(func(pv partition.PartitionView) { list = append(list, stateOf(v, pv)) })
+					return
 				}
+				v.EachCounted(func(pv partition.PartitionView) { list = append(list, partState{PartitionView: pv, past: true}) })
 			})
 			if err != nil { // the query may still run, and owns the list
 				errs[i] = fault.Wrap(fault.CodeOf(err), errShard{uint32(i + 1), err})
@@ -175,7 +185,10 @@ func (b *Broker) unfinishedOf(ctx context.Context, f Filter) (map[partition.Key]
 		s := new(partState)
 		found := false
 		err := p.query(ctx, func(v *partition.View) {
-			if pv, ok := v.Partition(p.key); ok && b.counts(v) {
+			if !b.counts(v) {
+				s.past = true
+				s.PartitionView, found = v.Counted(p.key)
+			} else if pv, ok := v.Partition(p.key); ok {
 				*s, found = stateOf(v, pv), true
 			}
 		})

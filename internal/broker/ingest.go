@@ -128,7 +128,7 @@ func (t *Topic) beginIngest(ctx context.Context, s *IngestStart) error {
 // noteMissed notes what the partition had given to channels before these are made.
 func (t *Topic) noteMissed(ctx context.Context, p *part, channels []*meta.Channel) error {
 	for _, m := range channels {
-		known, given, err := p.channelBefore(ctx, m.ID)
+		known, given, _, err := p.channelBefore(ctx, m.ID)
 		if err != nil {
 			return err
 		}

@@ -56,19 +56,13 @@ type ChannelStats struct {
 // Filter says which topics and channels Stats returns; empty fields are all.
 type Filter struct{ Topic, Channel string }
 
-// Stats returns the topics, by name. With Peers, what is replicated is counted at the
-// node that leads it, so that sums over nodes are right; others have zeros for it.
+// Stats returns the topics, by name. With Peers, where things stand is told by the
+// node that leads them, and what passed is counted by the one that led then, so that
+// sums over nodes are right.
 // ctx bounds the wait for the shards.
 func (b *Broker) Stats(ctx context.Context, f Filter) ([]TopicStats, error) {
-	states := make(map[partition.Key]partition.PartitionView)
-	if err := b.partitionViews(ctx, f, states); err != nil {
-		return nil, err
-	}
-	var out []TopicStats
-	for _, m := range b.selected(f) {
-		out = append(out, b.topicStats(m, f, states))
-	}
-	return out, nil
+	out, _, err := b.StatsLed(ctx, f)
+	return out, err
 }
 
 // selected are the topics that a filter names.
@@ -83,7 +77,9 @@ func (b *Broker) selected(f Filter) []*meta.Topic {
 	return nil
 }
 
-func (b *Broker) partitionViews(ctx context.Context, f Filter, states map[partition.Key]partition.PartitionView) error {
+// partitionViews fills states with what this node tells of partitions, and led with
+// the terms in which it leads their shards.
+func (b *Broker) partitionViews(ctx context.Context, f Filter, states map[partition.Key]partition.PartitionView, led map[uint32]uint64) error {
 	if f.Topic != "" {
 		t := b.find(f.Topic)
 		if t == nil {
@@ -92,7 +88,11 @@ func (b *Broker) partitionViews(ctx context.Context, f Filter, states map[partit
 		for i := range t.parts {
 			p := &t.parts[i]
 			err := p.query(ctx, func(v *partition.View) {
-				if pv, ok := v.Partition(p.key); ok && b.counts(v) {
+				look := v.Counted
+				if b.counts(v) {
+					look, led[v.Shard()] = v.Partition, v.Term()
+				}
+				if pv, ok := look(p.key); ok {
 					states[p.key] = pv
 				}
 			})
@@ -105,9 +105,11 @@ func (b *Broker) partitionViews(ctx context.Context, f Filter, states map[partit
 	for _, m := range b.o.Machines {
 		p := part{machine: m}
 		err := p.query(ctx, func(v *partition.View) {
+			each := v.EachCounted
 			if b.counts(v) {
-				v.Each(func(pv partition.PartitionView) { states[pv.Key] = pv })
+				each, led[v.Shard()] = v.Each, v.Term()
 			}
+			each(func(pv partition.PartitionView) { states[pv.Key] = pv })
 		})
 		if err != nil {
 			return err
@@ -116,7 +118,7 @@ func (b *Broker) partitionViews(ctx context.Context, f Filter, states map[partit
 	return nil
 }
 
-// counts reports whether this node's statistics have the partitions of a shard.
+// counts reports whether this node tells where the partitions of a shard stand.
 func (b *Broker) counts(v *partition.View) bool { return b.o.Peers == nil || v.Leading() }
 
 func (b *Broker) topicStats(m *meta.Topic, f Filter, states map[partition.Key]partition.PartitionView) TopicStats {
@@ -218,7 +220,7 @@ func (t *Topic) durableStats(mc *meta.Channel, c *channelInUse, views []partitio
 				if t != nil {
 					missed = t.missedOn(views[i].Key.Partition, mc.ID)
 				}
-				s.MessageCount += max(given(&views[i])-missed, 0)
+				s.MessageCount += max(given(&views[i])-max(missed, cv.Missed), 0)
 			}
 		}
 	}

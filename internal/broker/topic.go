@@ -287,13 +287,13 @@ func (t *Topic) start(ctx context.Context, m *meta.Channel) (st started, err err
 	for i := range t.parts {
 		p := &t.parts[i]
 		t.open(p)
-		known, given, err := p.channelBefore(ctx, m.ID)
+		known, given, missed, err := p.channelBefore(ctx, m.ID)
 		switch {
 		case err != nil:
 			return st, err
 		case p.up != nil && p.up.leadership.Load() == 0: // what it was given is counted where it is led
 		case known:
-			st.given += max(given-t.missedOn(p.key.Partition, m.ID), 0)
+			st.given += max(given-max(missed, t.missedOn(p.key.Partition, m.ID)), 0)
 		default:
 			st.fresh = true
 			t.miss(p.key.Partition, m.ID, given) // before anybody can find it known
@@ -506,9 +506,10 @@ func (t *Topic) channelConfig(c *channelInUse) delivery.Config {
 	}
 }
 
-// channelBefore asks whether the shard knows the channel, and how many messages
-// the partition has given to channels since the process started.
-func (p *part) channelBefore(ctx context.Context, id uint64) (known bool, count int64, err error) {
+// channelBefore asks whether the shard knows the channel, how many messages the
+// partition has given to channels since the process started, and how many of them
+// before it knew this one.
+func (p *part) channelBefore(ctx context.Context, id uint64) (known bool, count, missed int64, err error) {
 	err = p.query(ctx, func(v *partition.View) {
 		pv, ok := v.Partition(p.key)
 		if !ok {
@@ -516,10 +517,12 @@ func (p *part) channelBefore(ctx context.Context, id uint64) (known bool, count 
 		}
 		count = given(&pv)
 		for _, c := range pv.Channels {
-			known = known || c.ID == id
+			if c.ID == id {
+				known, missed = true, c.Missed
+			}
 		}
 	})
-	return known, count, err
+	return known, count, missed, err
 }
 
 // given is how many messages of this process's time the partition has handed

@@ -47,6 +47,15 @@ func (i intake) Publish(topic string, m []partition.Message, done partition.Comp
 	return i.Spool.Publish(topic, m, done)
 }
 
+// StatsLed is Stats: an edge leads no shard.
+func (i intake) StatsLed(ctx context.Context, f broker.Filter) ([]broker.TopicStats, []broker.Led, error) {
+	topics, err := i.Stats(ctx, f)
+	return topics, nil, err
+}
+
+// Shards are none.
+func (i intake) Shards(broker.Filter) []uint32 { return nil }
+
 // Stats returns the topics: what is not known to be upstream is their depth.
 func (i intake) Stats(_ context.Context, f broker.Filter) ([]broker.TopicStats, error) {
 	var out []broker.TopicStats

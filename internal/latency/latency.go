@@ -122,3 +122,20 @@ func (s *Snapshot) Quantile(q float64) int64 {
 	}
 	return s.all.ValueAtPercentile(q * 100)
 }
+
+// MarshalBinary is the snapshot for another process of this program.
+func (s *Snapshot) MarshalBinary() ([]byte, error) {
+	if s.Count() == 0 {
+		return nil, nil
+	}
+	return s.all.Encode(hdrhistogram.V2CompressedEncodingCookieBase)
+}
+
+// UnmarshalBinary takes over what MarshalBinary gave.
+func (s *Snapshot) UnmarshalBinary(b []byte) (err error) {
+	s.all = nil
+	if len(b) > 0 {
+		s.all, err = hdrhistogram.Decode(b)
+	}
+	return err
+}

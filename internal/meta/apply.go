@@ -26,7 +26,7 @@ func (c *change) apply(cmd *command, index uint64, now int64) result {
 	case kindExpireBoot:
 		c.expireBoot(cmd.Boot)
 		return result{}
-	case kindReplaceNode, kindUpdateNode, kindDropBoot, kindRequest:
+	case kindReplaceNode, kindUpdateNode, kindDropBoot, kindAddShards, kindRequest:
 		return c.applyLevel2(cmd, index, now)
 	}
 	t, ok := c.view.TopicID(cmd.Topic)

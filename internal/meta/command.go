@@ -56,10 +56,11 @@ type command struct {
 	Feature uint64 // Form, Found
 	Node    Node   // Form: the first member; ReplaceNode, UpdateNode: as it is to be
 	// Was is what must still be true: the Raft id that ReplaceNode replaces, the
-	// boot id that UpdateNode follows.
+	// boot id that UpdateNode follows, the number of shards that AddShards adds to.
 	Was      uint64
 	Founding *Founding        // Found
 	Request  *numberedCommand // Request
+	Voters   [][]uint64       // AddShards
 }
 
 // numberedCommand is a command under the number of a request.
@@ -142,6 +143,8 @@ func (c *command) payload(p []byte) []byte {
 		p = c.Founding.append(binary.AppendUvarint(p, c.Feature))
 	case kindReplaceNode, kindUpdateNode:
 		p = c.Node.append(binary.AppendUvarint(p, c.Was))
+	case kindAddShards:
+		p = appendVoters(binary.AppendUvarint(p, c.Was), c.Voters)
 	case kindRequest:
 		p = appendUints(p, c.Request.Origin, c.Request.Number, c.Request.Low)
 		p = c.Request.Inner.append(p)
@@ -226,6 +229,8 @@ func (r *reader) payload(c *command) bool {
 		r.bad = r.bad || c.Feature < 2 || c.Feature > 1<<16 || c.Founding.Check() != nil
 	case kindReplaceNode, kindUpdateNode:
 		c.Was, c.Node = r.uint(), r.node()
+	case kindAddShards:
+		c.Was, c.Voters = r.uint(), r.voters()
 	default:
 		return false
 	}

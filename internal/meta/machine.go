@@ -34,6 +34,12 @@ type Options struct {
 	Waiting    int       // bound of requests that wait for an answer; 65,536
 	Random     io.Reader // of ids and seeds; crypto/rand
 
+	// Grow opens the groups of data shards that are not open yet. It is called on the
+	// group's loop with all data shards, before a view that has more of them than the
+	// one before is shown to anybody, so that what follows in metadata finds them; it
+	// may write files. An error stops the replica. Nil: nothing to do.
+	Grow func(shards []Shard) error
+
 	// Forward carries an encoded request to the node that leads metadata, to
 	// its Submit, and brings the answer back; as the request is numbered it may
 	// be sent again while the outcome is unknown. It must not block, nor call
@@ -242,6 +248,9 @@ func (m *Machine) Apply(e shard.Entry, t any) error {
 	if err != nil {
 		return fmt.Errorf("apply metadata: %w", err)
 	}
+	if err := m.grow(old, next); err != nil {
+		return fmt.Errorf("apply metadata: %w", err)
+	}
 	m.publish(old, next)
 	m.reached(e.Index)
 	if t == nil {
@@ -354,6 +363,9 @@ func (m *Machine) Restore(index uint64, state []byte) error {
 		if v, err = decodeView(state); err != nil {
 			return fmt.Errorf("restore metadata: %w", err)
 		}
+	}
+	if err := m.grow(m.View(), v); err != nil {
+		return fmt.Errorf("restore metadata: %w", err)
 	}
 	m.publish(m.View(), v)
 	m.reached(index)

@@ -437,6 +437,9 @@ func TestRapidState(t *testing.T) {
 				}}
 				l.m.Submit(appendRequest(nil, &c), func([]byte) {})
 			},
+			"add shards": func(rt *rapid.T) {
+				l.m.AddShards(rapid.IntRange(4, 6).Draw(rt, "was"), [][]uint64{{id.Draw(rt, "id")}}, nil)
+			},
 			"entry": func(*rapid.T) { l.run() },
 			"": func(rt *rapid.T) {
 				v := l.m.View()

@@ -18,6 +18,8 @@ func (c *change) applyLevel2(cmd *command, index uint64, now int64) result {
 		return c.replaceNode(cmd)
 	case kindUpdateNode:
 		return c.updateNode(cmd)
+	case kindAddShards:
+		return c.addShards(cmd)
 	case kindDropBoot:
 		c.dropBoot(cmd.Boot)
 		return result{}

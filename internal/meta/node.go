@@ -61,6 +61,10 @@ type Shard struct {
 	// The first is preferred as leader. Shared: do not change it.
 	Voters   []uint64
 	Learners []uint64 // … that copy and do not vote
+	// Began are the voters with which the group of a shard that was added began; nil
+	// for those of the founding. A replica that comes late has to begin with the same,
+	// whoever was replaced since.
+	Began []uint64
 }
 
 // Preferred is the Raft id of the voter that is to lead, 0 without voters.

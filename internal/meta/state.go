@@ -25,6 +25,7 @@ import (
 //	                   flags, count of partitions: shard
 //	                   count of channels: id, name, created time, flags,
 //	                   with flag 4: max attempts, dead-letter topic
+//	with shards that were added: count of those, by id: id, voters of its beginning
 //
 // flags: 1 paused, 2 deleting; of a channel 4: its attempts are limited, which
 // programs before that feature can't read. How many partitions a shard carries is counted
@@ -88,7 +89,7 @@ func (v *View) encode() []byte {
 	for _, t := range topics {
 		b = t.encode(b)
 	}
-	return b
+	return v.encodeAdded(b)
 }
 
 func (v *View) encodeNodes1(b []byte) []byte {
@@ -188,6 +189,7 @@ func decodeView(b []byte) (*View, error) {
 			c.load(id, 1)
 		}
 	}
+	r.added(c)
 	if r.bad || len(r.b) > 0 {
 		return nil, fmt.Errorf("read fields: %w", ErrState)
 	}

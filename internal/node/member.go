@@ -164,6 +164,7 @@ func (mb *member) buildTransport(credentials *transport.Credentials) (err error)
 	mb.presence = newPresence(mb)
 	mb.transport.Handle(methodPresence, mb.presence.handle)
 	mb.handleAdmin()
+	mb.handleStats()
 	return nil
 }
 

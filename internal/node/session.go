@@ -24,6 +24,7 @@ const (
 	methodMend       transport.Method = 67 // stream: batches that are damaged on the other side
 	methodPresence   transport.Method = 68 // call: what a member says of itself for lookups
 	methodAdmin      transport.Method = 69 // call: a question of the admin API, see admin
+	methodStats      transport.Method = 70 // call: a node's part of /stats?scope=cluster
 )
 
 // sessionHead begins a request for a session: the shard, and a number that tells

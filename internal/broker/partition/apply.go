@@ -136,15 +136,26 @@ func (m *Machine) applyPublish(e *shard.Entry, payload []byte, s *step) (base in
 	p.settle()
 	p.touch()
 	p.touchLog()
-	if s != nil {
-		p.messages += s.early.messages
+	m.countPublished(p, e, s, info.Count, batch)
+	return base, nil, nil
+}
+
+// countPublished counts a batch that has become fact at the one node that proposed it, also
+// when that does not lead any more and whoever published has been told so: the sum
+// over all nodes is what was published.
+func (m *Machine) countPublished(p *partition, e *shard.Entry, s *step, messages int, batch []byte) {
+	switch {
+	case s != nil:
 		p.bytes += s.early.bytes
 		for q := s.first; q != nil; q = q.next {
-			p.messages += int64(len(q.Messages))
 			p.bytes += q.bytes
 		}
+	case m.term != 0 && e.Term == m.term:
+		p.bytes += bodyBytes(batch)
+	default:
+		return
 	}
-	return base, nil, nil
+	p.messages += int64(messages)
 }
 
 // applyDelta makes what a lane reported fact. What is about a channel that is
@@ -335,6 +346,7 @@ func (m *Machine) createChannel(p *partition, c CreateChannel, own bool) {
 	case AtOffset:
 		ch.floor = min(max(c.From.Offset, p.start), p.end)
 	}
+	ch.missed = max(p.messages-(p.end-p.handOver), 0)
 	p.channels = slices.Insert(p.channels, i, ch)
 	if ch.ephemeral {
 		p.ephemerals++

@@ -28,6 +28,9 @@ type channel struct {
 	// Local to this node.
 
 	lane *attachment // nil: not attached
+	// missed is how many of the messages that this node counts the partition had
+	// given to channels before this one was made.
+	missed int64
 	// pinned: an ephemeral channel that was made under this leadership, and
 	// whose floor therefore holds the log.
 	pinned bool

@@ -348,6 +348,12 @@ func (m *Machine) Replace(_ uint64, state []byte) error {
 			continue
 		}
 		p.messages, p.bytes = was.messages, was.bytes
+		for _, c := range p.channels {
+			c.missed = p.messages // made while this node did not look
+			if k, ok := was.find(c.id); ok {
+				c.missed = was.channels[k].missed
+			}
+		}
 	}
 	return nil
 }

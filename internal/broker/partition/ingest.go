@@ -276,7 +276,7 @@ func (m *Machine) appendIngest(p *partition, e *shard.Entry, c *Ingest, own bool
 	p.handOn()
 	p.settle()
 	p.touchLog()
-	if own {
+	if own || m.term != 0 && e.Term == m.term {
 		p.messages += int64(info.Count)
 		p.bytes += bodyBytes(batch)
 	}

@@ -10,8 +10,8 @@ type PartitionView struct {
 	End      int64 // offset of the next message
 	HandOver int64 // first offset not given to channels
 	Paused   bool
-	// MessageCount and MessageBytes (of bodies) were published through this
-	// node since the process started.
+	// MessageCount and MessageBytes (of bodies) were published while this node led,
+	// since the process started; they stay when another one leads.
 	MessageCount int64
 	MessageBytes int64
 	LogBytes     int64 // in tail and files
@@ -34,7 +34,10 @@ type ChannelView struct {
 	// parked; those in flight are among them. An ephemeral channel's lane
 	// knows its own, here it is 0.
 	Backlog int64
-	Lane    Lane // nil: not attached
+	// Missed is how many of the messages that this node counts the partition had
+	// given to channels before the process applied the creation of this one.
+	Missed int64
+	Lane   Lane // nil: not attached
 }
 
 // View reads the state on the shard's loop; it is valid during the Query only.
@@ -53,6 +56,12 @@ func (v *View) Producers() int { return len(v.m.producers) }
 // Leading reports whether this node leads the shard.
 func (v *View) Leading() bool { return v.m.leading }
 
+// Shard is the shard's id.
+func (v *View) Shard() uint32 { return v.m.o.Shard }
+
+// Term is the term of this node's last leadership in this process, 0 without one.
+func (v *View) Term() uint64 { return v.m.term }
+
 // Partition returns one partition.
 func (v *View) Partition(k Key) (PartitionView, bool) {
 	p := v.m.partitions[k]
@@ -67,6 +76,35 @@ func (v *View) Each(f func(PartitionView)) {
 	for _, p := range v.m.sorted {
 		f(p.view())
 	}
+}
+
+// Counted returns what a node that does not lead has counted of a partition while
+// it did, and nothing else: where it stands is the leader's to say. False when it
+// has counted nothing.
+func (v *View) Counted(k Key) (PartitionView, bool) {
+	p := v.m.partitions[k]
+	if p == nil || p.messages == 0 {
+		return PartitionView{}, false
+	}
+	return p.counted(), true
+}
+
+// EachCounted calls f for all partitions of which Counted has something, by topic
+// and partition.
+func (v *View) EachCounted(f func(PartitionView)) {
+	for _, p := range v.m.sorted {
+		if p.messages > 0 {
+			f(p.counted())
+		}
+	}
+}
+
+func (p *partition) counted() PartitionView {
+	v := PartitionView{Key: p.Key, Name: p.name, MessageCount: p.messages, MessageBytes: p.bytes}
+	for _, c := range p.channels {
+		v.Channels = append(v.Channels, ChannelView{ID: c.id, Ephemeral: c.ephemeral, Missed: c.missed})
+	}
+	return v
 }
 
 // Log returns a partition's log, for reading by any goroutine; nil when the
@@ -94,7 +132,7 @@ func (p *partition) view() PartitionView {
 // view describes the channel.
 func (c *channel) view(limit int64) ChannelView {
 	v := ChannelView{
-		ID: c.id, Ephemeral: c.ephemeral, Epoch: c.epoch, Floor: c.floor, Limit: limit, Ranges: c.ranges.Len(),
+		ID: c.id, Ephemeral: c.ephemeral, Epoch: c.epoch, Floor: c.floor, Limit: limit, Ranges: c.ranges.Len(), Missed: c.missed,
 	}
 	if c.parked != nil {
 		v.Parked = c.parked.Len()

@@ -43,6 +43,11 @@ type Broker interface {
 	// Stats returns topics by name. An unknown topic gives none; an unknown
 	// channel leaves its topics without channels.
 	Stats(ctx context.Context, f broker.Filter) ([]broker.TopicStats, error)
+	// StatsLed is Stats, with the shards that this node led meanwhile; none where
+	// there are no other nodes.
+	StatsLed(ctx context.Context, f broker.Filter) ([]broker.TopicStats, []broker.Led, error)
+	// Shards are those that carry the filter's durable topics.
+	Shards(f broker.Filter) []uint32
 	// Health is nil, or why this node can't take publishes.
 	Health() error
 }

@@ -30,6 +30,9 @@ type fakeBroker struct {
 	mu     sync.Mutex
 	topics map[string]*fakeTopic
 	health error
+	// led and shards are what StatsLed and Shards tell.
+	led    []broker.Led
+	shards []uint32
 	calls  int // of Publish
 	// deleting is how many calls of Subscribe find the channel being deleted.
 	deleting int
@@ -248,6 +251,13 @@ func (b *fakeBroker) PauseChannel(_ context.Context, topic, channel string, paus
 		c.ch.SetPaused(paused)
 	})
 }
+
+func (b *fakeBroker) StatsLed(ctx context.Context, f broker.Filter) ([]broker.TopicStats, []broker.Led, error) {
+	topics, err := b.Stats(ctx, f)
+	return topics, b.led, err
+}
+
+func (b *fakeBroker) Shards(broker.Filter) []uint32 { return b.shards }
 
 func (b *fakeBroker) Stats(_ context.Context, f broker.Filter) ([]broker.TopicStats, error) {
 	b.mu.Lock()

@@ -61,6 +61,11 @@ type Options struct {
 	// serving goes on, "" for nothing; may be nil.
 	Warning func() string
 
+	// NodeName is this node's name, and Peers the other members of its cluster, for
+	// /stats?scope=cluster; nil: there are none.
+	NodeName string
+	Peers    Peers
+
 	// Forward takes what edges bring; nil: there is nothing to bring it to. It is
 	// broker.Forward.
 	Forward func(ctx context.Context, in *broker.Ingest) (partitions int, err error)

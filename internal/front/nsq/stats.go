@@ -43,6 +43,11 @@ type (
 		Memory    *memoryJSON  `json:"memory,omitempty"`
 		Spool     *SpoolStats  `json:"spool,omitempty"` // ours: of an edge
 		Producers []clientJSON `json:"producers"`
+
+		// Ours, of scope=cluster: who is in the totals, and who or what is not.
+		Scope   string        `json:"scope,omitempty"`
+		Nodes   []string      `json:"nodes,omitempty"`
+		Missing []missingJSON `json:"missing,omitempty"`
 	}
 
 	topicJSON struct {
@@ -110,6 +115,7 @@ type (
 		Zone          string      `json:"topology_zone"`
 		Region        string      `json:"topology_region"`
 		PubCounts     []countJSON `json:"pub_counts,omitempty"`
+		Node          string      `json:"node,omitempty"` // ours, of scope=cluster: whose client it is
 
 		TLS           bool   `json:"tls"`
 		CipherSuite   string `json:"tls_cipher_suite"`
@@ -180,29 +186,26 @@ func boolArg(q url.Values, name string) bool {
 	return v != "false" && v != "0"
 }
 
+// scopeCluster is the scope of /stats that adds all nodes up.
+const scopeCluster = "cluster"
+
 func stats(f *Front, r *http.Request, q url.Values) (any, error) {
-	topic, channel := q.Get("topic"), q.Get("channel")
-	topics, err := f.broker.Stats(r.Context(), broker.Filter{Topic: topic, Channel: channel})
+	ask := statsQuestion{Topic: q.Get("topic"), Channel: q.Get("channel"), Clients: boolArg(q, "include_clients")}
+	var s statsJSON
+	var err error
+	switch q.Get("scope") {
+	case scopeCluster:
+		s, err = f.clusterStats(r.Context(), &ask)
+	case "", "node":
+		var topics []broker.TopicStats
+		if topics, err = f.broker.Stats(r.Context(), broker.Filter{Topic: ask.Topic, Channel: ask.Channel}); err == nil {
+			s = f.statsOf(topics, &ask)
+		}
+	default:
+		err = bad("INVALID_SCOPE")
+	}
 	if err != nil {
 		return nil, err
-	}
-	s := statsJSON{Version: f.o.Version, Health: "OK", StartTime: f.o.StartTime.Unix()}
-	if err := f.broker.Health(); err != nil {
-		s.Health = "NOK - " + err.Error()
-	}
-	withClients := boolArg(q, "include_clients")
-	consumers := f.consumers(topic, withClients)
-	if topic == "" || len(topics) > 0 {
-		s.Topics = make([]topicJSON, 0, len(topics)) // never null: a known topic, or all
-	}
-	for i := range topics {
-		if channel != "" && len(topics[i].Channels) == 0 {
-			continue
-		}
-		s.Topics = append(s.Topics, f.topicStats(&topics[i], consumers, withClients))
-	}
-	if withClients {
-		s.Producers = f.producers(topic)
 	}
 	if boolArg(q, "include_mem") {
 		s.Memory = f.memory()
@@ -215,6 +218,28 @@ func stats(f *Front, r *http.Request, q url.Values) (any, error) {
 		return s, nil
 	}
 	return s.text(time.Since(f.o.StartTime)), nil
+}
+
+// statsOf is what this node tells of itself.
+func (f *Front) statsOf(topics []broker.TopicStats, q *statsQuestion) statsJSON {
+	s := statsJSON{Version: f.o.Version, Health: "OK", StartTime: f.o.StartTime.Unix()}
+	if err := f.broker.Health(); err != nil {
+		s.Health = "NOK - " + err.Error()
+	}
+	consumers := f.consumers(q.Topic, q.Clients)
+	if q.Topic == "" || len(topics) > 0 {
+		s.Topics = make([]topicJSON, 0, len(topics)) // never null: a known topic, or all
+	}
+	for i := range topics {
+		if q.Channel != "" && len(topics[i].Channels) == 0 {
+			continue
+		}
+		s.Topics = append(s.Topics, f.topicStats(&topics[i], consumers, q.Clients))
+	}
+	if q.Clients {
+		s.Producers = f.producers(q.Topic)
+	}
+	return s
 }
 
 // place names a channel.
@@ -392,6 +417,12 @@ func (s *statsJSON) text(uptime time.Duration) []byte {
 	fmt.Fprintf(&b, "nsqd v%s (built w/%s)\n", s.Version, runtime.Version())
 	fmt.Fprintf(&b, "start_time %s\nuptime %s\n", time.Unix(s.StartTime, 0).Format(time.RFC3339), uptime)
 	fmt.Fprintf(&b, "\nHealth: %s\n", s.Health)
+	if s.Scope == scopeCluster {
+		fmt.Fprintf(&b, "Nodes: %s\n", strings.Join(s.Nodes, ", "))
+		for _, m := range s.Missing {
+			fmt.Fprintf(&b, "Missing: %s\n", &m)
+		}
+	}
 	if s.Memory != nil {
 		s.Memory.text(&b)
 	}
