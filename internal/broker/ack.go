@@ -17,7 +17,7 @@ func (b *Broker) SetAck(ctx context.Context, topic string, a meta.Ack) error {
 		return err
 	case b.o.Peers == nil:
 		return fault.New(fault.Unsupported, "set ack of topic %s: this node is alone, and acknowledges what its own disk holds", topic)
-	case len(t.parts) == 0:
+	case len(t.parts()) == 0:
 		return fault.New(fault.Unsupported, "set ack of topic %s: it lives in memory only", topic)
 	}
 	return awaitCall(ctx, func(done func(error)) { b.o.Meta.SetAck(t.id, a, done) })

@@ -27,11 +27,12 @@ func newBells(partitions int) *bells {
 		}))
 		m.Partitions = append(m.Partitions, uint32(i+1))
 	}
+	m.Active = partitions
 	x.Broker = New(Options{Machines: machines})
 	x.topic = x.newTopic(m)
 	x.topics[m.Name] = x.topic
-	for i := range x.topic.parts {
-		x.topic.open(&x.topic.parts[i]) // wakes
+	for i, p := range x.topic.parts() {
+		x.topic.open(p) // wakes
 		x.woken[i] = 0
 	}
 	return x
@@ -57,7 +58,7 @@ func TestEnqueueToTopicThatGoes(t *testing.T) {
 // once.
 func TestDriveLeavesOtherShardsAlone(t *testing.T) {
 	x := newBells(4)
-	at := x.topic.choose([]Message{{Key: []byte("some key")}}).key.Partition
+	at := x.choose(x.topic.layout.Load(), []Message{{Key: []byte("some key")}}, nil).key.Partition
 	want := make([]int, 4)
 	for range 2 {
 		if err := x.Enqueue("orders", []Message{{Key: []byte("some key"), Body: []byte("x")}}, nil); err != nil {

@@ -70,8 +70,7 @@ func (b *Broker) reconcile(m *meta.Topic, known map[partition.Key]shardPartition
 			todo = append(todo, func(done func(error)) { t.closeChannel(c, done) })
 		}
 	}
-	for i := range t.parts {
-		p := &t.parts[i]
+	for _, p := range t.parts() {
 		todo = append(todo, p.reconcile(t, m, b.o.Meta.View(), known[p.key])...)
 	}
 	return todo

@@ -89,8 +89,7 @@ func (b *Broker) partitionViews(ctx context.Context, f Filter, states map[partit
 		if t == nil {
 			return nil
 		}
-		for i := range t.parts {
-			p := &t.parts[i]
+		for _, p := range t.parts() {
 			err := p.query(ctx, func(v *partition.View) {
 				if pv, ok := v.Partition(p.key); ok && b.counts(v) {
 					states[p.key] = pv

@@ -19,11 +19,13 @@ type Topic struct {
 	name  string
 	id    uint64 // incarnation
 	codec delivery.Codec
-	parts []part
-	mem   *memoryTopic  // instead of parts' machines, for an ephemeral topic
-	ack   atomic.Uint32 // meta.Ack
-	away  error         // instead of either, for one that lives on another node, with the Raft id
-	home  uint64        // of that, 0 when it is gone
+	// layout is how publishes are spread; those that have a key wait in rerouting
+	// while that changes.
+	layout atomic.Pointer[layout]
+	mem    *memoryTopic  // instead of partitions' machines, for an ephemeral topic
+	ack    atomic.Uint32 // meta.Ack
+	away   error         // instead of either, for one that lives on another node, with the Raft id
+	home   uint64        // of that, 0 when it is gone
 	// unprepared: another node has made it a moment ago, and the channels that it
 	// is to have may not be there yet (see prepare).
 	unprepared atomic.Bool
@@ -79,6 +81,7 @@ type channelInUse struct {
 
 func (b *Broker) newTopic(m *meta.Topic) *Topic {
 	t := &Topic{b: b, name: m.Name, id: m.ID, codec: codec(m), channels: make(map[string]*channelInUse)}
+	t.layout.Store(&layout{})
 	switch {
 	case m.Ephemeral() && b.o.Peers != nil && m.Boot != b.o.Meta.Node().Boot:
 		t.away, t.home = b.awayFrom(m)
@@ -88,12 +91,7 @@ func (b *Broker) newTopic(m *meta.Topic) *Topic {
 		return t
 	}
 	t.ack.Store(uint32(m.Ack))
-	t.parts = make([]part, len(m.Partitions))
-	for i, shard := range m.Partitions {
-		t.parts[i].key = partition.Key{Topic: m.ID, Partition: int32(i)}
-		t.parts[i].machine = b.machine(shard)
-		t.parts[i].up = b.upstream(shard)
-	}
+	t.layout.Store(b.layoutOf(m, nil))
 	return t
 }
 
@@ -116,7 +114,7 @@ func (t *Topic) publish(msgs []Message, done partition.Completion) error {
 	if t.away != nil {
 		return t.publishHome(msgs, done)
 	}
-	p := t.choose(msgs)
+	p := t.b.choose(t.layout.Load(), msgs, done)
 	if p.up != nil {
 		self, err := t.publishUp(p, msgs, done)
 		if self && err == nil {
@@ -139,7 +137,7 @@ func (t *Topic) enqueue(msgs []Message, done partition.Completion) error {
 	if t.away != nil {
 		return t.publishHome(msgs, done)
 	}
-	p := t.choose(msgs)
+	p := t.b.choose(t.layout.Load(), msgs, done)
 	if p.up != nil {
 		self, err := t.publishUp(p, msgs, done)
 		if err != nil || !self {
@@ -167,8 +165,8 @@ func (t *Topic) enqueue(msgs []Message, done partition.Completion) error {
 // Who clears the mark drives after that, so a publisher that finds it cleared
 // needs nothing more: its publish stood in the inbox before.
 func (t *Topic) drive() {
-	for i := range t.parts {
-		if p := &t.parts[i]; p.undriven.Load() && p.undriven.Swap(false) {
+	for _, p := range t.parts() {
+		if p.undriven.Load() && p.undriven.Swap(false) {
 			p.machine.Drive()
 		}
 	}
@@ -284,8 +282,7 @@ type started struct {
 // start commits the channel's start on every partition. It may run several times
 // at once for one channel, and once more after it has failed half-way.
 func (t *Topic) start(ctx context.Context, m *meta.Channel) (st started, err error) {
-	for i := range t.parts {
-		p := &t.parts[i]
+	for _, p := range t.parts() {
 		t.open(p)
 		known, given, err := p.channelBefore(ctx, m.ID)
 		switch {
@@ -333,8 +330,8 @@ func (t *Topic) missedOn(partition int32, channel uint64) int64 {
 func (t *Topic) forgetMissed(channel uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for i := range t.parts {
-		delete(t.missed, madeOn{channel, t.parts[i].key.Partition})
+	for i := range t.parts() {
+		delete(t.missed, madeOn{channel, int32(i)})
 	}
 }
 
@@ -352,7 +349,7 @@ func (t *Topic) makeChannel(ctx context.Context, c *channelInUse) {
 	}
 	if t.ready(c, err) && t.b.o.Peers != nil {
 		t.attachLed(ctx, c)
-		for i := range t.parts {
+		for i := range t.parts() {
 			place{t, c, i}.assign()
 		}
 	}
@@ -425,8 +422,7 @@ func (t *Topic) makeDurable(ctx context.Context, c *channelInUse) error {
 		c.fresh = st.fresh
 		return t.stillThere(ctx, m) // lanes come when the channel is ready
 	}
-	for i := range t.parts {
-		p := &t.parts[i]
+	for _, p := range t.parts() {
 		log, err := p.log(ctx)
 		if err != nil {
 			return err
@@ -452,8 +448,7 @@ func (t *Topic) stillThere(ctx context.Context, m *meta.Channel) error {
 	}
 	t.forgetMissed(m.ID)
 	gone := fault.New(fault.ChannelNotFound, "channel %s is deleted", m.Name)
-	for i := range t.parts {
-		p := &t.parts[i]
+	for _, p := range t.parts() {
 		if err := t.do(ctx, p, partition.DropChannel{Key: p.key, Channel: m.ID}); err != nil && fault.CodeOf(err) != fault.TopicNotFound {
 			return err
 		}

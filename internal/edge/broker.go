@@ -31,6 +31,7 @@ func (i intake) CreateTopic(_ context.Context, topic string) error {
 	return i.Spool.CreateTopic(topic)
 }
 
+func (i intake) CreatePartitioned(context.Context, string, int) error     { return errEdge }
 func (i intake) SetAck(context.Context, string, meta.Ack) error           { return errEdge }
 func (i intake) DeleteTopic(context.Context, string) error                { return errEdge }
 func (i intake) EmptyTopic(context.Context, string) error                 { return errEdge }

@@ -185,6 +185,10 @@ func (b *fakeBroker) CreateTopic(_ context.Context, name string) error {
 	return nil
 }
 
+func (b *fakeBroker) CreatePartitioned(ctx context.Context, name string, _ int) error {
+	return b.CreateTopic(ctx, name)
+}
+
 // on calls f for a topic that is there.
 func (b *fakeBroker) on(topic string, f func(t *fakeTopic) error) error {
 	b.mu.Lock()

@@ -356,10 +356,24 @@ func createTopic(f *Front, r *http.Request, q url.Values) (any, error) {
 	if !ok {
 		return nil, fault.New(fault.InvalidRequest, "ack must be quorum, leader or default")
 	}
-	if err := f.broker.CreateTopic(r.Context(), topic); err != nil || !q.Has("ack") {
+	if q.Has("partitions") {
+		err = f.createPartitioned(r.Context(), topic, q.Get("partitions"))
+	} else {
+		err = f.broker.CreateTopic(r.Context(), topic)
+	}
+	if err != nil || !q.Has("ack") {
 		return nil, err
 	}
 	return nil, f.broker.SetAck(r.Context(), topic, ack)
+}
+
+// createPartitioned makes a topic with a number of partitions, which is ours.
+func (f *Front) createPartitioned(ctx context.Context, topic, partitions string) error {
+	n, err := strconv.Atoi(partitions)
+	if err != nil || n < 1 || n > metadata.MaxPartitions {
+		return bad("INVALID_PARTITIONS")
+	}
+	return f.broker.CreatePartitioned(ctx, topic, n)
 }
 
 // known is for nsqd's calls that do not check a name: one that cannot be is
