@@ -367,13 +367,21 @@ func createTopic(f *Front, r *http.Request, q url.Values) (any, error) {
 	return nil, f.broker.SetAck(r.Context(), topic, ack)
 }
 
+// saying has a refusal of what nsqd does not know answered with its reason.
+func saying(err error) error {
+	if fault.CodeOf(err) == fault.InvalidRequest {
+		return bad(err.Error())
+	}
+	return err
+}
+
 // createPartitioned makes a topic with a number of partitions, which is ours.
 func (f *Front) createPartitioned(ctx context.Context, topic, partitions string) error {
 	n, err := strconv.Atoi(partitions)
 	if err != nil || n < 1 || n > metadata.MaxPartitions {
 		return bad("INVALID_PARTITIONS")
 	}
-	return f.broker.CreatePartitioned(ctx, topic, n)
+	return saying(f.broker.CreatePartitioned(ctx, topic, n))
 }
 
 // known is for nsqd's calls that do not check a name: one that cannot be is
