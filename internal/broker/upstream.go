@@ -249,9 +249,7 @@ func (u *upstream) LocalDone(l *origin.Local, base int64, err error) {
 
 func tell(out []origin.Outcome) {
 	for i := range out {
-		if o := &out[i]; o.Completion != nil {
-			o.Completion.Published(o.Base, o.Err)
-		}
+		out[i].Tell()
 	}
 }
 
