@@ -122,6 +122,7 @@ func (b *Broker) dropTopic(t *Topic, done func(error)) {
 
 // closeTopic closes the partitions of a topic that is marked, and forgets it.
 func (b *Broker) closeTopic(t *Topic, done func(error)) {
+	t.followView()
 	forget := func() {
 		b.o.Meta.FinishDeleteTopic(t.id, func(err error) {
 			b.forgotten(t.name)
@@ -189,6 +190,7 @@ func (t *Topic) dropChannel(m *meta.Channel, done func(error)) {
 
 // closeChannel drops a channel that is marked from its shards, and forgets it.
 func (t *Topic) closeChannel(m *meta.Channel, done func(error)) {
+	t.followView()
 	parts := t.parts()
 	left := newCountdown(len(parts), func(err error) {
 		if err != nil {
@@ -268,6 +270,7 @@ func (b *Broker) EmptyChannel(ctx context.Context, topic, name string) error {
 
 // each proposes a command on every partition and waits for all.
 func (t *Topic) each(ctx context.Context, command func(*part) partition.Command) error {
+	t.followView()
 	return awaitCall(ctx, func(done func(error)) {
 		parts := t.parts()
 		left := newCountdown(len(parts), done)

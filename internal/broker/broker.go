@@ -105,6 +105,8 @@ type Broker struct {
 	lastLocal atomic.Uint64 // last id given to something that lives in memory only
 	exiting   atomic.Bool
 
+	raising sync.Mutex // without Peers: held by who raises partitions
+
 	ages ages // of oldest messages, see Figures
 }
 
@@ -160,6 +162,7 @@ func (b *Broker) findLocked(name string) *Topic {
 	t := b.newTopic(m)
 	t.unprepared.Store(b.young(m))
 	b.topics[name] = t
+	t.catchUp()
 	return t
 }
 

@@ -28,7 +28,11 @@ func newBells(partitions int) *bells {
 		m.Partitions = append(m.Partitions, uint32(i+1))
 	}
 	m.Active = partitions
-	x.Broker = New(Options{Machines: machines})
+	metadata, err := meta.New(meta.Options{})
+	if err != nil {
+		panic(err) // there are random bytes
+	}
+	x.Broker = New(Options{Machines: machines, Meta: metadata})
 	x.topic = x.newTopic(m)
 	x.topics[m.Name] = x.topic
 	for i, p := range x.topic.parts() {

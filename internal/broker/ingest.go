@@ -106,6 +106,7 @@ func (t *Topic) beginIngest(ctx context.Context, s *IngestStart) error {
 	if err := byID(t.name, create.Channels); err != nil {
 		return err
 	}
+	t.followView()
 	for _, p := range t.parts() {
 		t.open(p)
 		if err := t.noteMissed(ctx, p, made); err != nil {

@@ -115,3 +115,45 @@ func (c *channelInUse) room(i int) {
 		c.remote = append(c.remote, make([]uint64, n)...)
 	}
 }
+
+// addLanes gives the channel lanes on the partitions where it has none, on a node that
+// is alone. One that is durable has started there; one that lives in memory starts now.
+func (t *Topic) addLanes(ctx context.Context, c *channelInUse) error {
+	had := len(c.lanes)
+	for _, p := range t.parts()[had:] {
+		shard := delivery.Shard(p.machine)
+		if c.mem != nil {
+			shard = c.mem
+			create := partition.CreateChannel{Key: p.key, Channel: c.id, Ephemeral: true}
+			if had > 0 { // the partition is new
+				create.From.Where = partition.AtStart
+			}
+			t.open(p)
+			if err := t.do(ctx, p, create); err != nil {
+				return err
+			}
+		}
+		log, err := p.log(ctx)
+		if err != nil {
+			return err
+		}
+		lane := c.ch.AddLane(p.key.Partition, log, shard)
+		c.laneMu.Lock()
+		c.lanes = append(c.lanes, lane)
+		c.laneMu.Unlock()
+		p.machine.Attach(p.key.Topic, p.key.Partition, c.id, lane)
+	}
+	return nil
+}
+
+// addLate is addLanes for partitions that have come while the channel came into use.
+func (t *Topic) addLate(ctx context.Context, c *channelInUse) {
+	if t.mem != nil || t.away != nil {
+		return
+	}
+	t.b.raising.Lock()
+	defer t.b.raising.Unlock()
+	if err := t.addLanes(ctx, c); err != nil && c.ch.Err() == nil {
+		t.b.o.Logger.Warn("consume from new partitions", "topic", t.name, "channel", c.name, "error", err)
+	}
+}

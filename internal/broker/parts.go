@@ -1,9 +1,11 @@
 package broker
 
 import (
+	"context"
 	"slices"
 
 	"github.com/tidings-io/tidings/internal/broker/partition"
+	"github.com/tidings-io/tidings/internal/fault"
 	"github.com/tidings-io/tidings/internal/meta"
 	"github.com/tidings-io/tidings/internal/record"
 )
@@ -14,6 +16,8 @@ type layout struct {
 	parts []*part
 	// active is how many of them, from the first on, take publishes.
 	active int
+	// rerouting has publishes with keys wait; nil: they need not.
+	rerouting *rerouting
 }
 
 // parts are the partitions of the topic; their number may rise at any time.
@@ -61,6 +65,18 @@ func routeOf(msgs []Message) []byte {
 	return msgs[0].ID
 }
 
+// hasKey reports whether the order of a batch's key matters.
+func hasKey(msgs []Message) bool { return len(msgs) > 0 && msgs[0].Key != nil }
+
+// bornWith is the number of partitions with which a topic was made, while that is as
+// many as it has; 0: it is not, or this node does not know the topic.
+func (b *Broker) bornWith(topic uint64) uint32 {
+	if m, ok := b.o.Meta.View().TopicID(topic); ok && len(m.Raised) == 0 {
+		return uint32(len(m.Partitions))
+	}
+	return 0
+}
+
 // choose is the partition for a batch: by the hash of its key or id as Kafka's clients do
 // it, else the publisher's.
 func (b *Broker) choose(l *layout, msgs []Message, done partition.Completion) *part {
@@ -85,4 +101,46 @@ func (l *layout) anyPart(first int) *part {
 		}
 	}
 	return l.parts[first]
+}
+
+// TopicPartitions are the partitions of a topic.
+type TopicPartitions struct {
+	Topic string `json:"topic"`
+	// Active is how many of them, from the first on, messages are published to: all,
+	// unless their number is being raised.
+	Active     int              `json:"active"`
+	Partitions []PartitionPlace `json:"partitions"` // by number
+}
+
+// PartitionPlace is where a partition is.
+type PartitionPlace struct {
+	Partition int    `json:"partition"`
+	Shard     uint32 `json:"shard"`
+	Leader    string `json:"leader"` // name of the node; empty: none is known
+}
+
+// Layout tells where the partitions of a topic are; of an ephemeral topic there are
+// none. fault.TopicNotFound.
+func (b *Broker) Layout(ctx context.Context, topic string) (TopicPartitions, error) {
+	t, err := b.existing(ctx, topic)
+	if err != nil {
+		return TopicPartitions{}, err
+	}
+	view := b.o.Meta.View()
+	m, ok := view.TopicID(t.id)
+	if !ok {
+		return TopicPartitions{}, fault.New(fault.TopicNotFound, "topic %s not found", topic)
+	}
+	out := TopicPartitions{Topic: topic, Active: m.Active, Partitions: make([]PartitionPlace, len(m.Partitions))}
+	for i, shard := range m.Partitions {
+		leader := b.o.Meta.Node()
+		if b.o.Peers != nil {
+			id, self := b.o.Peers.Leader(shard)
+			if !self {
+				leader, _ = view.Node(id)
+			}
+		}
+		out.Partitions[i] = PartitionPlace{Partition: i, Shard: shard, Leader: leader.Name}
+	}
+	return out, nil
 }

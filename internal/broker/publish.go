@@ -74,10 +74,7 @@ func (b *Broker) publishFirst(topic string, msgs []Message, done partition.Compl
 	if !ValidTopic(topic) {
 		return fault.New(fault.InvalidTopic, "topic name %q is not valid", topic)
 	}
-	w := waitingPublish{msgs: msgs, done: done}
-	for i := range msgs {
-		w.bytes += int64(len(msgs[i].Body))
-	}
+	w := waitingPublish{msgs: msgs, done: done, bytes: bodyBytes(msgs)}
 	b.mu.Lock()
 	if t := b.findLocked(topic); t != nil && !t.unprepared.Load() {
 		defer b.mu.Unlock()
@@ -203,6 +200,7 @@ func (b *Broker) adopt(name string, t *Topic) *Topic {
 	m, ok := b.o.Meta.View().Topic(name)
 	if t != nil && ok && m.ID == t.id && !m.Deleting && b.topics[name] == nil {
 		b.topics[name] = t
+		t.catchUp()
 	}
 	return b.findLocked(name)
 }

@@ -53,26 +53,12 @@ func (t *Topic) makeEphemeral(ctx context.Context, c *channelInUse) error {
 	cfg.Fresh = true
 	cfg.Idle = func() { t.idle(c) }
 	c.ch = delivery.NewChannel(cfg)
-	mem := t.newMemory()
+	c.mem = t.newMemory()
 	if t.b.o.Peers != nil {
-		c.mem, c.fresh = mem, true // lanes come when the channel is ready
+		c.fresh = true // lanes come when the channel is ready
 		return t.openElsewhere(ctx, c)
 	}
-	for _, p := range t.parts() {
-		t.open(p)
-		create := partition.CreateChannel{Key: p.key, Channel: c.id, Ephemeral: true}
-		if err := t.do(ctx, p, create); err != nil {
-			return err
-		}
-		log, err := p.log(ctx)
-		if err != nil {
-			return err
-		}
-		lane := c.ch.AddLane(p.key.Partition, log, mem)
-		c.lanes = append(c.lanes, lane)
-		p.machine.Attach(p.key.Topic, p.key.Partition, c.id, lane)
-	}
-	return nil
+	return t.addLanes(ctx, c)
 }
 
 // idle ends an ephemeral channel whose last consumer has left.

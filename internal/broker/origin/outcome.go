@@ -103,3 +103,24 @@ func (g *Origin) Outcomes(dst []Outcome) []Outcome {
 	g.outcomes = g.outcomes[:0]
 	return dst
 }
+
+// Added is how many publishes were ever added.
+func (g *Origin) Added() uint64 { return g.added }
+
+// Answered reports whether the first n of them have outcomes that Outcomes has given
+// out.
+func (g *Origin) Answered(n uint64) bool {
+	if len(g.outcomes) > 0 || slices.ContainsFunc(g.lingering, func(e *entry) bool { return e.added <= n }) ||
+		len(g.moved) > 0 && g.moved[0].added <= n {
+		return false
+	}
+	for _, e := range g.queue {
+		if e.added > n {
+			break
+		}
+		if !e.settled {
+			return false
+		}
+	}
+	return true
+}

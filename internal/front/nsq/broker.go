@@ -30,6 +30,9 @@ type Broker interface {
 	CreateTopic(ctx context.Context, topic string) error
 	// CreatePartitioned makes a topic with a number of partitions.
 	CreatePartitioned(ctx context.Context, topic string, partitions int) error
+	// RaisePartitions raises their number, and Layout tells where they are.
+	RaisePartitions(ctx context.Context, topic string, partitions int) error
+	Layout(ctx context.Context, topic string) (broker.TopicPartitions, error)
 	SetAck(ctx context.Context, topic string, a metadata.Ack) error
 	DeleteTopic(ctx context.Context, topic string) error
 	EmptyTopic(ctx context.Context, topic string) error

@@ -74,6 +74,8 @@ var routes = []route{
 	{path: "/mpub", method: "POST", handle: httpMPub, need: needsTopic, body: true},
 	{path: PathEdge, method: "POST", handle: httpEdge, need: needsTopic, body: true},
 	{path: "/topic/create", method: "POST", handle: createTopic, need: needsTopic},
+	{path: "/topic/partitions", method: "GET", handle: topicPartitions},
+	{path: "/topic/partitions", method: "POST", handle: raisePartitions, need: needsTopic},
 	{path: "/topic/delete", method: "POST", handle: deleteTopic, need: needsTopic},
 	{path: "/topic/empty", method: "POST", handle: emptyTopic, need: needsTopic},
 	{path: "/topic/pause", method: "POST", handle: pauseTopic(true), need: needsTopic},
@@ -365,23 +367,6 @@ func createTopic(f *Front, r *http.Request, q url.Values) (any, error) {
 		return nil, err
 	}
 	return nil, f.broker.SetAck(r.Context(), topic, ack)
-}
-
-// saying has a refusal of what nsqd does not know answered with its reason.
-func saying(err error) error {
-	if fault.CodeOf(err) == fault.InvalidRequest {
-		return bad(err.Error())
-	}
-	return err
-}
-
-// createPartitioned makes a topic with a number of partitions, which is ours.
-func (f *Front) createPartitioned(ctx context.Context, topic, partitions string) error {
-	n, err := strconv.Atoi(partitions)
-	if err != nil || n < 1 || n > metadata.MaxPartitions {
-		return bad("INVALID_PARTITIONS")
-	}
-	return saying(f.broker.CreatePartitioned(ctx, topic, n))
 }
 
 // known is for nsqd's calls that do not check a name: one that cannot be is
