@@ -17,7 +17,7 @@ func (b *Broker) SetAck(ctx context.Context, topic string, a meta.Ack) error {
 		return err
 	case b.o.Peers == nil:
 		return fault.New(fault.Unsupported, "set ack of topic %s: this node is alone, and acknowledges what its own disk holds", topic)
-	case len(t.parts) == 0:
+	case len(t.parts()) == 0:
 		return fault.New(fault.Unsupported, "set ack of topic %s: it lives in memory only", topic)
 	}
 	return awaitCall(ctx, func(done func(error)) { b.o.Meta.SetAck(t.id, a, done) })
@@ -37,7 +37,7 @@ func (b *Broker) ackOf(own meta.Ack) meta.Ack {
 // publishUp hands a publish to the origin of its shard. A message with an id is
 // refused where the leader alone acknowledges: an id promises that there is one
 // copy, and a lost leader can't know of the first.
-func (t *Topic) publishUp(p *part, msgs []Message, done partition.Completion) (self bool, err error) {
+func (t *Topic) publishUp(p *part, msgs []Message, done partition.Completion, mapping uint32) (self bool, err error) {
 	early := t.b.ackOf(meta.Ack(t.ack.Load())) == meta.AckLeader
 	if early {
 		for i := range msgs {
@@ -48,5 +48,6 @@ func (t *Topic) publishUp(p *part, msgs []Message, done partition.Completion) (s
 	}
 	return p.up.publish(&partition.Publish{
 		Topic: p.key.Topic, Partition: p.key.Partition, Messages: msgs, Done: done, AckLeader: early,
+		Mapping: mapping, Moved: t.moved,
 	}, t.name)
 }

@@ -14,8 +14,30 @@ func (b *Broker) CreateTopic(ctx context.Context, name string) error {
 	if b.exiting.Load() {
 		return fault.Exiting
 	}
-	_, err := b.ensureTopic(ctx, name)
+	_, err := b.ensureTopic(ctx, name, 0)
 	return err
+}
+
+// CreatePartitioned makes the topic with a number of partitions, 1 to
+// meta.MaxPartitions. fault.InvalidRequest when that is out of range, more than one
+// for an ephemeral topic, or when the topic is there and has another number of them.
+func (b *Broker) CreatePartitioned(ctx context.Context, name string, partitions int) error {
+	switch {
+	case b.exiting.Load():
+		return fault.Exiting
+	case partitions < 1 || partitions > meta.MaxPartitions:
+		return fault.New(fault.InvalidRequest, "create topic %s: %d partitions: want 1 to %d", name, partitions, meta.MaxPartitions)
+	case IsEphemeral(name) && partitions > 1:
+		return fault.New(fault.InvalidRequest, "create topic %s: it lives in memory only, and has one partition", name)
+	}
+	t, err := b.ensureTopic(ctx, name, partitions)
+	if err != nil {
+		return err
+	}
+	if m, ok := b.o.Meta.View().TopicID(t.id); ok && !m.Ephemeral() && len(m.Partitions) != partitions {
+		return fault.New(fault.InvalidRequest, "create topic %s: it is there, with %d partitions", name, len(m.Partitions))
+	}
+	return nil
 }
 
 // CreateChannel makes the channel on a topic that is there.
@@ -100,21 +122,22 @@ func (b *Broker) dropTopic(t *Topic, done func(error)) {
 
 // closeTopic closes the partitions of a topic that is marked, and forgets it.
 func (b *Broker) closeTopic(t *Topic, done func(error)) {
+	t.followView()
 	forget := func() {
 		b.o.Meta.FinishDeleteTopic(t.id, func(err error) {
 			b.forgotten(t.name)
 			done(err)
 		})
 	}
-	left := newCountdown(len(t.parts), func(err error) {
+	parts := t.parts()
+	left := newCountdown(len(parts), func(err error) {
 		if err != nil {
 			done(err)
 			return
 		}
 		forget()
 	})
-	for i := range t.parts {
-		p := &t.parts[i]
+	for _, p := range parts {
 		t.give(p, partition.Close{Key: p.key}, left.done)
 	}
 }
@@ -167,7 +190,9 @@ func (t *Topic) dropChannel(m *meta.Channel, done func(error)) {
 
 // closeChannel drops a channel that is marked from its shards, and forgets it.
 func (t *Topic) closeChannel(m *meta.Channel, done func(error)) {
-	left := newCountdown(len(t.parts), func(err error) {
+	t.followView()
+	parts := t.parts()
+	left := newCountdown(len(parts), func(err error) {
 		if err != nil {
 			done(err)
 			return
@@ -175,8 +200,7 @@ func (t *Topic) closeChannel(m *meta.Channel, done func(error)) {
 		t.forgetMissed(m.ID)
 		t.b.o.Meta.FinishDeleteChannel(t.id, m.ID, done)
 	})
-	for i := range t.parts {
-		p := &t.parts[i]
+	for _, p := range parts {
 		t.open(p)
 		t.give(p, partition.DropChannel{Key: p.key, Channel: m.ID}, left.done)
 	}
@@ -246,10 +270,11 @@ func (b *Broker) EmptyChannel(ctx context.Context, topic, name string) error {
 
 // each proposes a command on every partition and waits for all.
 func (t *Topic) each(ctx context.Context, command func(*part) partition.Command) error {
+	t.followView()
 	return awaitCall(ctx, func(done func(error)) {
-		left := newCountdown(len(t.parts), done)
-		for i := range t.parts {
-			p := &t.parts[i]
+		parts := t.parts()
+		left := newCountdown(len(parts), done)
+		for _, p := range parts {
 			t.open(p)
 			t.give(p, command(p), left.done)
 		}

@@ -105,6 +105,8 @@ type Broker struct {
 	lastLocal atomic.Uint64 // last id given to something that lives in memory only
 	exiting   atomic.Bool
 
+	raising sync.Mutex // without Peers: held by who raises partitions
+
 	ages ages // of oldest messages, see Figures
 }
 
@@ -160,6 +162,7 @@ func (b *Broker) findLocked(name string) *Topic {
 	t := b.newTopic(m)
 	t.unprepared.Store(b.young(m))
 	b.topics[name] = t
+	t.catchUp()
 	return t
 }
 
@@ -175,8 +178,9 @@ func (b *Broker) ready(name string) *Topic {
 // machine is the shard that holds a partition.
 func (b *Broker) machine(shard uint32) *partition.Machine { return b.o.Machines[shard-1] }
 
-// ensureTopic returns the topic, creating it when there is none.
-func (b *Broker) ensureTopic(ctx context.Context, name string) (*Topic, error) {
+// ensureTopic returns the topic, creating it when there is none, with a number of
+// partitions; 0: as usual.
+func (b *Broker) ensureTopic(ctx context.Context, name string, partitions int) (*Topic, error) {
 	if t := b.ready(name); t != nil {
 		return t, nil
 	}
@@ -186,6 +190,9 @@ func (b *Broker) ensureTopic(ctx context.Context, name string) (*Topic, error) {
 	got := make(chan error, 1)
 	b.mu.Lock()
 	first := b.await(name, waitingPublish{created: func(err error) { got <- err }})
+	if c := b.creating[name]; c.partitions == 0 {
+		c.partitions = partitions
+	}
 	b.mu.Unlock()
 	if first {
 		b.create(name)

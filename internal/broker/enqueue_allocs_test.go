@@ -41,7 +41,7 @@ func TestEnqueueAllocates(t *testing.T) {
 	}
 	alone := newBells(1)
 	x := &bells{Broker: New(Options{Machines: alone.o.Machines, Meta: m, Peers: selfish{}, Boot: 9})}
-	x.topic = x.newTopic(&meta.Topic{Name: "orders", ID: 1, Partitions: []uint32{1}})
+	x.topic = x.newTopic(&meta.Topic{Name: "orders", ID: 1, Partitions: []uint32{1}, Active: 1})
 	x.Leads(1, true)
 	if n := measure(x); n > 2 {
 		t.Errorf("with peers: %v allocations", n)

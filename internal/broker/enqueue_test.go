@@ -27,11 +27,16 @@ func newBells(partitions int) *bells {
 		}))
 		m.Partitions = append(m.Partitions, uint32(i+1))
 	}
-	x.Broker = New(Options{Machines: machines})
+	m.Active = partitions
+	metadata, err := meta.New(meta.Options{})
+	if err != nil {
+		panic(err) // there are random bytes
+	}
+	x.Broker = New(Options{Machines: machines, Meta: metadata})
 	x.topic = x.newTopic(m)
 	x.topics[m.Name] = x.topic
-	for i := range x.topic.parts {
-		x.topic.open(&x.topic.parts[i]) // wakes
+	for i, p := range x.topic.parts() {
+		x.topic.open(p) // wakes
 		x.woken[i] = 0
 	}
 	return x
@@ -57,7 +62,7 @@ func TestEnqueueToTopicThatGoes(t *testing.T) {
 // once.
 func TestDriveLeavesOtherShardsAlone(t *testing.T) {
 	x := newBells(4)
-	at := x.topic.choose([]Message{{Key: []byte("some key")}}).key.Partition
+	at := x.choose(x.topic.layout.Load(), []Message{{Key: []byte("some key")}}, nil).key.Partition
 	want := make([]int, 4)
 	for range 2 {
 		if err := x.Enqueue("orders", []Message{{Key: []byte("some key"), Body: []byte("x")}}, nil); err != nil {

@@ -91,7 +91,7 @@ func (t *Topic) emptyMemory(c *channelInUse) {
 			t.mem.log.EmptyLane(lane)
 			continue
 		}
-		p := &t.parts[i]
+		p := t.part(i)
 		p.machine.Do(partition.Empty{Key: p.key, Channel: c.id}, func(error) {})
 	}
 }

@@ -180,8 +180,7 @@ func (b *Broker) unfinishedOf(ctx context.Context, f Filter) (map[partition.Key]
 		return states, nil
 	}
 	var errs []error
-	for i := range t.parts {
-		p := &t.parts[i]
+	for _, p := range t.parts() {
 		s := new(partState)
 		found := false
 		err := p.query(ctx, func(v *partition.View) {

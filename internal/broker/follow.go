@@ -82,7 +82,7 @@ func (u *upstream) reconcile(ctx context.Context, metadata func() *meta.View) er
 			if t == nil {
 				t = u.b.newTopic(m)
 			}
-			todo = append(todo, t.parts[i].reconcile(t, m, view, known[t.parts[i].key])...)
+			todo = append(todo, t.part(i).reconcile(t, m, view, known[t.part(i).key])...)
 		}
 	}
 	for key := range known {

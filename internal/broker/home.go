@@ -131,9 +131,9 @@ func (t *Topic) openAt(ctx context.Context, c *channelInUse, node uint64) error 
 func (t *Topic) openElsewhere(ctx context.Context, c *channelInUse) error {
 	within, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	for i := range t.parts {
+	for _, p := range t.parts() {
 		for {
-			id, self := t.parts[i].up.leader()
+			id, self := p.up.leader()
 			if self || id == 0 { // its lane comes, or nobody could be told
 				break
 			}

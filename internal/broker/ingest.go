@@ -66,7 +66,7 @@ func (b *Broker) BeginIngest(ctx context.Context, s *IngestStart) error {
 			return fault.New(fault.InvalidChannel, "channel name %q is not valid", c.Name)
 		}
 	}
-	t, err := b.ensureTopic(ctx, s.Topic)
+	t, err := b.ensureTopic(ctx, s.Topic, 0)
 	switch {
 	case err != nil:
 		return err
@@ -106,8 +106,8 @@ func (t *Topic) beginIngest(ctx context.Context, s *IngestStart) error {
 	if err := byID(t.name, create.Channels); err != nil {
 		return err
 	}
-	for i := range t.parts {
-		p := &t.parts[i]
+	t.followView()
+	for _, p := range t.parts() {
 		t.open(p)
 		if err := t.noteMissed(ctx, p, made); err != nil {
 			return err
@@ -159,13 +159,13 @@ func (b *Broker) Ingest(ctx context.Context, in *Ingest) error {
 	case in.To < in.From, uint64(len(in.Messages)) > in.To-in.From, !in.Handed && len(in.Channels) > 0:
 		return fault.New(fault.InvalidRequest, "take over messages of topic %s: positions %d to %d can't be those of %d messages", in.Topic, in.From, in.To, len(in.Messages))
 	}
-	if in.Partition < 0 || in.Partition >= len(t.parts) {
-		return fault.New(fault.InvalidRequest, "take over messages of topic %s: there is no partition %d of %d", in.Topic, in.Partition, len(t.parts))
+	p := t.part(in.Partition)
+	if p == nil {
+		return fault.New(fault.InvalidRequest, "take over messages of topic %s: there is no partition %d of %d", in.Topic, in.Partition, len(t.parts()))
 	}
 	if in.Handed && slices.ContainsFunc(in.Messages, func(m Message) bool { return m.DueNs != 0 }) {
 		return fault.New(fault.InvalidRequest, "take over messages of topic %s: what channels have been given can't be deferred", in.Topic)
 	}
-	p := &t.parts[in.Partition]
 	c := partition.Ingest{Key: p.key, Session: in.Session, From: in.From, To: in.To, Handed: in.Handed}
 	if c.Channels, err = t.ingestChannels(in); err != nil {
 		return err
@@ -237,5 +237,5 @@ func (b *Broker) Partitions(ctx context.Context, topic string) (int, error) {
 	case t.mem != nil:
 		return 0, errInMemory(topic)
 	}
-	return len(t.parts), nil
+	return t.layout.Load().active, nil
 }

@@ -22,8 +22,8 @@ type place struct {
 // attachLed attaches lanes to what this node leads already, when the channel has
 // just come into use.
 func (t *Topic) attachLed(ctx context.Context, c *channelInUse) {
-	for i := range t.parts {
-		t.b.attach(ctx, t.parts[i].up, []place{{t, c, i}}, true)
+	for i, p := range t.parts() {
+		t.b.attach(ctx, p.up, []place{{t, c, i}}, true)
 	}
 }
 
@@ -36,7 +36,7 @@ func (b *Broker) attach(ctx context.Context, u *upstream, places []place, fresh 
 	}
 	for _, x := range places { // an ephemeral channel begins anew with each leadership
 		if x.c.mem != nil {
-			p := &x.t.parts[x.i]
+			p := x.t.part(x.i)
 			_ = x.t.openHere(p) // then there is no log below, and no lane
 			p.machine.Do(partition.CreateChannel{Key: p.key, Channel: x.c.id, Ephemeral: true}, nil)
 		}
@@ -46,7 +46,7 @@ func (b *Broker) attach(ctx context.Context, u *upstream, places []place, fresh 
 	settle := awaitCall(ctx, func(done func(error)) { u.machine.Settle(done) }) // behind what is opened
 	err := p.query(ctx, func(v *partition.View) {
 		for i, x := range places {
-			if l := v.Log(x.t.parts[x.i].key); l != nil {
+			if l := v.Log(x.t.part(x.i).key); l != nil {
 				logs[i] = l
 			}
 		}
@@ -63,13 +63,10 @@ func (b *Broker) attach(ctx context.Context, u *upstream, places []place, fresh 
 
 // attach puts a lane in the place, unless it has one of that leadership.
 func (x place) attach(leadership uint64, log delivery.Log, fresh bool) {
-	c, p := x.c, &x.t.parts[x.i]
+	c, p := x.c, x.t.part(x.i)
 	c.laneMu.Lock()
 	defer c.laneMu.Unlock()
-	if c.attached == nil {
-		c.attached, c.begun = make([]uint64, len(x.t.parts)), make([]uint64, len(x.t.parts))
-		c.lanes = make([]*delivery.Lane, len(x.t.parts))
-	}
+	c.room(x.i)
 	if c.ended {
 		if c.mem != nil {
 			p.machine.Do(partition.DropChannel{Key: p.key, Channel: c.id}, nil)
@@ -85,7 +82,7 @@ func (x place) attach(leadership uint64, log delivery.Log, fresh bool) {
 	}
 	lane := c.ch.SetLane(p.key.Partition, log, shard, fresh && c.fresh, true)
 	c.lanes[x.i], c.attached[x.i] = lane, leadership
-	c.setRemote(x.i, len(x.t.parts), 0)
+	c.setRemote(x.i, 0)
 	p.machine.Attach(p.key.Topic, p.key.Partition, c.id, lane)
 	if p.up.gathered.Load() == leadership {
 		lane.Open() // else whoever ends the gathering does
@@ -102,9 +99,61 @@ func (t *Topic) detachLed(c *channelInUse) {
 	defer c.laneMu.Unlock()
 	c.ended = true
 	for i, lane := range c.lanes {
-		if p := &t.parts[i]; lane != nil {
+		if p := t.part(i); lane != nil {
 			p.machine.Detach(lane)
 			p.machine.Do(partition.DropChannel{Key: p.key, Channel: c.id}, nil)
 		}
+	}
+}
+
+// room makes room for what is known of partition i. c.laneMu is held.
+func (c *channelInUse) room(i int) {
+	if n := i + 1 - len(c.lanes); n > 0 {
+		c.lanes = append(c.lanes, make([]*delivery.Lane, n)...)
+		c.attached = append(c.attached, make([]uint64, n)...)
+		c.begun = append(c.begun, make([]uint64, n)...)
+		c.remote = append(c.remote, make([]uint64, n)...)
+	}
+}
+
+// addLanes gives the channel lanes on the partitions where it has none, on a node that
+// is alone. One that is durable has started there; one that lives in memory starts now.
+func (t *Topic) addLanes(ctx context.Context, c *channelInUse) error {
+	had := len(c.lanes)
+	for _, p := range t.parts()[had:] {
+		shard := delivery.Shard(p.machine)
+		if c.mem != nil {
+			shard = c.mem
+			create := partition.CreateChannel{Key: p.key, Channel: c.id, Ephemeral: true}
+			if had > 0 { // the partition is new
+				create.From.Where = partition.AtStart
+			}
+			t.open(p)
+			if err := t.do(ctx, p, create); err != nil {
+				return err
+			}
+		}
+		log, err := p.log(ctx)
+		if err != nil {
+			return err
+		}
+		lane := c.ch.AddLane(p.key.Partition, log, shard)
+		c.laneMu.Lock()
+		c.lanes = append(c.lanes, lane)
+		c.laneMu.Unlock()
+		p.machine.Attach(p.key.Topic, p.key.Partition, c.id, lane)
+	}
+	return nil
+}
+
+// addLate is addLanes for partitions that have come while the channel came into use.
+func (t *Topic) addLate(ctx context.Context, c *channelInUse) {
+	if t.mem != nil || t.away != nil {
+		return
+	}
+	t.b.raising.Lock()
+	defer t.b.raising.Unlock()
+	if err := t.addLanes(ctx, c); err != nil && c.ch.Err() == nil {
+		t.b.o.Logger.Warn("consume from new partitions", "topic", t.name, "channel", c.name, "error", err)
 	}
 }

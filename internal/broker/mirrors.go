@@ -272,10 +272,11 @@ func (t *Topic) leadsAll(q *relayed) error {
 		return nil
 	}
 	leads := func(part int32) bool {
-		return int(part) < len(t.parts) && t.parts[part].up != nil && t.parts[part].up.serving.Load() != 0
+		p := t.part(int(part))
+		return p != nil && p.up != nil && p.up.serving.Load() != 0
 	}
 	any := len(q.Opens)+len(q.Pulls) == 0 && len(q.Closes) > 0 // consumers may leave whoever leads
-	for i := range t.parts {
+	for i := range t.parts() {
 		any = any || leads(int32(i))
 	}
 	if !any {
@@ -307,7 +308,7 @@ func (t *Topic) lanesBegun(ctx context.Context, c *channelInUse, q *relayed) err
 	if t.mem != nil {
 		return nil
 	}
-	asked := make([]bool, len(t.parts))
+	asked := make([]bool, len(t.parts()))
 	for i := range q.Holds {
 		for j := range q.Holds[i].Messages {
 			asked[q.Holds[i].Messages[j].Part] = true
@@ -320,7 +321,7 @@ func (t *Topic) lanesBegun(ctx context.Context, c *channelInUse, q *relayed) err
 		if !asked[i] {
 			continue
 		}
-		p := &t.parts[i]
+		p := t.part(i)
 		leadership := p.up.serving.Load()
 		c.laneMu.Lock()
 		attached := leadership != 0 && len(c.attached) > i && c.attached[i] == leadership

@@ -39,7 +39,7 @@ func newLedShard(t *testing.T, o partition.Options) *ledShard {
 	o.Shard, o.FS, o.Store, o.Dir, o.Wake = 1, fs, store, "parked", func() { x.woken++ }
 	x.machine = partition.New(o)
 	x.Broker = New(Options{Machines: []*partition.Machine{x.machine}, Meta: m, Peers: selfish{}, Boot: 9})
-	x.topic = x.newTopic(&meta.Topic{Name: "orders", ID: 1, Partitions: []uint32{1}})
+	x.topic = x.newTopic(&meta.Topic{Name: "orders", ID: 1, Partitions: []uint32{1}, Active: 1})
 	x.machine.Lead(1)
 	x.Leads(1, true)
 	return x

@@ -104,8 +104,7 @@ func appendParked(out []Peeked, part int32, list []parked.Entry) []Peeked {
 
 // peekParked lists what is deferred in a durable channel.
 func (t *Topic) peekParked(ctx context.Context, id uint64, n int) (out []Peeked, err error) {
-	for i := range t.parts {
-		p := &t.parts[i]
+	for _, p := range t.parts() {
 		var list []parked.Entry
 		var bad error
 		err = p.query(ctx, func(v *partition.View) {
@@ -130,8 +129,7 @@ func (t *Topic) peekPositions(ctx context.Context, out []Peeked, id uint64, seen
 	for _, part := range seen {
 		delivers[part] = true
 	}
-	for i := range t.parts {
-		p := &t.parts[i]
+	for _, p := range t.parts() {
 		if delivers[p.key.Partition] {
 			continue
 		}

@@ -43,8 +43,10 @@ const (
 	MethodPresence Method = 5 // their node is there, or gone, or has told what they hold
 	MethodHome     Method = 6 // a publish to an ephemeral topic, to the node where it lives
 
+	MethodPassed Method = 7 // where a channel has come past barriers, to the leader
+
 	// MethodLast is the highest that there is.
-	MethodLast = MethodHome
+	MethodLast = MethodPassed
 )
 
 // Serve answers a request of another node. It does not block; respond is called
@@ -67,6 +69,8 @@ func (b *Broker) Serve(_ context.Context, m Method, request []byte, respond func
 		b.servePresence(request, respond)
 	case m == MethodHome:
 		b.serveHome(request, respond)
+	case m == MethodPassed:
+		b.servePassed(request, respond)
 	default:
 		respond(nil, fault.New(fault.Unsupported, "method %d is not known to this program", m))
 	}

@@ -7,7 +7,6 @@ import (
 	"github.com/tidings-io/tidings/internal/broker/partition"
 	"github.com/tidings-io/tidings/internal/fault"
 	"github.com/tidings-io/tidings/internal/meta"
-	"github.com/tidings-io/tidings/internal/record"
 )
 
 // waitingPublish is a publish, or somebody else, waiting for a topic to be.
@@ -23,6 +22,8 @@ type creation struct {
 	waiting []waitingPublish
 	topic   *Topic // its handle, if there is one already
 	late    bool   // it has a task that gives it up
+	// partitions is how many it is to have; 0: as usual.
+	partitions int
 }
 
 // Publish appends the messages to a partition of the topic, as one batch with
@@ -33,7 +34,8 @@ type creation struct {
 // done and done is not called: fault.Overloaded (try again), fault.DiskReserve,
 // fault.Exiting, fault.InvalidTopic.
 //
-// With several messages the key of the first decides the partition.
+// With several messages the key of the first decides the partition, or its id when it
+// has no key; see Publisher for those that have neither.
 func (b *Broker) Publish(topic string, msgs []Message, done partition.Completion) error {
 	if b.exiting.Load() {
 		return fault.Exiting
@@ -72,10 +74,7 @@ func (b *Broker) publishFirst(topic string, msgs []Message, done partition.Compl
 	if !ValidTopic(topic) {
 		return fault.New(fault.InvalidTopic, "topic name %q is not valid", topic)
 	}
-	w := waitingPublish{msgs: msgs, done: done}
-	for i := range msgs {
-		w.bytes += int64(len(msgs[i].Body))
-	}
+	w := waitingPublish{msgs: msgs, done: done, bytes: bodyBytes(msgs)}
 	b.mu.Lock()
 	if t := b.findLocked(topic); t != nil && !t.unprepared.Load() {
 		defer b.mu.Unlock()
@@ -115,7 +114,13 @@ func (b *Broker) create(name string) {
 		b.prepare(m, func(t *Topic) { b.made(name, t, nil) })
 		return
 	}
-	b.o.Meta.CreateTopic(name, func(m *meta.Topic, err error) {
+	b.mu.RLock()
+	partitions := 0
+	if c := b.creating[name]; c != nil {
+		partitions = c.partitions
+	}
+	b.mu.RUnlock()
+	b.o.Meta.CreatePartitioned(name, partitions, func(m *meta.Topic, err error) {
 		if err == nil && b.o.Prepare != nil {
 			b.prepare(m, func(t *Topic) { b.made(name, t, nil) })
 			return
@@ -195,6 +200,7 @@ func (b *Broker) adopt(name string, t *Topic) *Topic {
 	m, ok := b.o.Meta.View().Topic(name)
 	if t != nil && ok && m.ID == t.id && !m.Deleting && b.topics[name] == nil {
 		b.topics[name] = t
+		t.catchUp()
 	}
 	return b.findLocked(name)
 }
@@ -223,31 +229,4 @@ func (b *Broker) PublishWait(ctx context.Context, topic string, msgs []Message) 
 		return err
 	}
 	return wait(ctx, w)
-}
-
-// anyPart is the partition for what has no key: the first, or the first that has a
-// leader.
-func (t *Topic) anyPart() *part {
-	for i := range t.parts {
-		if p := &t.parts[i]; p.up == nil || p.up.hopeful() {
-			return p
-		}
-	}
-	return &t.parts[0]
-}
-
-// choose is the partition for a batch: by the key's hash as Kafka's clients do
-// it, by the id's when there is only an id, else the topic's first.
-func (t *Topic) choose(msgs []Message) *part {
-	if len(t.parts) == 1 || len(msgs) == 0 {
-		return &t.parts[0]
-	}
-	name := msgs[0].Key
-	if name == nil {
-		name = msgs[0].ID
-	}
-	if name == nil {
-		return t.anyPart()
-	}
-	return &t.parts[int(record.Murmur2(name)&0x7fffffff)%len(t.parts)]
 }

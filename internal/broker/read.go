@@ -89,10 +89,10 @@ func (t *Topic) readable(ctx context.Context, n int32) (log delivery.Log, end in
 		return nil, 0, t.away
 	case t.mem != nil && n == 0:
 		return t.mem.log, t.mem.log.Stats().MessageCount, nil
-	case int(n) >= len(t.parts) || n < 0:
+	case t.part(int(n)) == nil:
 		return nil, 0, fault.New(fault.InvalidRequest, "topic %s has no partition %d", t.name, n)
 	}
-	p := &t.parts[n]
+	p := t.part(int(n))
 	leads := true
 	err = p.query(ctx, func(v *partition.View) {
 		leads = t.b.counts(v)

@@ -52,6 +52,13 @@ func (b *Broker) Recover(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("reconcile shards with metadata: %w", err)
 	}
+	for _, m := range view.Topics() {
+		if t := b.find(m.Name); m.Raising() && t != nil {
+			if err := b.finishRaise(ctx, t); err != nil {
+				return fmt.Errorf("raise partitions of topic %s: %w", m.Name, err)
+			}
+		}
+	}
 	b.useLimited(0)
 	return nil
 }
@@ -70,8 +77,7 @@ func (b *Broker) reconcile(m *meta.Topic, known map[partition.Key]shardPartition
 			todo = append(todo, func(done func(error)) { t.closeChannel(c, done) })
 		}
 	}
-	for i := range t.parts {
-		p := &t.parts[i]
+	for _, p := range t.parts() {
 		todo = append(todo, p.reconcile(t, m, b.o.Meta.View(), known[p.key])...)
 	}
 	return todo
@@ -102,8 +108,15 @@ func (p *part) reconcile(t *Topic, m *meta.Topic, view *meta.View, sp shardParti
 	}
 	for _, c := range m.Channels {
 		if !has[c.ID] && !c.Deleting {
-			later(partition.CreateChannel{Key: p.key, Channel: c.ID})
+			create := partition.CreateChannel{Key: p.key, Channel: c.ID}
+			if int(p.key.Partition) >= m.Active { // nothing was published there before
+				create.From.Where = partition.AtStart
+			}
+			later(create)
 		}
+	}
+	if active := uint32(m.Active); len(m.Raised) > 0 && int(p.key.Partition) < m.Active && sp.view.Count < active {
+		later(partition.Raise{Key: p.key, Count: active})
 	}
 	if sp.view.Paused != m.Paused {
 		later(partition.PauseTopic{Key: p.key, Paused: m.Paused})

@@ -383,8 +383,8 @@ func (b *Broker) places(u *upstream) (places []place) {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
 	for _, t := range b.topics {
-		for i := range t.parts {
-			if t.parts[i].up == u {
+		for i, p := range t.parts() {
+			if p.up == u {
 				for _, c := range t.inUse() {
 					places = append(places, place{t, c, i})
 				}
@@ -397,7 +397,7 @@ func (b *Broker) places(u *upstream) (places []place) {
 // assign has the channel's messages of the place come from whoever leads, when that
 // is another node, and returns the conversation with it.
 func (x place) assign() *conversation {
-	u := x.t.parts[x.i].up
+	u := x.t.part(x.i).up
 	x.c.laneMu.Lock()
 	defer x.c.laneMu.Unlock()
 	if x.c.ended || u.leadership.Load() != 0 {
@@ -407,18 +407,18 @@ func (x place) assign() *conversation {
 	if self {
 		return nil // its lane comes with the leadership
 	}
-	part := x.t.parts[x.i].key.Partition
+	part := int32(x.i)
 	if leader == 0 {
 		// The last leader may go on, out of sight. It is not told that its consumers
 		// here have left it: it would give others what they hold.
-		if x.c.setRemote(x.i, len(x.t.parts), 0); !x.c.ch.HasRelay(part) {
+		if x.c.setRemote(x.i, 0); !x.c.ch.HasRelay(part) {
 			x.c.ch.SetRemote(part, nil)
 		}
 		return nil
 	}
 	v := x.t.converse(x.c, leader)
 	x.c.ch.SetRemote(part, v.relay)
-	if x.c.setRemote(x.i, len(x.t.parts), leader) {
+	if x.c.setRemote(x.i, leader) {
 		v.relay.Renew() // the same as before may be another process, or have led anew
 		v.moved()
 	}
@@ -427,10 +427,8 @@ func (x place) assign() *conversation {
 
 // setRemote notes who leads a partition for the channel, and reports whether that is
 // new. c.laneMu is held.
-func (c *channelInUse) setRemote(i, parts int, leader uint64) bool {
-	if c.remote == nil {
-		c.remote = make([]uint64, parts)
-	}
+func (c *channelInUse) setRemote(i int, leader uint64) bool {
+	c.room(i)
 	was := c.remote[i]
 	c.remote[i] = leader
 	return was != leader

@@ -85,8 +85,7 @@ func (b *Broker) partitionViews(ctx context.Context, f Filter, states map[partit
 		if t == nil {
 			return nil
 		}
-		for i := range t.parts {
-			p := &t.parts[i]
+		for _, p := range t.parts() {
 			err := p.query(ctx, func(v *partition.View) {
 				look := v.Counted
 				if b.counts(v) {

@@ -20,7 +20,7 @@ func TestStatsWhileAChannelComesIntoUse(t *testing.T) {
 		}
 		views := make([]partition.PartitionView, 2)
 		for i := range views {
-			views[i].Key = x.topic.parts[i].key
+			views[i].Key = x.topic.part(i).key
 			views[i].Channels = []partition.ChannelView{{ID: 4, Backlog: 1}, {ID: 5, Backlog: int64(50 - 30*i)}}
 		}
 		check := func(when string) {
@@ -31,8 +31,7 @@ func TestStatsWhileAChannelComesIntoUse(t *testing.T) {
 			}
 		}
 		var lanes []*delivery.Lane
-		for i := range x.topic.parts {
-			p := &x.topic.parts[i]
+		for _, p := range x.topic.parts() {
 			lanes = append(lanes, c.ch.AddLane(p.key.Partition, nil, p.machine))
 		}
 		check("before the lanes begin")

@@ -27,7 +27,7 @@ func (b *Broker) Subscribe(ctx context.Context, topic, channel string, o deliver
 		if b.exiting.Load() {
 			return nil, fault.Exiting
 		}
-		if t, err = b.ensureTopic(ctx, topic); err == nil {
+		if t, err = b.ensureTopic(ctx, topic, 0); err == nil {
 			if c, err = t.ensureChannel(ctx, channel); err == nil {
 				var sub *delivery.Subscription
 				if sub, err = c.ch.Subscribe(o); err == nil {
@@ -53,27 +53,12 @@ func (t *Topic) makeEphemeral(ctx context.Context, c *channelInUse) error {
 	cfg.Fresh = true
 	cfg.Idle = func() { t.idle(c) }
 	c.ch = delivery.NewChannel(cfg)
-	mem := t.newMemory()
+	c.mem = t.newMemory()
 	if t.b.o.Peers != nil {
-		c.mem, c.fresh = mem, true // lanes come when the channel is ready
+		c.fresh = true // lanes come when the channel is ready
 		return t.openElsewhere(ctx, c)
 	}
-	for i := range t.parts {
-		p := &t.parts[i]
-		t.open(p)
-		create := partition.CreateChannel{Key: p.key, Channel: c.id, Ephemeral: true}
-		if err := t.do(ctx, p, create); err != nil {
-			return err
-		}
-		log, err := p.log(ctx)
-		if err != nil {
-			return err
-		}
-		lane := c.ch.AddLane(p.key.Partition, log, mem)
-		c.lanes = append(c.lanes, lane)
-		p.machine.Attach(p.key.Topic, p.key.Partition, c.id, lane)
-	}
-	return nil
+	return t.addLanes(ctx, c)
 }
 
 // idle ends an ephemeral channel whose last consumer has left.
@@ -94,7 +79,7 @@ func (t *Topic) detach(c *channelInUse) {
 		return
 	}
 	for i, lane := range c.lanes {
-		p := &t.parts[i]
+		p := t.part(i)
 		p.machine.Detach(lane)
 		p.machine.Do(partition.DropChannel{Key: p.key, Channel: c.id}, func(error) {})
 	}

@@ -19,11 +19,17 @@ type Topic struct {
 	name  string
 	id    uint64 // incarnation
 	codec delivery.Codec
-	parts []part
-	mem   *memoryTopic  // instead of parts' machines, for an ephemeral topic
-	ack   atomic.Uint32 // meta.Ack
-	away  error         // instead of either, for one that lives on another node, with the Raft id
-	home  uint64        // of that, 0 when it is gone
+	// layout is how publishes are spread. Who replaces it holds routing, which is
+	// taken under an upstream's lock and never the other way round. entering counts
+	// the publishes with a key that look at it.
+	layout   atomic.Pointer[layout]
+	entering atomic.Int64
+	routing  sync.Mutex
+	moved    func(*partition.Publish) // movedBack, once
+	mem      *memoryTopic             // instead of partitions' machines, for an ephemeral topic
+	ack      atomic.Uint32            // meta.Ack
+	away     error                    // instead of either, for one that lives on another node, with the Raft id
+	home     uint64                   // of that, 0 when it is gone
 	// unprepared: another node has made it a moment ago, and the channels that it
 	// is to have may not be there yet (see prepare).
 	unprepared atomic.Bool
@@ -62,8 +68,9 @@ type channelInUse struct {
 	lanes []*delivery.Lane // by partition; with Peers nil where this node never led
 	// before is how many messages the channel was given since the process
 	// started, before it came into use here.
-	before int64
-	moving atomic.Bool // somebody moves its dead letters
+	before  int64
+	moving  atomic.Bool // somebody moves its dead letters
+	passing atomic.Bool // somebody looks at barriers where its lanes stand
 
 	// With Peers: lanes come and go with this node's leadership.
 	laneMu   sync.Mutex       // guards lanes and the rest; held for calls that do not wait
@@ -79,6 +86,8 @@ type channelInUse struct {
 
 func (b *Broker) newTopic(m *meta.Topic) *Topic {
 	t := &Topic{b: b, name: m.Name, id: m.ID, codec: codec(m), channels: make(map[string]*channelInUse)}
+	t.layout.Store(&layout{})
+	t.moved = t.movedBack
 	switch {
 	case m.Ephemeral() && b.o.Peers != nil && m.Boot != b.o.Meta.Node().Boot:
 		t.away, t.home = b.awayFrom(m)
@@ -88,12 +97,7 @@ func (b *Broker) newTopic(m *meta.Topic) *Topic {
 		return t
 	}
 	t.ack.Store(uint32(m.Ack))
-	t.parts = make([]part, len(m.Partitions))
-	for i, shard := range m.Partitions {
-		t.parts[i].key = partition.Key{Topic: m.ID, Partition: int32(i)}
-		t.parts[i].machine = b.machine(shard)
-		t.parts[i].up = b.upstream(shard)
-	}
+	t.layout.Store(b.layoutOf(m, nil))
 	return t
 }
 
@@ -105,50 +109,60 @@ func (t *Topic) open(p *part) {
 		return
 	}
 	p.opened.Do(func() {
-		p.machine.Do(partition.Open{Key: p.key, Name: t.name}, func(error) {})
+		p.machine.Do(partition.Open{Key: p.key, Name: t.name, Count: t.b.bornWith(t.id)}, func(error) {})
 	})
 }
 
+// publish hands a batch to one of the topic's partitions.
 func (t *Topic) publish(msgs []Message, done partition.Completion) error {
-	if t.mem != nil {
-		return t.mem.publish(msgs, done)
-	}
-	if t.away != nil {
-		return t.publishHome(msgs, done)
-	}
-	p := t.choose(msgs)
-	if p.up != nil {
-		self, err := t.publishUp(p, msgs, done)
-		if self && err == nil {
-			p.machine.Wake()
-		}
-		return err
-	}
-	t.open(p)
-	return p.machine.Publish(&partition.Publish{Topic: p.key.Topic, Partition: p.key.Partition, Messages: msgs, Done: done})
+	return t.publishAs(msgs, done, true)
 }
 
-// enqueue is publish without waking the shard: Broker.Drive comes next. That
-// does not find a topic that was deleted meanwhile. A deletion wakes the shards
-// after it has set gone, so what is enqueued before that is seen; what comes
-// later has to wake its shard here.
+// enqueue is publish without waking the shard: Broker.Drive comes next.
 func (t *Topic) enqueue(msgs []Message, done partition.Completion) error {
-	if t.mem != nil {
+	return t.publishAs(msgs, done, false)
+}
+
+func (t *Topic) publishAs(msgs []Message, done partition.Completion, wake bool) error {
+	switch {
+	case t.mem != nil:
 		return t.mem.publish(msgs, done)
-	}
-	if t.away != nil {
+	case t.away != nil:
 		return t.publishHome(msgs, done)
+	case hasKey(msgs):
+		return t.keyed(msgs, done, wake)
 	}
-	p := t.choose(msgs)
+	return t.publishIn(t.layout.Load(), msgs, done, wake)
+}
+
+// publishIn publishes by a layout. Without wake, Broker.Drive comes next. That does not
+// find a topic that was deleted meanwhile. A deletion wakes the shards after it has set
+// gone, so what is enqueued before that is seen; what comes later has to wake its shard
+// here.
+func (t *Topic) publishIn(l *layout, msgs []Message, done partition.Completion, wake bool) error {
+	p := t.b.choose(l, msgs, done)
+	mapping := uint32(0)
+	if hasKey(msgs) {
+		mapping = uint32(l.active)
+	}
 	if p.up != nil {
-		self, err := t.publishUp(p, msgs, done)
-		if err != nil || !self {
+		self, err := t.publishUp(p, msgs, done, mapping)
+		switch {
+		case err != nil || !self:
 			return err
+		case wake:
+			p.machine.Wake()
+			return nil
 		}
 	} else {
 		t.open(p)
-		err := p.machine.Enqueue(&partition.Publish{Topic: p.key.Topic, Partition: p.key.Partition, Messages: msgs, Done: done})
-		if err != nil {
+		q := &partition.Publish{
+			Topic: p.key.Topic, Partition: p.key.Partition, Messages: msgs, Done: done, Mapping: mapping, Moved: t.moved,
+		}
+		if wake {
+			return p.machine.Publish(q)
+		}
+		if err := p.machine.Enqueue(q); err != nil {
 			return err
 		}
 	}
@@ -167,8 +181,8 @@ func (t *Topic) enqueue(msgs []Message, done partition.Completion) error {
 // Who clears the mark drives after that, so a publisher that finds it cleared
 // needs nothing more: its publish stood in the inbox before.
 func (t *Topic) drive() {
-	for i := range t.parts {
-		if p := &t.parts[i]; p.undriven.Load() && p.undriven.Swap(false) {
+	for _, p := range t.parts() {
+		if p.undriven.Load() && p.undriven.Swap(false) {
 			p.machine.Drive()
 		}
 	}
@@ -284,8 +298,8 @@ type started struct {
 // start commits the channel's start on every partition. It may run several times
 // at once for one channel, and once more after it has failed half-way.
 func (t *Topic) start(ctx context.Context, m *meta.Channel) (st started, err error) {
-	for i := range t.parts {
-		p := &t.parts[i]
+	t.followView()
+	for _, p := range t.parts() {
 		t.open(p)
 		known, given, missed, err := p.channelBefore(ctx, m.ID)
 		switch {
@@ -333,8 +347,8 @@ func (t *Topic) missedOn(partition int32, channel uint64) int64 {
 func (t *Topic) forgetMissed(channel uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for i := range t.parts {
-		delete(t.missed, madeOn{channel, t.parts[i].key.Partition})
+	for i := range t.parts() {
+		delete(t.missed, madeOn{channel, int32(i)})
 	}
 }
 
@@ -350,9 +364,13 @@ func (t *Topic) makeChannel(ctx context.Context, c *channelInUse) {
 	default:
 		err = t.makeDurable(ctx, c)
 	}
-	if t.ready(c, err) && t.b.o.Peers != nil {
+	switch {
+	case !t.ready(c, err):
+	case t.b.o.Peers == nil:
+		t.addLate(ctx, c)
+	default:
 		t.attachLed(ctx, c)
-		for i := range t.parts {
+		for i := range t.parts() {
 			place{t, c, i}.assign()
 		}
 	}
@@ -425,15 +443,8 @@ func (t *Topic) makeDurable(ctx context.Context, c *channelInUse) error {
 		c.fresh = st.fresh
 		return t.stillThere(ctx, m) // lanes come when the channel is ready
 	}
-	for i := range t.parts {
-		p := &t.parts[i]
-		log, err := p.log(ctx)
-		if err != nil {
-			return err
-		}
-		lane := c.ch.AddLane(p.key.Partition, log, p.machine)
-		c.lanes = append(c.lanes, lane)
-		p.machine.Attach(p.key.Topic, p.key.Partition, c.id, lane)
+	if err := t.addLanes(ctx, c); err != nil {
+		return err
 	}
 	if err := t.stillThere(ctx, m); err != nil {
 		c.ch.Close(err)
@@ -452,8 +463,7 @@ func (t *Topic) stillThere(ctx context.Context, m *meta.Channel) error {
 	}
 	t.forgetMissed(m.ID)
 	gone := fault.New(fault.ChannelNotFound, "channel %s is deleted", m.Name)
-	for i := range t.parts {
-		p := &t.parts[i]
+	for _, p := range t.parts() {
 		if err := t.do(ctx, p, partition.DropChannel{Key: p.key, Channel: m.ID}); err != nil && fault.CodeOf(err) != fault.TopicNotFound {
 			return err
 		}
@@ -502,6 +512,7 @@ func (t *Topic) channelConfig(c *channelInUse) delivery.Config {
 		MaxConsumers: o.MaxConsumers, WaitOnDisconnect: o.WaitOnDisconnect,
 		MaxRequeueDelay: o.MaxRequeueDelay, LatencyWindow: o.LatencyWindow, Logger: o.Logger, MirrorID: t.b.relays.id,
 		Spent:   func() { t.spent(c) },
+		Held:    func(int32, uint32) { t.held(c) },
 		Emptied: func(part int32, before int64) { t.b.emptiedHere(c, part, before) },
 	}
 }

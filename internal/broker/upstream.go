@@ -130,7 +130,7 @@ func (u *upstream) publish(p *partition.Publish, topic string) (self bool, err e
 	}
 	self = u.origin.Self()
 	pending := u.origin.Pending()
-	out := u.origin.Outcomes(few[:0])
+	out := u.outcomes(few[:0])
 	u.mu.Unlock()
 	tell(out)
 	if pending {
@@ -201,7 +201,7 @@ func (u *upstream) open(k partition.Key, name string) error {
 		return nil
 	}
 	leadership := u.began
-	err := u.machine.Offer(partition.Open{Key: k, Name: name}, func(err error) {
+	err := u.machine.Offer(partition.Open{Key: k, Name: name, Count: u.b.bornWith(k.Topic)}, func(err error) {
 		if err != nil {
 			u.notOpened(k, leadership)
 		}
@@ -239,7 +239,7 @@ func (u *upstream) LocalDone(l *origin.Local, base int64, err error) {
 	var few [4]origin.Outcome
 	u.mu.Lock()
 	u.origin.AnswerLocal(l, base, err, u.now())
-	out := u.origin.Outcomes(few[:0])
+	out := u.outcomes(few[:0])
 	u.mu.Unlock()
 	tell(out)
 	if err != nil {
@@ -247,11 +247,23 @@ func (u *upstream) LocalDone(l *origin.Local, base int64, err error) {
 	}
 }
 
+// outcomes takes what publishers are to be told. What partitions have refused because
+// there are more of them is given back before u.mu is, so that it keeps its order.
+// u.mu is held.
+func (u *upstream) outcomes(out []origin.Outcome) []origin.Outcome {
+	out = u.origin.Outcomes(out)
+	for i := range out {
+		if p := out[i].Publish; p != nil {
+			p.Moved(p)
+			out[i] = origin.Outcome{}
+		}
+	}
+	return out
+}
+
 func tell(out []origin.Outcome) {
 	for i := range out {
-		if o := &out[i]; o.Completion != nil {
-			o.Completion.Published(o.Base, o.Err)
-		}
+		out[i].Tell()
 	}
 }
 
@@ -293,7 +305,7 @@ func (u *upstream) step(ctx context.Context) time.Duration {
 	// While this node leads, its machine answers, or says that it leads no more.
 	headless := u.origin.Leader() == 0
 	rests := u.origin.Idle() || u.origin.Self() && !u.origin.Pending()
-	out := u.origin.Outcomes(nil)
+	out := u.outcomes(nil)
 	u.mu.Unlock()
 	over()
 	tell(out)
@@ -336,7 +348,7 @@ func (u *upstream) send(run context.Context, c outgoing) {
 		}
 		u.mu.Lock()
 		u.origin.Answer(c.call, answers, err, errors.Is(err, ErrNotSent), u.now())
-		out := u.origin.Outcomes(nil)
+		out := u.outcomes(nil)
 		u.mu.Unlock()
 		tell(out)
 		ring(u.wake)
@@ -349,7 +361,7 @@ func (u *upstream) giveUp(why error) {
 	u.mu.Lock()
 	u.ended = why
 	u.origin.GiveUp(why)
-	out := u.origin.Outcomes(nil)
+	out := u.outcomes(nil)
 	cancel := u.run.cancel
 	u.mu.Unlock()
 	if cancel != nil {

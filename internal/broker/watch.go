@@ -24,6 +24,8 @@ type watch struct {
 	b     *Broker
 	seen  *meta.View
 	marks map[uint64]*mark // by topic or channel id
+	// raises are the topics that are being raised; true: this node is at it.
+	raises map[uint64]bool
 }
 
 // mark is a deletion that has not come to its end.
@@ -35,10 +37,10 @@ type mark struct {
 }
 
 func (b *Broker) watchMeta(ctx context.Context) {
-	w := &watch{b: b, seen: &meta.View{}, marks: make(map[uint64]*mark)}
+	w := &watch{b: b, seen: &meta.View{}, marks: make(map[uint64]*mark), raises: make(map[uint64]bool)}
 	changed := make(chan struct{}, 1)
 	b.o.Meta.Watch(func(_, _ *meta.View) { ring(changed) })
-	finished := make(chan uint64)
+	finished, raised := make(chan uint64), make(chan uint64)
 	var look <-chan time.Time
 	for {
 		select {
@@ -48,15 +50,21 @@ func (b *Broker) watchMeta(ctx context.Context) {
 			now := b.o.Meta.View()
 			meta.Diff(w.seen, now, w.differs)
 			w.seen = now
+			w.raise(ctx, raised)
 		case id := <-finished:
 			if m := w.marks[id]; m != nil {
 				m.busy = false
 			}
+		case id := <-raised:
+			if _, ok := w.raises[id]; ok {
+				w.raises[id] = false
+			}
 		case <-look:
 			w.finish(ctx, finished)
+			w.raise(ctx, raised)
 			look = nil
 		}
-		if len(w.marks) == 0 {
+		if len(w.marks)+len(w.raises) == 0 {
 			look = nil
 		} else if look == nil {
 			look = time.After(markLook)
@@ -69,6 +77,7 @@ func (w *watch) differs(before, after *meta.Topic) {
 	switch {
 	case after == nil:
 		delete(w.marks, before.ID)
+		delete(w.raises, before.ID)
 		for _, c := range before.Channels {
 			delete(w.marks, c.ID)
 		}
@@ -83,6 +92,7 @@ func (w *watch) differs(before, after *meta.Topic) {
 			w.marks[after.ID] = &mark{topic: after.ID, since: time.Now()}
 			w.b.topicGone(after)
 		}
+		delete(w.raises, after.ID)
 		return
 	}
 	w.b.mu.RLock()
@@ -94,6 +104,7 @@ func (w *watch) differs(before, after *meta.Topic) {
 	if t != nil {
 		t.ack.Store(uint32(after.Ack))
 	}
+	w.partitions(t, before, after)
 	if before.Paused != after.Paused {
 		w.b.topicPaused(t, after)
 	}
@@ -222,4 +233,49 @@ func (b *Broker) finishMark(mt *meta.Topic, channel uint64, done func(error)) {
 		return
 	}
 	t.closeChannel(c, done)
+}
+
+// partitions looks whether their number is being raised, or has been. t is nil when
+// the topic is not in use.
+func (w *watch) partitions(t *Topic, before, after *meta.Topic) {
+	if after.Raising() {
+		if _, ok := w.raises[after.ID]; !ok {
+			w.raises[after.ID] = false
+		}
+		if t != nil {
+			t.follow(after)
+		}
+	} else {
+		delete(w.raises, after.ID)
+	}
+	if before.Active < after.Active && len(after.Raised) > 0 {
+		w.b.active(t, after)
+	}
+}
+
+// raise brings raises to their end, if this node leads metadata. Of one that fails, or
+// whose leader of metadata dies, more is heard when it is looked again.
+func (w *watch) raise(ctx context.Context, raised chan<- uint64) {
+	if len(w.raises) == 0 {
+		return
+	}
+	if _, self := w.b.o.Peers.Leader(meta.GroupID); !self {
+		return
+	}
+	for id, busy := range w.raises {
+		m, ok := w.seen.TopicID(id)
+		if busy || !ok {
+			continue
+		}
+		w.raises[id] = true
+		w.b.tasks.spawn(func(context.Context) {
+			if err := w.b.finishRaise(ctx, w.b.newTopic(m)); err != nil && ctx.Err() == nil {
+				w.b.o.Logger.Warn("raise partitions", "topic", m.Name, "error", err)
+			}
+			select {
+			case raised <- id:
+			case <-ctx.Done():
+			}
+		})
+	}
 }

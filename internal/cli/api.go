@@ -161,6 +161,8 @@ func refused(status int, body []byte, query url.Values) error {
 		return usagef("--id: at most 1024 bytes")
 	case "INVALID_MAX_ATTEMPTS":
 		return usagef("--max-attempts: a number from 0, which is no limit, to 65534")
+	case "INVALID_PARTITIONS":
+		return usagef("--partitions: a number from 1 to 4096")
 	case "INVALID_DEAD_LETTER":
 		return usagef("--dead-letter: goes with --max-attempts above 0, to a topic that is neither %s itself nor #ephemeral; %s; %s.%s.dead is taken where none is given and that fits",
 			topic, nameRule, topic, channel)

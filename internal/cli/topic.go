@@ -43,6 +43,7 @@ func newChannel(s streams) *cobra.Command {
 func newVerb(s streams, v verb, noun, params string) *cobra.Command {
 	var yes, asJSON bool
 	var ack string
+	var partitions int
 	var limit attemptLimit
 	var srv *server
 	article := "a " + noun
@@ -64,6 +65,9 @@ func newVerb(s streams, v verb, noun, params string) *cobra.Command {
 			}
 			if ack != "" {
 				q.Set("ack", ack)
+			}
+			if cmd.Flags().Changed("partitions") {
+				q.Set("partitions", strconv.Itoa(partitions))
 			}
 			if err := limit.set(cmd, q); err != nil {
 				return err
@@ -91,6 +95,7 @@ func newVerb(s streams, v verb, noun, params string) *cobra.Command {
 	jsonFlag(cmd, &asJSON)
 	if v.path == "create" && words == 1 {
 		cmd.Flags().StringVar(&ack, "ack", "", "when its publishes are acknowledged in a cluster: quorum, leader, or default, which is what the node says; also of a topic that is there")
+		cmd.Flags().IntVar(&partitions, "partitions", 0, "how many partitions it is to have, 1 to 4096; a topic that is there must have as many (default: as the node says)")
 	}
 	if v.path == "create" && words == 2 {
 		limit.flags(cmd)

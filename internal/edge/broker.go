@@ -31,6 +31,8 @@ func (i intake) CreateTopic(_ context.Context, topic string) error {
 	return i.Spool.CreateTopic(topic)
 }
 
+func (i intake) CreatePartitioned(context.Context, string, int) error     { return errEdge }
+func (i intake) RaisePartitions(context.Context, string, int) error       { return errEdge }
 func (i intake) SetAck(context.Context, string, meta.Ack) error           { return errEdge }
 func (i intake) DeleteTopic(context.Context, string) error                { return errEdge }
 func (i intake) EmptyTopic(context.Context, string) error                 { return errEdge }
@@ -41,6 +43,10 @@ func (i intake) EmptyChannel(context.Context, string, string) error       { retu
 func (i intake) PauseChannel(context.Context, string, string, bool) error { return errEdge }
 func (i intake) SetMaxAttempts(context.Context, string, string, int, string) error {
 	return errEdge
+}
+
+func (i intake) Layout(context.Context, string) (broker.TopicPartitions, error) {
+	return broker.TopicPartitions{}, errEdge
 }
 
 func (i intake) Publish(topic string, m []partition.Message, done partition.Completion) error {

@@ -43,6 +43,7 @@ const (
 	Unsupported                  // known, but not by this version or node
 	Forbidden                    // not allowed to this client
 	SpoolFull                    // an edge holds as much as it may, and can't forward it now
+	Moved                        // published by an older number of partitions; nothing was done, publish anew
 
 	codes // how many there are
 )
@@ -94,6 +95,7 @@ var table = [codes]row{
 	Unsupported:      {name: "UNSUPPORTED", text: "not supported", nsq: "E_INVALID", status: http.StatusNotImplemented},
 	Forbidden:        {name: "FORBIDDEN", text: "not allowed", nsq: "E_UNAUTHORIZED", status: http.StatusForbidden},
 	SpoolFull:        {name: "SPOOL_FULL", text: "spool is full", status: http.StatusServiceUnavailable},
+	Moved:            {name: "MOVED", text: "the topic has more partitions by now", status: http.StatusServiceUnavailable},
 }
 
 // String is the code's name in upper case.

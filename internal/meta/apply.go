@@ -57,6 +57,10 @@ func (c *change) apply(cmd *command, index uint64, now int64) result {
 		next.Ack = Ack(cmd.Count)
 		c.put(&next)
 		return result{topic: &next}
+	case kindRaiseTopic:
+		return c.raiseTopic(t, int(cmd.Count))
+	case kindActivateTopic:
+		return c.activateTopic(t, int(cmd.Count))
 	}
 	return c.applyToChannel(t, cmd)
 }
@@ -107,6 +111,7 @@ func (c *change) createTopic(cmd *command, index uint64, now int64) result {
 	}
 	if cmd.Boot == 0 {
 		t.Partitions = c.assign(int(cmd.Count))
+		t.Active = len(t.Partitions)
 	}
 	c.put(t)
 	return result{topic: t}

@@ -29,6 +29,8 @@ const (
 	kindSetAck
 	// of any level, since a node that is alone has channels too
 	kindSetDeadLetter
+	kindRaiseTopic
+	kindActivateTopic
 )
 
 const (
@@ -50,7 +52,7 @@ type command struct {
 	Topic   uint64 // id
 	Channel uint64 // id
 	Seed    uint64 // CreateTopic
-	Count   uint64 // CreateTopic: partitions; Form: data shards; SetAck: an Ack; SetDeadLetter: attempts
+	Count   uint64 // CreateTopic, RaiseTopic, ActivateTopic: partitions; Form: data shards; SetAck: an Ack; SetDeadLetter: attempts
 	Boot    uint64 // CreateTopic, ExpireBoot, DropBoot: process id; 0 none
 	On      bool   // PauseTopic, PauseChannel
 	Feature uint64 // Form, Found
@@ -126,7 +128,7 @@ func (c *command) payload(p []byte) []byte {
 	case kindPauseTopic:
 		p = binary.AppendUvarint(p, c.Topic)
 		p = appendBool(p, c.On)
-	case kindSetAck:
+	case kindSetAck, kindRaiseTopic, kindActivateTopic:
 		p = appendUints(p, c.Topic, c.Count)
 	case kindSetDeadLetter:
 		p = appendString(appendUints(p, c.Topic, c.Channel, c.Count), c.Name)
@@ -215,6 +217,9 @@ func (r *reader) payload(c *command) bool {
 	case kindSetAck:
 		c.Topic, c.Count = r.uint(), r.uint()
 		r.bad = r.bad || c.Count >= uint64(acks)
+	case kindRaiseTopic, kindActivateTopic:
+		c.Topic, c.Count = r.uint(), r.uint()
+		r.bad = r.bad || c.Count == 0 || c.Count > maxPartitions
 	case kindSetDeadLetter:
 		c.Topic, c.Channel, c.Count, c.Name = r.uint(), r.uint(), r.uint(), r.string()
 		r.bad = r.bad || !validDeadLetter(c.Count, c.Name)

@@ -139,6 +139,16 @@ func (m *Machine) Watch(fn func(old, new *View)) {
 // here and below, is called once, on the group's loop, and must not block; it
 // may be nil.
 func (m *Machine) CreateTopic(name string, done func(*Topic, error)) {
+	m.CreatePartitioned(name, 0, done)
+}
+
+// CreatePartitioned is CreateTopic with a number of partitions, up to MaxPartitions;
+// 0: Options.Partitions. One that is there keeps those that it has, and an ephemeral
+// topic has one.
+func (m *Machine) CreatePartitioned(name string, partitions int, done func(*Topic, error)) {
+	if partitions <= 0 {
+		partitions = m.o.Partitions
+	}
 	seed, err := m.random()
 	if err != nil {
 		if done != nil {
@@ -146,7 +156,7 @@ func (m *Machine) CreateTopic(name string, done func(*Topic, error)) {
 		}
 		return
 	}
-	c := command{Kind: kindCreateTopic, Name: name, Seed: seed, Count: uint64(m.o.Partitions)}
+	c := command{Kind: kindCreateTopic, Name: name, Seed: seed, Count: uint64(min(partitions, maxPartitions))}
 	if strings.HasSuffix(name, EphemeralSuffix) {
 		c.Boot = m.o.Node.Boot
 	}

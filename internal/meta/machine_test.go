@@ -419,6 +419,12 @@ func TestRapidState(t *testing.T) {
 			"delete channel": func(rt *rapid.T) { l.m.DeleteChannel(id.Draw(rt, "id"), id.Draw(rt, "ch"), nil) },
 			"remove channel": func(rt *rapid.T) { l.m.FinishDeleteChannel(id.Draw(rt, "id"), id.Draw(rt, "ch"), nil) },
 			"pause topic":    func(rt *rapid.T) { l.m.PauseTopic(id.Draw(rt, "id"), rapid.Bool().Draw(rt, "on"), nil) },
+			"raise topic": func(rt *rapid.T) {
+				l.m.RaiseTopic(id.Draw(rt, "id"), rapid.IntRange(1, 9).Draw(rt, "partitions"), func(*Topic, error) {})
+			},
+			"activate topic": func(rt *rapid.T) {
+				l.m.ActivateTopic(id.Draw(rt, "id"), rapid.IntRange(1, 9).Draw(rt, "partitions"), nil)
+			},
 			"pause channel": func(rt *rapid.T) {
 				l.m.PauseChannel(id.Draw(rt, "id"), id.Draw(rt, "ch"), rapid.Bool().Draw(rt, "on"), nil)
 			},
@@ -476,6 +482,8 @@ func FuzzApplyEntry(f *testing.F) {
 	l.m.CreateTopic("orders", nil)
 	l.m.CreateChannel(1, "archive", nil)
 	l.m.PauseChannel(1, 2, true, nil)
+	l.m.RaiseTopic(1, 3, func(*Topic, error) {})
+	l.m.ActivateTopic(1, 3, nil)
 	l.m.DeleteTopic(1, nil)
 	l.m.DropBoot(3, nil)
 	l.m.ReplaceNode(0, Node{ID: 8, Addr: "b:1"}, nil)

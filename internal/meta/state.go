@@ -23,12 +23,13 @@ import (
 //	                   count of done, by number: number, topic, channel
 //	count of topics, by id: id, name, seed, created, created time, boot,
 //	                   flags, count of partitions: shard
+//	                   with flag 16: active partitions, count of raises: partitions before
 //	                   count of channels: id, name, created time, flags,
 //	                   with flag 4: max attempts, dead-letter topic
 //	with shards that were added: count of those, by id: id, voters of its beginning
 //
-// flags: 1 paused, 2 deleting; of a channel 4: its attempts are limited, which
-// programs before that feature can't read. How many partitions a shard carries is counted
+// flags: 1 paused, 2 deleting; of a topic 16: it was made with fewer partitions; of a
+// channel 4: its attempts are limited. Programs before those features can't read them. How many partitions a shard carries is counted
 // anew. A cluster writes the format of its feature level, so that one of level
 // 1 can still go back to a program that knows no more.
 const (
@@ -44,8 +45,9 @@ const (
 	flagDeleting
 	flagAckQuorum // of a topic
 	flagAckLeader // of a topic
+	flagRaised    // of a topic: it has had fewer partitions
 
-	topicFlags = flagPaused | flagDeleting
+	topicFlags = flagPaused | flagDeleting | flagRaised
 
 	flagLimited = 1 << 2 // of a channel
 
@@ -128,10 +130,19 @@ func (v *View) encodeNodes2(b []byte) []byte {
 
 func (t *Topic) encode(b []byte) []byte {
 	b = appendString(binary.AppendUvarint(b, t.ID), t.Name)
-	b = appendUints(b, t.Seed, t.Created, uint64(t.CreatedNs), t.Boot,
-		flags(t.Paused, t.Deleting)|ackFlags[t.Ack], uint64(len(t.Partitions)))
+	f := flags(t.Paused, t.Deleting) | ackFlags[t.Ack]
+	if len(t.Raised) > 0 {
+		f |= flagRaised
+	}
+	b = appendUints(b, t.Seed, t.Created, uint64(t.CreatedNs), t.Boot, f, uint64(len(t.Partitions)))
 	for _, shard := range t.Partitions {
 		b = binary.AppendUvarint(b, uint64(shard))
+	}
+	if len(t.Raised) > 0 {
+		b = appendUints(b, uint64(t.Active), uint64(len(t.Raised)))
+		for _, was := range t.Raised {
+			b = binary.AppendUvarint(b, uint64(was))
+		}
 	}
 	b = binary.AppendUvarint(b, uint64(len(t.Channels)))
 	for _, c := range t.Channels {
@@ -269,6 +280,15 @@ func (r *reader) topic() *Topic {
 	for range r.count() {
 		t.Partitions = append(t.Partitions, uint32(r.uint()))
 	}
+	t.Active = len(t.Partitions)
+	if f&flagRaised != 0 {
+		t.Active = int(min(r.uint(), maxPartitions))
+		for range r.count() {
+			t.Raised = append(t.Raised, uint32(min(r.uint(), maxPartitions)))
+		}
+		r.bad = r.bad || len(t.Raised) == 0
+	}
+	r.bad = r.bad || !t.validRaises()
 	for range r.count() {
 		c := r.channel()
 		if n := len(t.Channels); n > 0 && t.Channels[n-1].Name >= c.Name {

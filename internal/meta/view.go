@@ -26,9 +26,14 @@ type Topic struct {
 	// Partitions names the shard of each partition; empty for an ephemeral
 	// topic, which no shard carries.
 	Partitions []uint32
-	Paused     bool
-	Ack        Ack
-	Deleting   bool // marked; gone once every shard has closed it
+	// Active is how many of them, from the first on, messages are published to: all,
+	// unless their number is being raised.
+	Active int
+	// Raised is how many there were before each raise; nil: as many as at birth.
+	Raised   []uint32
+	Paused   bool
+	Ack      Ack
+	Deleting bool // marked; gone once every shard has closed it
 	// Boot is the process that an ephemeral topic lives and dies with; 0 for a
 	// durable one.
 	Boot     uint64

@@ -271,7 +271,7 @@ func segmentBytes(c *config.Config, total int64) int64 {
 // openGroups opens the metadata group and the data shards on the WAL.
 func (n *Node) openGroups(checkpointBytes int64) error {
 	metaGroup := &late{}
-	o := meta.Options{Node: n.self(), Wake: metaGroup.wake, Shards: n.dir.DataShards}
+	o := meta.Options{Node: n.self(), Wake: metaGroup.wake, Shards: n.dir.DataShards, Partitions: n.cfg.DefaultPartitions}
 	if n.member != nil {
 		o.Founding, o.Forward = n.dir.founding(), n.member.forward
 	}

@@ -89,6 +89,9 @@ func (l *lane) Limit(limit int64) {
 	l.limit = limit
 }
 
+// Raised implements partition.Lane.
+func (l *lane) Raised(partition.Barrier) {}
+
 // Skip implements partition.Lane.
 func (l *lane) Skip(from, to int64) { l.skip.Add(from, to) }
 

@@ -83,6 +83,13 @@ type Config struct {
 	// offset: it must not block, nor call into this package. nil: nobody wants to
 	// know.
 	Emptied func(part int32, before int64)
+	// Held is called, without locks, when a lane has come to a barrier of its partition
+	// (partition.Barrier) of so many partitions, and has more for a consumer whose
+	// window is open: nothing of that is delivered before Lane.Release. Once for each
+	// time that it begins to stand there: Channel.Standing says how long it does. Any
+	// goroutine calls it, a shard's loop too: it must not block. nil: nobody wants to
+	// know.
+	Held func(part int32, count uint32)
 	// Logger gets what nobody is told otherwise: damage in the log. nil: none.
 	Logger *slog.Logger
 }
@@ -104,6 +111,7 @@ type Channel struct {
 	slots  slab
 	paused bool
 	closed error // why the channel ended; nil while it lives
+	held   int   // barriers that are not released, of all lanes
 	calls  bool  // a lane wants its shard to be called after unlocking
 
 	// waiting are the subscriptions that found nothing and have an open
@@ -241,6 +249,7 @@ func (c *Channel) replace(l *Lane) {
 		return
 	}
 	l.index = old.index
+	l.released = old.released
 	if old.away() || c.cfg.MirrorID != nil {
 		l.inherit(old)
 	}
@@ -359,14 +368,15 @@ func (c *Channel) unlock() {
 	}
 	c.calls = false
 	type call struct {
-		lane *Lane
-		what uint8
+		lane  *Lane
+		what  uint8
+		count uint32 // of callHeld
 	}
 	var few [4]call
 	calls := few[:0]
 	for _, l := range c.lanes {
 		if l.calls != 0 {
-			calls = append(calls, call{l, l.calls})
+			calls = append(calls, call{l, l.calls, l.standsAt()})
 			l.calls = 0
 		}
 	}
@@ -378,6 +388,9 @@ func (c *Channel) unlock() {
 		}
 		if x.what&callWanted != 0 {
 			x.lane.shard.Wanted(x.lane)
+		}
+		if x.what&callHeld != 0 {
+			c.cfg.Held(x.lane.part, x.count)
 		}
 		if x.what&callSpent != 0 && spent != nil {
 			spent()
@@ -403,6 +416,9 @@ const workMax = 1 << 30
 // end of everything that may have made work, opened a window or given up a
 // claim, so no wake-up is lost.
 func (c *Channel) ring() {
+	if c.held > 0 {
+		c.noteStanding()
+	}
 	if c.waiting.head == nil || c.paused || c.closed != nil {
 		return
 	}

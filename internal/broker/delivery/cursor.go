@@ -103,7 +103,7 @@ func (l *Lane) takeNumber(offset int64) uint16 {
 // ahead.record is the record at the cursor; false: nothing is visible, or the
 // next chunk must be loaded.
 func (l *Lane) peek() bool {
-	for l.cursor < l.limit {
+	for l.cursor < l.visible() {
 		if l.jumpSkip() {
 			continue
 		}
@@ -230,7 +230,7 @@ func (l *Lane) makeRoom(offset int64, must bool) bool {
 // needsLoad reports whether the cursor waits for the next chunk of the log.
 func (l *Lane) needsLoad() bool {
 	return l.live && !l.loading && !l.rests() && l.ahead.ended() &&
-		l.cursor < l.limit && l.table.hasRoom(&l.ch.slots, l.cursor)
+		l.cursor < l.visible() && l.table.hasRoom(&l.ch.slots, l.cursor)
 }
 
 // load reads the next chunk. It is called with the lock held and gives it away

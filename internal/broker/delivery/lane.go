@@ -34,6 +34,7 @@ const (
 	callDirty uint8 = 1 << iota
 	callWanted
 	callSpent // Config.Spent, rather
+	callHeld  // Config.Held
 )
 
 var _ partition.Lane = (*Lane)(nil)
@@ -84,6 +85,7 @@ type Lane struct {
 	held    int64 // slots with flagParked
 	heldDue int64 // DueNs of what this lane parked while it holds it
 
+	holds
 	relay *Relay // to the leader, of a remote lane; nil: nobody is known to lead
 	looseSlots
 }
@@ -310,6 +312,7 @@ func (l *Lane) reset(st partition.Start) {
 	for _, r := range st.Skip {
 		l.addSkip(r)
 	}
+	l.setBarriers(st.Barriers)
 	l.numbers = nil
 	if len(st.Attempts) > 0 {
 		l.numbers = make(map[int64]uint16, len(st.Attempts))
@@ -339,7 +342,7 @@ func (l *Lane) work() int64 {
 	if l.loading && l.ahead.ended() {
 		return n
 	}
-	if backlog := l.backlog(); backlog > 0 && l.table.hasRoom(&l.ch.slots, l.cursor) {
+	if backlog := l.beforeHold(); backlog > 0 && l.table.hasRoom(&l.ch.slots, l.cursor) {
 		n += backlog
 	}
 	return n

@@ -21,6 +21,11 @@
 //     that the outcome is unknown, and the epoch rises, so that a copy that comes
 //     late is refused.
 //
+// A publish of which its partition says that the topic has more partitions by now
+// (fault.Moved) is not done, and its number is used. It is given back to who added
+// it, behind the outcomes of all that were added before, so that those of one key stay
+// in order.
+//
 // # Runs
 //
 // A run is one pass over the queue towards one leader. It ends when the leader
@@ -33,12 +38,14 @@
 // Integers are uvarints unless said otherwise, strings and bytes a length and
 // the bytes. A request:
 //
-//	format    1
+//	format    2; 1 where every mapping is what the key of the first message tells by
+//	          itself: 1 with one, 0 without
 //	shard, producer, epoch, number of the first publish
 //	count of topics: id, name
 //	count of publishes, each:
 //	  place in the list of topics, partition, flags (1 the oldest without an answer,
-//	  2 acknowledged by the leader alone), count of messages, each:
+//	  2 acknowledged by the leader alone, 4 with a mapping; 4 from format 2 on), mapping,
+//	  count of messages, each:
 //	    flags (one byte: 1 key, 2 id, 4 due time), body, key, id, due time (unix ns)
 //
 // A reply:

@@ -63,7 +63,7 @@ type Fate uint8
 // The fates. The numbers are part of the wire's format.
 const (
 	Done    Fate = 1 // it is in the log
-	Refused Fate = 2 // it is not, and its number is used: its topic is gone
+	Refused Fate = 2 // it is not, and its number is used: its topic is gone, or has more partitions
 	NotUsed Fate = 3 // it is not, and its number is free
 	Unknown Fate = 4 // it may be, now or later
 )
@@ -75,22 +75,18 @@ type Answer struct {
 	Err  error // of all others
 }
 
-// Outcome is what a publisher is to be told.
-type Outcome struct {
-	Completion partition.Completion // may be nil
-	Base       int64
-	Err        error
-}
-
 // entry is a publish in the queue.
 type entry struct {
 	topic     uint64
 	partition int32
+	mapping   uint32
+	moved     func(*partition.Publish)
 	name      string // of the topic
 	messages  []partition.Message
 	done      partition.Completion
 	bytes     int64
 	ackLeader bool
+	added     uint64 // its place among all that were added
 
 	// open counts the copies of which it is not known that they are not done.
 	open int
@@ -152,7 +148,10 @@ type Origin struct {
 	lostAt  int64 // since when there is no leader; 0: there is one
 	movedAt int64 // of the last answer, or when the queue began to fill
 
-	outcomes []Outcome
+	added     uint64   // publishes ever
+	moved     []*entry // refused with fault.Moved and not given back, as they were added
+	lingering []*entry // answered, while this node's machine has a copy
+	outcomes  []Outcome
 
 	resent, raised uint64
 }
@@ -210,8 +209,8 @@ func (g *Origin) Refuses(now int64) bool {
 	return g.lostAt != 0 && now-g.lostAt >= int64(g.o.Patience)
 }
 
-// Add takes a publish into the queue: its Topic, Partition, Messages, Done and
-// AckLeader.
+// Add takes a publish into the queue: its Topic, Partition, Messages, Done, AckLeader,
+// Mapping and Moved.
 // name is the topic's. fault.Overloaded when too much waits, fault.NotLeader when
 // there has been no leader for longer than the patience; nothing was taken then.
 func (g *Origin) Add(p *partition.Publish, name string, now int64) error {
@@ -227,9 +226,10 @@ func (g *Origin) Add(p *partition.Publish, name string, now int64) error {
 		g.movedAt = max(g.movedAt, now)
 	}
 	g.bytes += size
+	g.added++
 	g.queue = append(g.queue, &entry{
 		topic: p.Topic, partition: p.Partition, name: name, messages: p.Messages, done: p.Done,
-		ackLeader: p.AckLeader, bytes: size,
+		ackLeader: p.AckLeader, mapping: p.Mapping, moved: p.Moved, bytes: size, added: g.added,
 	})
 	return nil
 }
@@ -269,7 +269,7 @@ func (g *Origin) NextLocal(now int64) *Local {
 		l.entry, l.run, l.owner = e, g.run, g.owner
 		l.Publish = partition.Publish{
 			Topic: e.topic, Partition: e.partition, Messages: e.messages, Done: l,
-			Link: g.link(g.next - 1), AckLeader: e.ackLeader,
+			Link: g.link(g.next - 1), AckLeader: e.ackLeader, Mapping: e.mapping,
 		}
 		g.out++
 		g.sent(e)
@@ -354,7 +354,7 @@ func FateOf(err error) Fate {
 	switch fault.CodeOf(err) {
 	case fault.None:
 		return Done
-	case fault.TopicNotFound:
+	case fault.TopicNotFound, fault.Moved:
 		return Refused
 	case fault.OutOfOrder:
 		return NotUsed
@@ -389,8 +389,8 @@ func (g *Origin) localAnswer(l *Local, a Answer, now int64) {
 		g.out--
 	}
 	g.answer(e, l.run, a, now)
-	if e.settled && e.local == 0 && e.outcome.Completion != nil {
-		g.tell(e)
+	if e.settled && e.local == 0 {
+		g.unlinger(e)
 	}
 }
 
@@ -435,30 +435,6 @@ func passing(err error) int64 {
 		return retryLost
 	}
 	return 0
-}
-
-// settle gives a publish its answer.
-func (g *Origin) settle(e *entry, base int64, err error) {
-	e.settled = true
-	g.bytes -= e.bytes
-	e.outcome = Outcome{e.done, base, err}
-	e.messages = nil
-	if e.local == 0 {
-		g.tell(e)
-	}
-}
-
-func (g *Origin) tell(e *entry) {
-	g.outcomes = append(g.outcomes, e.outcome)
-	e.outcome = Outcome{}
-}
-
-// Outcomes moves what publishers are to be told behind dst.
-func (g *Origin) Outcomes(dst []Outcome) []Outcome {
-	dst = append(dst, g.outcomes...)
-	clear(g.outcomes)
-	g.outcomes = g.outcomes[:0]
-	return dst
 }
 
 // trim takes out what is answered at the front of the queue.

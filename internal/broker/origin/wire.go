@@ -9,8 +9,11 @@ import (
 	"github.com/tidings-io/tidings/internal/fault"
 )
 
+// The formats. A request has the older one where its publishes have the mappings that
+// their keys tell by themselves, so that a leader which knows no other reads it.
 const (
-	requestFormat = 1
+	requestPlain  = 1
+	requestFormat = 2
 	replyFormat   = 1
 )
 
@@ -18,6 +21,7 @@ const (
 const (
 	flagOldest = 1 << iota // only of the first one
 	flagAckLeader
+	flagMapping // from format 2 on
 )
 
 // Flags of a message on the wire.
@@ -41,7 +45,8 @@ func (c *Call) Encode() []byte {
 	for _, e := range c.entries {
 		size += 32 + int(e.bytes)
 	}
-	b := append(make([]byte, 0, size), requestFormat)
+	format := c.format()
+	b := append(make([]byte, 0, size), format)
 	b = wire.AppendUints(b, uint64(c.shard), c.link.Producer, c.link.Epoch, c.link.Seq)
 	places := make(map[uint64]uint64)
 	var topics []*entry
@@ -64,12 +69,38 @@ func (c *Call) Encode() []byte {
 		if e.ackLeader {
 			flags |= flagAckLeader
 		}
-		b = wire.AppendUints(b, places[e.topic], uint64(e.partition), flags, uint64(len(e.messages)))
+		if format > requestPlain && e.mapping > 0 {
+			flags |= flagMapping
+		}
+		b = wire.AppendUints(b, places[e.topic], uint64(e.partition), flags)
+		if flags&flagMapping != 0 {
+			b = binary.AppendUvarint(b, uint64(e.mapping))
+		}
+		b = binary.AppendUvarint(b, uint64(len(e.messages)))
 		for i := range e.messages {
 			b = appendMessage(b, &e.messages[i])
 		}
 	}
 	return b
+}
+
+// format is the oldest in which the request can be written.
+func (c *Call) format() byte {
+	for _, e := range c.entries {
+		if e.mapping != plainMapping(e.messages) {
+			return requestFormat
+		}
+	}
+	return requestPlain
+}
+
+// plainMapping is the mapping of a publish in the first format: topics had one
+// partition, and the first message's key decided.
+func plainMapping(messages []partition.Message) uint32 {
+	if len(messages) > 0 && messages[0].Key != nil {
+		return 1
+	}
+	return 0
 }
 
 func appendMessage(b []byte, m *partition.Message) []byte {
@@ -100,7 +131,8 @@ func appendMessage(b []byte, m *partition.Message) []byte {
 // fault.InvalidRequest for what is none.
 func DecodeRequest(b []byte) (*Request, error) {
 	r := &wire.Reader{B: b}
-	if format := r.Byte(); !r.Bad && format != requestFormat {
+	format := r.Byte()
+	if !r.Bad && format != requestFormat && format != requestPlain {
 		return nil, fault.New(fault.Unsupported, "read publishes of a node: format %d is not known to this program", format)
 	}
 	q := &Request{Shard: uint32(r.UpTo(math.MaxUint32))}
@@ -119,6 +151,10 @@ func DecodeRequest(b []byte) (*Request, error) {
 	if q.Link.Producer == 0 || q.Link.Epoch == 0 || q.Link.Seq == 0 || q.Link.Seq+uint64(n) < q.Link.Seq {
 		r.Bad = true
 	}
+	known := uint64(flagOldest | flagAckLeader)
+	if format == requestFormat {
+		known |= flagMapping
+	}
 	for i := range n {
 		p := partition.Publish{Link: q.Link}
 		p.Link.Seq += uint64(i)
@@ -128,16 +164,23 @@ func DecodeRequest(b []byte) (*Request, error) {
 			r.Bad = true
 		}
 		p.Partition = int32(r.UpTo(math.MaxInt32))
-		flags := r.UpTo(flagOldest | flagAckLeader)
+		flags := r.UpTo(known)
 		p.Link.Oldest, p.AckLeader = flags&flagOldest != 0, flags&flagAckLeader != 0
 		if p.Link.Oldest && i > 0 {
 			r.Bad = true
+		}
+		if flags&flagMapping != 0 {
+			p.Mapping = uint32(r.UpTo(partition.PartitionsMax))
+			r.Bad = r.Bad || p.Mapping == 0
 		}
 		for range r.Count() {
 			p.Messages = append(p.Messages, readMessage(r))
 			if r.Bad {
 				break
 			}
+		}
+		if format == requestPlain {
+			p.Mapping = plainMapping(p.Messages)
 		}
 		if r.Bad {
 			return nil, r.Malformed("publishes")

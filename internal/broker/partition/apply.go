@@ -45,7 +45,7 @@ func (m *Machine) Apply(e shard.Entry, token any) error {
 		return fmt.Errorf("apply entry %d: read link: %w", e.Index, err)
 	}
 	if links.refused && f != nil {
-		m.links.broken = true
+		m.links.broken, f.refused = true, true
 	}
 	for range h.count - links.count {
 		var k kind
@@ -272,6 +272,8 @@ func (m *Machine) change(c Command, own bool) error {
 		}
 	case AdvanceStart:
 		p.advanceStart(c.Offset)
+	case Raise:
+		m.raise(p, c)
 	}
 	p.handOn()
 	p.settle()
@@ -286,7 +288,10 @@ func (m *Machine) open(c Open) error {
 	if slices.Contains(m.closed, c.Key) {
 		return fault.New(fault.TopicNotFound, "open partition %d of topic %d: it was closed", c.Partition, c.Topic)
 	}
-	p := &partition{Key: c.Key, name: c.Name, log: m.o.Store.New(c.logID(), 0)}
+	p := &partition{
+		Key: c.Key, name: c.Name, log: m.o.Store.New(c.logID(), 0),
+		mapping: mapping{count: max(c.Count, 1)},
+	}
 	m.enter(p)
 	p.touch()
 	p.touchLog()
@@ -340,7 +345,9 @@ func (m *Machine) createChannel(p *partition, c CreateChannel, own bool) {
 	ch := &channel{id: c.Channel, ephemeral: c.Ephemeral, floor: p.handOver, pinned: c.Ephemeral && own && m.leading}
 	switch c.From.Where {
 	case AtStart:
-		ch.floor = p.start
+		if !plant.On("start-at-hand-over") {
+			ch.floor = p.start
+		}
 	case AtEnd:
 		ch.floor = p.end
 	case AtOffset:
@@ -402,7 +409,7 @@ func (m *Machine) empty(p *partition, id uint64) error {
 	p.touchLog() // which may have been pinned
 	if a := c.lane; a != nil {
 		a.held = nil
-		a.lane.Reset(c.start(p.handOver))
+		a.lane.Reset(p.startOf(c))
 		m.schedule(a)
 	}
 	return nil

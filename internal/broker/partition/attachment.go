@@ -58,7 +58,7 @@ func (m *Machine) attach(a *attachment) {
 	}
 	a.p, a.c, c.lane = p, c, a
 	m.lanes[a.lane] = a
-	a.lane.Begin(c.start(p.handOver))
+	a.lane.Begin(p.startOf(c))
 	m.want(a)
 }
 

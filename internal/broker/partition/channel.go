@@ -82,15 +82,19 @@ func (c *channel) empty(limit int64) {
 	c.attempts = nil
 }
 
-// start describes the channel to its lane.
-func (c *channel) start(limit int64) Start {
-	return Start{
+// startOf describes a channel to its lane.
+func (p *partition) startOf(c *channel) Start {
+	s := Start{
 		Epoch:    c.epoch,
 		Floor:    c.floor,
-		Limit:    limit,
+		Limit:    p.handOver,
 		Skip:     slices.Clone(c.ranges.Ranges()),
 		Attempts: maps.Clone(c.attempts),
 	}
+	if !c.ephemeral {
+		s.Barriers = slices.Clone(p.mapping.barriers)
+	}
+	return s
 }
 
 // needs is the lowest offset that the channel holds in this node's log, given

@@ -17,7 +17,9 @@ import (
 
 // A checkpoint's state:
 //
-//	format version  u8      = 2
+//	format version  u8      = 2; 3 when messages with keys come to a partition by
+//	                more than one partition, so that a program which does not know
+//	                of that reads all other states
 //	time            varint  of the last entry
 //	closed          count, and for each: topic, partition
 //	producers       count, and for each, by id: id, epoch, seq, index; from version 2
@@ -29,7 +31,11 @@ import (
 //	dropped         count, and for each parked set of a channel that is gone but
 //	                whose files may still be needed: topic, partition, channel,
 //	                and the set as above
-const stateVersion = 2
+const (
+	stateVersion   = 3
+	stateUnmapped  = 2 // no partition has a mapping
+	stateProducers = 2 // the first with producers
+)
 
 const (
 	// checkpointsKept is how many checkpoints recovery may use.
@@ -150,7 +156,11 @@ func takeSet(s *parked.Set, saved *savedSet) setPart {
 
 // appendHead writes what stands before the partitions.
 func (m *Machine) appendHead(buf []byte) []byte {
-	buf = append(buf, stateVersion)
+	v := byte(stateUnmapped)
+	if slices.ContainsFunc(m.sorted, func(p *partition) bool { return p.mapping.count > 1 }) {
+		v = stateVersion
+	}
+	buf = append(buf, v)
 	buf = binary.AppendVarint(buf, m.time)
 	buf = binary.AppendUvarint(buf, uint64(len(m.closed)))
 	for _, k := range m.closed {
@@ -337,7 +347,7 @@ func (m *Machine) restore(state []byte, restoreLog restoreLog) error {
 	for range r.count(2) {
 		m.closed = append(m.closed, r.key())
 	}
-	if v >= 2 {
+	if v >= stateProducers {
 		m.producers = r.producers()
 	}
 	for range r.count(2) {

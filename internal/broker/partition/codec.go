@@ -49,6 +49,7 @@ const (
 	kindAdvanceStart   kind = 11
 	kindLink           kind = 12 // the numbers of a producer's publishes in the entry
 	kindIngest         kind = 13
+	kindRaise          kind = 14
 )
 
 // errMalformed says that the bytes are not what this package writes.
@@ -109,7 +110,7 @@ func decodeCommand(b []byte) (k kind, payload, rest []byte, err error) {
 		return 0, nil, nil, fmt.Errorf("decode command: %w", errMalformed)
 	}
 	k = kind(b[0])
-	if k < kindOpen || k > kindIngest || b[1] != commandVersion {
+	if k < kindOpen || k > kindRaise || b[1] != commandVersion {
 		return 0, nil, nil, fmt.Errorf("decode command: kind %d version %d is not known", b[0], b[1])
 	}
 	n := binary.BigEndian.Uint32(b[2:])
@@ -142,8 +143,19 @@ func (EmptyTopic) kind() kind     { return kindEmptyTopic }
 func (PauseTopic) kind() kind     { return kindPauseTopic }
 func (ClearEphemeral) kind() kind { return kindClearEphemeral }
 func (AdvanceStart) kind() kind   { return kindAdvanceStart }
+func (Raise) kind() kind          { return kindRaise }
 
-func (c Open) payload(buf []byte) []byte { return appendText(buf, c.Name) }
+// The count stands behind the name only where it is above 1, so that all others are
+// read by programs that do not know of it.
+func (c Open) payload(buf []byte) []byte {
+	buf = appendText(buf, c.Name)
+	if c.Count > 1 {
+		buf = binary.AppendUvarint(buf, uint64(c.Count))
+	}
+	return buf
+}
+
+func (c Raise) payload(buf []byte) []byte { return binary.AppendUvarint(buf, uint64(c.Count)) }
 
 func (Close) payload(buf []byte) []byte { return buf }
 
@@ -174,7 +186,12 @@ func decode(k kind, payload []byte) (Command, error) {
 	var c Command
 	switch k {
 	case kindOpen:
-		c = Open{Key: key, Name: r.text()}
+		o := Open{Key: key, Name: r.text()}
+		if len(r.b) > 0 {
+			o.Count = r.partitions()
+			r.bad = r.bad || o.Count < 2
+		}
+		c = o
 	case kindClose:
 		c = Close{key}
 	case kindCreateChannel:
@@ -196,6 +213,8 @@ func decode(k kind, payload []byte) (Command, error) {
 		c = AdvanceStart{Key: key, Offset: r.varint(), Reason: r.text()}
 	case kindIngest:
 		c = r.ingest(key)
+	case kindRaise:
+		c = Raise{Key: key, Count: r.partitions()}
 	}
 	if c == nil || r.bad || len(r.b) > 0 {
 		return nil, fmt.Errorf("decode command of kind %d: %w", k, errMalformed)

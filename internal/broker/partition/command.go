@@ -23,6 +23,30 @@ type Key struct {
 type Open struct {
 	Key
 	Name string // of the topic, for people
+	// Count is the number of partitions by which messages with keys come here: that
+	// with which the topic was made, 1..PartitionsMax; 0: 1. Raise makes it larger.
+	Count uint32
+}
+
+// PartitionsMax bounds the partitions of a topic.
+const PartitionsMax = 4096
+
+// Raise says that messages with keys are spread over Count partitions from now on,
+// 1..PartitionsMax: a Barrier is put where the log ends, and publishes of a smaller
+// Mapping are refused with fault.Moved behind it. A Count that is not larger than the
+// partition's changes nothing.
+type Raise struct {
+	Key
+	Count uint32
+}
+
+// Barrier is a place in a partition's log: below it stand messages with keys that
+// came here by a smaller number of partitions than Count, from it on none do. A key's
+// messages from it on may have older ones in other partitions, below the barriers
+// there.
+type Barrier struct {
+	Count  uint32 // rises from one barrier to the next
+	Offset int64  // never falls from one to the next; 0 ≤ Offset ≤ end
 }
 
 // Close drops a partition with its messages and channels. An unknown one is no

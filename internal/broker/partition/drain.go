@@ -136,16 +136,24 @@ func (m *Machine) plan(maxBytes int) {
 // planPublish adds a publish to its partition's batch, or answers it; false: no
 // room.
 func (m *Machine) planPublish(p *Publish, maxBytes int) bool {
+	if p.Link.Producer != 0 {
+		switch m.judge(p.Link) {
+		case isRepeat:
+			m.planRepeat(p)
+			return true
+		case isWrong:
+			m.planWrong(p)
+			return true
+		}
+	}
+	switch m.fit(p, maxBytes) {
+	case waits:
+		return false
+	case isMoved:
+		return m.planMoved(p, maxBytes)
+	}
 	if p.Link.Producer == 0 {
 		return m.join(p, p.size, maxBytes)
-	}
-	switch m.judge(p.Link) {
-	case isRepeat:
-		m.planRepeat(p)
-		return true
-	case isWrong:
-		m.planWrong(p)
-		return true
 	}
 	doubtful := m.doubtful(p)
 	size, ok := m.runRoom(p.Link)
@@ -217,6 +225,7 @@ func (m *Machine) planCommand(i item, maxBytes int) bool {
 	if s := m.slots[k]; s != nil {
 		s.drain = 0 // what is published from now on comes after the command
 	}
+	m.planCount(i.command)
 	return true
 }
 
@@ -229,7 +238,7 @@ func (m *Machine) planLocal(s step) {
 	case len(m.flights) > 0:
 		f = m.flights[len(m.flights)-1]
 	default:
-		m.take(&s)
+		m.take(&s, false)
 		return
 	}
 	f.steps = append(f.steps, s)

@@ -12,11 +12,14 @@ import (
 // this node only.
 type flight struct {
 	steps  []step
-	done   int     // steps that were taken
-	deltas []byte  // the encoded delta commands
-	runs   []run   // the sequenced publishes, by producer
-	eager  bool    // some are answered when the entry is durable here
-	next   *flight // free list
+	done   int        // steps that were taken
+	deltas []byte     // the encoded delta commands
+	runs   []run      // the sequenced publishes, by producer
+	eager  bool       // some are answered when the entry is durable here
+	counts []counting // what it opens and raises
+	// refused: the entry's publishes are not done, and their numbers not used.
+	refused bool
+	next    *flight // free list
 }
 
 // step is one command of the entry, or (local) something that happens between
@@ -30,6 +33,9 @@ type step struct {
 	hasDue bool
 	// repeat: first is a publish that came again; local.
 	repeat bool
+	// moved: first is a publish that came by a smaller number of partitions than its
+	// partition knows; local.
+	moved bool
 
 	command Command
 	done    func(error) // may be nil
@@ -42,11 +48,14 @@ type step struct {
 }
 
 // local reports whether the step has no command in the entry.
-func (s *step) local() bool { return s.attach != nil || s.settled != nil || s.repeat }
+func (s *step) local() bool { return s.attach != nil || s.settled != nil || s.repeat || s.moved }
 
-// take does a local step whose turn has come.
-func (m *Machine) take(s *step) {
+// take does a local step whose turn has come. refused: the publishes of its entry are
+// not done.
+func (m *Machine) take(s *step, refused bool) {
 	switch {
+	case s.moved:
+		answerMoved(s.first, refused)
 	case s.attach != nil:
 		m.attach(s.attach)
 	case s.repeat:
@@ -70,6 +79,7 @@ func (m *Machine) newFlight() *flight {
 func (m *Machine) recycle(f *flight) {
 	clear(f.steps)
 	f.steps, f.done, f.deltas, f.runs, f.eager = f.steps[:0], 0, f.deltas[:0], f.runs[:0], false
+	f.counts, f.refused = f.counts[:0], false
 	f.next, m.free = m.free, f
 }
 
@@ -95,7 +105,7 @@ func (f *flight) command(m *Machine) *step {
 		if !s.local() {
 			return s
 		}
-		m.take(s)
+		m.take(s, f.refused)
 	}
 	return nil
 }
@@ -138,7 +148,7 @@ func (m *Machine) Synced(token any) {
 	for i := f.done; i < len(f.steps); i++ {
 		s := &f.steps[i]
 		// What will be refused is not answered now.
-		if s.first != nil && !s.repeat && m.partitions[s.key] != nil {
+		if s.first != nil && !s.local() && m.partitions[s.key] != nil {
 			s.answerEarly()
 		}
 	}

@@ -60,6 +60,9 @@ func (m *Machine) Enqueue(p *Publish) error {
 	if len(p.Messages) == 0 {
 		return fault.New(fault.MessageEmpty, "publish no message")
 	}
+	if p.Mapping > PartitionsMax {
+		return fault.New(fault.InvalidRequest, "publish by %d partitions: there are at most %d", p.Mapping, PartitionsMax)
+	}
 	p.measure()
 	b := &m.inbox
 	b.mu.Lock()
@@ -126,6 +129,9 @@ func (m *Machine) Do(c Command, done func(err error)) {
 // fault.Overloaded, fault.NotLeader.
 func (m *Machine) Offer(c Command, done func(err error)) error {
 	if err := refuseIngest(c, &m.o); err != nil {
+		return err
+	}
+	if err := checkCount(c); err != nil {
 		return err
 	}
 	return m.put(item{command: c, done: done})

@@ -18,6 +18,10 @@ type Lane interface {
 	// were parked when they were published, or the topic was emptied. It comes
 	// before the Limit that makes them visible.
 	Skip(from, to int64)
+	// Raised says that a barrier was put at the end of the partition's log. It comes
+	// before the Limit that makes what stands behind it visible. An ephemeral
+	// channel's lane is not told.
+	Raised(Barrier)
 	// Due offers parked messages that are due, earliest first, and returns how
 	// many of them it took from the front. When it takes fewer than offered,
 	// nothing more comes before Wanted. A message that the lane has finished or
@@ -52,6 +56,8 @@ type Start struct {
 	// Attempts tells, for unfinished and unparked offsets at or above the
 	// floor, how many attempts they have had where that is more than none.
 	Attempts map[int64]uint16
+	// Barriers are those of the partition, by Count; none for an ephemeral channel.
+	Barriers []Barrier
 }
 
 // Attempt says that a message, neither finished nor parked, has had N attempts.

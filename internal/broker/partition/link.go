@@ -71,8 +71,12 @@ func (m *Machine) planWrong(p *Publish) {
 func (m *Machine) answerRepeat(p *Publish) {
 	at := m.producers.get(p.Link.Producer)
 	err := at.outcome(p.Link)
+	var part *partition
 	if err == nil {
-		_, err = m.find(Key{p.Topic, p.Partition})
+		part, err = m.find(Key{p.Topic, p.Partition})
+	}
+	if err == nil {
+		err = part.mapping.outcome(p.Link, p.Mapping)
 	}
 	p.answer(-1, err)
 }

@@ -250,7 +250,10 @@ func (i *item) fail(err error) {
 
 // answer tells the outcome.
 func (p *Publish) answer(base int64, err error) {
-	if p.Done != nil {
+	switch {
+	case p.Moved != nil && fault.CodeOf(err) == fault.Moved:
+		p.Moved(p)
+	case p.Done != nil:
 		p.Done.Published(base, err)
 	}
 }

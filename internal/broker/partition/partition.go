@@ -25,6 +25,7 @@ type partition struct {
 	epochs   []epochFrom // leader epochs from start on, rising
 	channels []*channel  // by id
 	ingests  ingests     // what is taken over from other servers
+	mapping  mapping     // of messages with keys
 
 	// Local to this node.
 
@@ -180,6 +181,12 @@ func (m *Machine) parkDue(p *partition, batch []byte, base int64) error {
 // parked when they are published. It is part of the replicated rules.
 const parkRangesMax = 1024
 
+// The flags of a partition's state.
+const (
+	flagPaused  = 1
+	flagMapping = 2 // only where the state has format version 3
+)
+
 // append writes the replicated state of the partition.
 func (p *partition) append(buf []byte) []byte {
 	buf = appendKey(buf, p.Key)
@@ -187,7 +194,10 @@ func (p *partition) append(buf []byte) []byte {
 	buf = binary.AppendUvarint(buf, uint64(p.start))
 	buf = binary.AppendUvarint(buf, uint64(p.end))
 	buf = binary.AppendUvarint(buf, uint64(p.handOver))
-	buf = append(buf, bit(p.paused, 1))
+	buf = append(buf, bit(p.paused, flagPaused)|bit(p.mapping.count > 1, flagMapping))
+	if p.mapping.count > 1 {
+		buf = p.mapping.append(buf)
+	}
 	buf = binary.AppendVarint(buf, p.lastNs)
 	buf = binary.AppendUvarint(buf, uint64(len(p.epochs)))
 	for _, e := range p.epochs {
@@ -208,8 +218,14 @@ func (r *reader) partition() *partition {
 	p := &partition{
 		Key: r.key(), name: r.text(),
 		start: r.length(), end: r.length(), handOver: r.length(),
-		paused: r.flags(1) != 0, lastNs: r.varint(),
+		mapping: mapping{count: 1},
 	}
+	flags := r.flags(flagPaused | flagMapping)
+	p.paused = flags&flagPaused != 0
+	if flags&flagMapping != 0 {
+		p.mapping = r.mapping(p.end)
+	}
+	p.lastNs = r.varint()
 	for range r.count(2) {
 		p.epochs = append(p.epochs, epochFrom{epoch: r.uvarint(), offset: r.length()})
 	}

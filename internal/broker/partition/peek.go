@@ -13,7 +13,7 @@ func (v *View) Position(k Key, channel uint64) (Start, bool) {
 	if c == nil {
 		return Start{}, false
 	}
-	return c.start(p.handOver), true
+	return p.startOf(c), true
 }
 
 // Parked returns up to n parked messages of a channel that no lane has been

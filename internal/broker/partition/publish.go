@@ -20,6 +20,15 @@ type Publish struct {
 	Messages  []Message
 	Done      Completion // may be nil
 	Link      Link       // zero: the publish is not sequenced
+	// Mapping is the number of partitions by which the key of the messages came to
+	// this one, up to PartitionsMax; 0: they have no key, or it does not matter. A
+	// partition that knows of a larger number refuses it with fault.Moved; one that
+	// knows of a smaller number raises its own first.
+	Mapping uint32
+	// Moved is told in the place of Done that the publish was refused with
+	// fault.Moved, as Done is: it has the publish back, to publish the messages
+	// anew. nil: Done is told.
+	Moved func(*Publish)
 	// AckLeader: it is answered, without a base, when it is durable on this node,
 	// though it may still be lost with it.
 	AckLeader bool
@@ -35,8 +44,8 @@ type Publish struct {
 
 // Link is the place of a publish in what one process has sent to the shard. A
 // publish that is sent again under the same link happens once. A publish that is
-// refused with fault.TopicNotFound has used its number, one that is refused by
-// Machine.Publish or with fault.OutOfOrder has not; whether any other error has
+// refused with fault.TopicNotFound or fault.Moved has used its number, one that is
+// refused by Machine.Publish or with fault.OutOfOrder has not; whether any other error has
 // is not known, and it is to be sent again under the same link.
 type Link struct {
 	Producer uint64 // boot id of the process; 0: not sequenced
@@ -54,7 +63,7 @@ type Completion interface {
 	// is the offset of the first message, -1 when that is not known: the publish
 	// came again under its link, or is durable on the leader alone (AckLeader).
 	// With an error nothing is known about what was published, unless the error is
-	// fault.TopicNotFound, fault.OutOfOrder, fault.Overloaded or
+	// fault.TopicNotFound, fault.Moved, fault.OutOfOrder, fault.Overloaded or
 	// fault.DiskReserve: then nothing was.
 	Published(base int64, err error)
 }

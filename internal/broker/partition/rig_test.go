@@ -309,22 +309,26 @@ func (r *rig) left(k Key, channel uint64) left {
 	return l
 }
 
+// Raised implements Lane.
+func (l *testLane) Raised(b Barrier) { l.barriers = append(l.barriers, b) }
+
 // testLane is a simple delivery: it has all deliverable messages in its hands.
 type testLane struct {
-	r       *rig
-	key     Key
-	channel uint64
-	begun   int
-	stopped int
-	err     error
-	floor   int64
-	limit   int64
-	done    map[int64]bool // offsets not to be delivered from the log any more
-	skipped int
-	start   Start
-	due     map[int64]parked.Entry // due messages taken
-	room    int                    // how many more due messages it takes
-	pins    int64                  // Floor, for an ephemeral channel
+	r        *rig
+	key      Key
+	channel  uint64
+	begun    int
+	stopped  int
+	err      error
+	floor    int64
+	limit    int64
+	done     map[int64]bool // offsets not to be delivered from the log any more
+	skipped  int
+	start    Start
+	barriers []Barrier              // told by Raised
+	due      map[int64]parked.Entry // due messages taken
+	room     int                    // how many more due messages it takes
+	pins     int64                  // Floor, for an ephemeral channel
 
 	finished map[int64]bool
 	parked   map[int64]parked.Entry

@@ -1,6 +1,10 @@
 package partition
 
-import "github.com/tidings-io/tidings/internal/seglog"
+import (
+	"slices"
+
+	"github.com/tidings-io/tidings/internal/seglog"
+)
 
 // PartitionView is a partition as statistics want it.
 type PartitionView struct {
@@ -10,6 +14,10 @@ type PartitionView struct {
 	End      int64 // offset of the next message
 	HandOver int64 // first offset not given to channels
 	Paused   bool
+	// Count is the number of partitions by which messages with keys come here, and
+	// Barriers where it rose, by Count.
+	Count    uint32
+	Barriers []Barrier
 	// MessageCount and MessageBytes (of bodies) were published while this node led,
 	// since the process started; they stay when another one leads.
 	MessageCount int64
@@ -120,6 +128,7 @@ func (v *View) Log(k Key) *seglog.Log {
 func (p *partition) view() PartitionView {
 	v := PartitionView{
 		Key: p.Key, Name: p.name, Start: p.start, End: p.end, HandOver: p.handOver, Paused: p.paused,
+		Count: p.mapping.count, Barriers: slices.Clone(p.mapping.barriers),
 		MessageCount: p.messages, MessageBytes: p.bytes, LogBytes: p.log.Bytes(),
 		Channels: make([]ChannelView, 0, len(p.channels)),
 	}

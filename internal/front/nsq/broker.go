@@ -28,6 +28,11 @@ type Broker interface {
 	Subscribe(ctx context.Context, topic, channel string, o delivery.SubOptions) (Subscription, error)
 
 	CreateTopic(ctx context.Context, topic string) error
+	// CreatePartitioned makes a topic with a number of partitions.
+	CreatePartitioned(ctx context.Context, topic string, partitions int) error
+	// RaisePartitions raises their number, and Layout tells where they are.
+	RaisePartitions(ctx context.Context, topic string, partitions int) error
+	Layout(ctx context.Context, topic string) (broker.TopicPartitions, error)
 	SetAck(ctx context.Context, topic string, a metadata.Ack) error
 	DeleteTopic(ctx context.Context, topic string) error
 	EmptyTopic(ctx context.Context, topic string) error

@@ -58,6 +58,8 @@ type conn struct {
 	net    net.Conn
 	remote string
 	since  time.Time
+	// publisher is the connection among those who publish through the front.
+	publisher uint64
 
 	// The reader's.
 	in        input
@@ -122,7 +124,7 @@ func newConn(f *Front, nc net.Conn) *conn {
 	}
 	c := &conn{
 		front: f, net: nc, remote: nc.RemoteAddr().String(), since: time.Now(),
-		raise: -1, needsTLS: f.o.TLSRequired != TLSOptional,
+		publisher: f.publishers.Add(1), raise: -1, needsTLS: f.o.TLSRequired != TLSOptional,
 		bell:  make(chan struct{}, 1),
 		dead:  make(chan struct{}),
 		beats: make(chan time.Duration, 1),
@@ -323,7 +325,7 @@ func (c *conn) submitGroup() error {
 
 // submit queues the place of p's answer and gives p to the broker.
 func (c *conn) submit(p *publish) error {
-	p.conn = c
+	p.conn, p.publisher = c, c.publisher
 	m := &c.front.metrics
 	p.measure(m.publishes.Add(1))
 	m.published.Add(uint64(len(p.msgs)))

@@ -188,6 +188,16 @@ func (b *fakeBroker) CreateTopic(_ context.Context, name string) error {
 	return nil
 }
 
+func (b *fakeBroker) CreatePartitioned(ctx context.Context, name string, _ int) error {
+	return b.CreateTopic(ctx, name)
+}
+
+func (b *fakeBroker) RaisePartitions(context.Context, string, int) error { return nil }
+
+func (b *fakeBroker) Layout(_ context.Context, name string) (broker.TopicPartitions, error) {
+	return broker.TopicPartitions{Topic: name, Active: 1}, nil
+}
+
 // on calls f for a topic that is there.
 func (b *fakeBroker) on(topic string, f func(t *fakeTopic) error) error {
 	b.mu.Lock()

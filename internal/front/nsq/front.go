@@ -183,6 +183,8 @@ type Front struct {
 	handlers  sync.WaitGroup // of connections
 	answerers []*answerer
 	turn      atomic.Uint64 // whose next connection it is
+	// publishers is the number given last to a connection, or a publish over HTTP.
+	publishers atomic.Uint64
 }
 
 // New makes a front; it serves when Run is called.

@@ -74,6 +74,8 @@ var routes = []route{
 	{path: "/mpub", method: "POST", handle: httpMPub, need: needsTopic, body: true},
 	{path: PathEdge, method: "POST", handle: httpEdge, need: needsTopic, body: true},
 	{path: "/topic/create", method: "POST", handle: createTopic, need: needsTopic},
+	{path: "/topic/partitions", method: "GET", handle: topicPartitions},
+	{path: "/topic/partitions", method: "POST", handle: raisePartitions, need: needsTopic},
 	{path: "/topic/delete", method: "POST", handle: deleteTopic, need: needsTopic},
 	{path: "/topic/empty", method: "POST", handle: emptyTopic, need: needsTopic},
 	{path: "/topic/pause", method: "POST", handle: pauseTopic(true), need: needsTopic},
@@ -356,7 +358,12 @@ func createTopic(f *Front, r *http.Request, q url.Values) (any, error) {
 	if !ok {
 		return nil, fault.New(fault.InvalidRequest, "ack must be quorum, leader or default")
 	}
-	if err := f.broker.CreateTopic(r.Context(), topic); err != nil || !q.Has("ack") {
+	if q.Has("partitions") {
+		err = f.createPartitioned(r.Context(), topic, q.Get("partitions"))
+	} else {
+		err = f.broker.CreateTopic(r.Context(), topic)
+	}
+	if err != nil || !q.Has("ack") {
 		return nil, err
 	}
 	return nil, f.broker.SetAck(r.Context(), topic, ack)

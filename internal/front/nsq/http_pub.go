@@ -214,7 +214,7 @@ func (f *Front) publishAndWait(ctx context.Context, p *publish) (any, error) {
 	m.publishedBytes.Add(uint64(len(p.body)))
 	answer := make(chan error, 1)
 	topic, n := p.topic, len(p.msgs)
-	p.caller = answer
+	p.caller, p.publisher = answer, f.publishers.Add(1)
 	p.submit(ctx.Done())
 	select {
 	case err := <-answer:

@@ -79,6 +79,8 @@ type publish struct {
 	// Where the answer goes: to a connection's writer, or to a waiting caller.
 	conn   *conn
 	caller chan error
+	// publisher is who publishes, among the front's.
+	publisher uint64
 
 	begun time.Time // when it was given to the broker; zero: its duration is not measured
 	err   error
@@ -104,7 +106,7 @@ func (p *publish) recycle() {
 		body = nil
 	}
 	p.front, p.topic, p.command, p.conn, p.caller, p.err = nil, "", "", nil, nil, nil
-	p.begun = time.Time{}
+	p.publisher, p.begun = 0, time.Time{}
 	p.msgs, p.body, p.charged, p.answers = msgs, body, 0, 0
 	p.done.Store(false)
 	publishPool.Put(p)
@@ -132,6 +134,9 @@ func (p *publish) Published(_ int64, err error) {
 	p.done.Store(true) // from here p is the writing side's
 	c.answered(err)
 }
+
+// Publisher is who publishes: broker.Publisher.
+func (p *publish) Publisher() uint64 { return p.publisher }
 
 // charge takes from the budget what p and n more bytes take, in steps. What is
 // larger than the whole budget gets all of it, and so is alone.

@@ -39,6 +39,8 @@ func (l *lane) Limit(limit int64)       { l.limit = limit }
 func (l *lane) Floor() int64            { return l.floor }
 func (l *lane) Stop(error)              { l.begun, l.handled, l.report = false, nil, partition.Delta{} }
 
+func (l *lane) Raised(partition.Barrier) {}
+
 func (l *lane) Skip(from, to int64) {
 	if from = max(from, l.floor); from < to {
 		l.done.Add(from, to)

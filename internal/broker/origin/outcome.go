@@ -1,0 +1,126 @@
+package origin
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/tidings-io/tidings/internal/broker/partition"
+	"github.com/tidings-io/tidings/internal/fault"
+)
+
+// Outcome is what a publisher is to be told.
+type Outcome struct {
+	Completion partition.Completion // may be nil
+	Base       int64
+	Err        error
+	// Publish has the publish back that was refused with fault.Moved, as Add got it;
+	// nil: it was not, or nobody wants it back (partition.Publish.Moved). It comes
+	// behind the outcomes of all that was added before it.
+	Publish *partition.Publish
+}
+
+// Tell tells the publisher.
+func (o *Outcome) Tell() {
+	switch {
+	case o.Publish != nil:
+		o.Publish.Moved(o.Publish)
+	case o.Completion != nil:
+		o.Completion.Published(o.Base, o.Err)
+	}
+}
+
+// settle gives a publish its answer.
+func (g *Origin) settle(e *entry, base int64, err error) {
+	e.settled = true
+	g.bytes -= e.bytes
+	e.outcome = Outcome{Completion: e.done, Base: base, Err: err}
+	if e.moved != nil && err != nil && fault.CodeOf(err) == fault.Moved {
+		e.outcome = Outcome{Err: err, Publish: &partition.Publish{
+			Topic: e.topic, Partition: e.partition, Messages: e.messages, Done: e.done,
+			AckLeader: e.ackLeader, Mapping: e.mapping, Moved: e.moved,
+		}}
+		at, _ := slices.BinarySearchFunc(g.moved, e, func(x, e *entry) int { return cmp.Compare(x.added, e.added) })
+		g.moved = slices.Insert(g.moved, at, e)
+	}
+	e.messages = nil
+	switch {
+	case e.local > 0:
+		g.lingering = append(g.lingering, e)
+	case e.outcome.Publish == nil:
+		g.tell(e)
+	}
+}
+
+// unlinger is called when the machine has answered the last copy of a publish that
+// had its outcome.
+func (g *Origin) unlinger(e *entry) {
+	g.lingering = slices.DeleteFunc(g.lingering, func(x *entry) bool { return x == e })
+	if e.outcome.Completion != nil {
+		g.tell(e)
+	}
+}
+
+func (g *Origin) tell(e *entry) {
+	g.outcomes = append(g.outcomes, e.outcome)
+	e.outcome = Outcome{}
+}
+
+// tellMoved gives back what was refused with fault.Moved, as far as all that was
+// added before has been told.
+func (g *Origin) tellMoved() {
+	n := 0
+	for n < len(g.moved) && !g.awaited(g.moved[n]) {
+		g.tell(g.moved[n])
+		n++
+	}
+	g.moved = slices.Delete(g.moved, 0, n)
+}
+
+// awaited reports whether a publish that was added before e, or a copy of e itself,
+// is still out.
+func (g *Origin) awaited(e *entry) bool {
+	if slices.ContainsFunc(g.lingering, func(x *entry) bool { return x.added <= e.added }) {
+		return true
+	}
+	for _, x := range g.queue {
+		if x.added >= e.added {
+			return false
+		}
+		if !x.settled {
+			return true
+		}
+	}
+	return false
+}
+
+// Outcomes moves what publishers are to be told behind dst.
+func (g *Origin) Outcomes(dst []Outcome) []Outcome {
+	if len(g.moved) > 0 {
+		g.tellMoved()
+	}
+	dst = append(dst, g.outcomes...)
+	clear(g.outcomes)
+	g.outcomes = g.outcomes[:0]
+	return dst
+}
+
+// Added is how many publishes were ever added.
+func (g *Origin) Added() uint64 { return g.added }
+
+// Answered reports whether the first n of them have outcomes that Outcomes has given
+// out.
+func (g *Origin) Answered(n uint64) bool {
+	if len(g.outcomes) > 0 || slices.ContainsFunc(g.lingering, func(e *entry) bool { return e.added <= n }) ||
+		len(g.moved) > 0 && g.moved[0].added <= n {
+		return false
+	}
+	for _, e := range g.queue {
+		if e.added > n {
+			break
+		}
+		if !e.settled {
+			return false
+		}
+	}
+	return true
+}

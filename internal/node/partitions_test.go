@@ -1,0 +1,234 @@
+//go:build linux
+
+package node_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/tidings-io/tidings/internal/config"
+	"github.com/tidings-io/tidings/internal/front/admin"
+	"github.com/tidings-io/tidings/test/rig"
+)
+
+// post posts to a node's HTTP API and expects a status.
+func (c *trio) post(i int, path, body string, want int) {
+	c.t.Helper()
+	resp, err := http.Post("http://"+c.nodes[i].Addrs().HTTP+path, "text/plain", strings.NewReader(body))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != want {
+		text, _ := io.ReadAll(resp.Body)
+		c.t.Fatalf("%s: %s answers %d %s, want %d", c.names[i], path, resp.StatusCode, text, want)
+	}
+}
+
+// ends are the ends of a topic's partitions, once all are known.
+func (c *trio) ends(topic string) (ends []int64) {
+	c.t.Helper()
+	a := &api{c.t, "http://" + c.nodes[0].Addrs().Admin, readContract(c.t)}
+	eventually(c.t, "all partitions are known", func() bool {
+		var d admin.TopicDetail
+		a.ok("GET", "/api/v1/topics/"+topic, "", &d)
+		ends = ends[:0]
+		for _, p := range d.Partitions {
+			if !p.Known && p.Leader == "" {
+				return false
+			}
+			ends = append(ends, p.End)
+		}
+		return len(ends) > 0
+	})
+	return ends
+}
+
+// dial opens a connection to a node.
+func (c *trio) dial(i int) *rig.Wire {
+	c.t.Helper()
+	w, err := rig.Dial(c.nodes[i].Addrs().TCP, "client", 0)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.t.Cleanup(w.Close)
+	return w
+}
+
+// taken is what consumers have been given.
+type taken struct {
+	mu     sync.Mutex
+	bodies []string
+}
+
+// take consumes, one message at a time, until the connection ends.
+func (k *taken) take(w *rig.Wire) {
+	for {
+		kind, data, err := w.Read()
+		if err != nil {
+			return
+		}
+		if kind != rig.FrameMessage {
+			if string(data) == rig.Heartbeat {
+				fmt.Fprint(w.W, "NOP\n")
+				_ = w.W.Flush()
+			}
+			continue
+		}
+		d, err := rig.ParseMessage(data)
+		if err != nil {
+			return
+		}
+		k.mu.Lock()
+		k.bodies = append(k.bodies, string(d.Body))
+		k.mu.Unlock()
+		fmt.Fprintf(w.W, "FIN %s\n", d.ID[:])
+		if w.W.Flush() != nil {
+			return
+		}
+	}
+}
+
+func (k *taken) count() int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return len(k.bodies)
+}
+
+// inOrder checks that the bodies KEY/N of each key came in the order of their
+// numbers, from 0 on, none missing and none twice.
+func (k *taken) inOrder(t *testing.T) (keys int) {
+	t.Helper()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	next := make(map[string]int)
+	for at, body := range k.bodies {
+		key, n, _ := strings.Cut(body, "/")
+		if want := fmt.Sprint(next[key]); n != want {
+			t.Fatalf("message %d is %s, want %s/%s", at, body, key, want)
+		}
+		next[key]++
+	}
+	return len(next)
+}
+
+// sums adds up what the nodes say of a topic and its channel audit.
+func (c *trio) sums(topic string) (count, depth, channel, waiting int64) {
+	c.t.Helper()
+	for i := range c.names {
+		resp, err := http.Get("http://" + c.nodes[i].Addrs().HTTP + "/stats?format=json&topic=" + topic)
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		var s rig.Stats
+		err = json.NewDecoder(resp.Body).Decode(&s)
+		resp.Body.Close()
+		if err != nil || len(s.Topics) != 1 {
+			c.t.Fatalf("%s: %v, %+v", c.names[i], err, s)
+		}
+		count, depth = count+s.Topics[0].Messages, depth+s.Topics[0].Depth
+		for _, ch := range s.Topics[0].Channels {
+			channel, waiting = channel+ch.Messages, waiting+ch.Unfinished()
+		}
+	}
+	return count, depth, channel, waiting
+}
+
+// A topic of several partitions: the key decides where a message goes, a connection
+// without keys stays in one partition, requests go round; consumers anywhere get all
+// of it, and what the nodes say of it adds up.
+func TestTopicOfSeveralPartitions(t *testing.T) {
+	t.Parallel()
+	c := newTrio(t, "a", "b", "c")
+	c.tune = func(cfg *config.Config) { cfg.DefaultPartitions = 3 }
+	c.startAll()
+	c.until(0, "all is well", healthy)
+	c.post(1, "/topic/create?topic=orders&partitions=6", "", http.StatusOK)
+	c.post(2, "/topic/create?topic=orders&partitions=6", "", http.StatusOK)
+	c.post(2, "/topic/create?topic=orders&partitions=5", "", http.StatusBadRequest)
+	c.post(0, "/topic/create?topic=other&partitions=0", "", http.StatusBadRequest)
+	c.post(0, "/topic/create?topic=live%23ephemeral&partitions=2", "", http.StatusBadRequest)
+	c.post(0, "/channel/create?topic=orders&channel=audit", "", http.StatusOK)
+
+	w := c.dial(1)
+	for range 5 {
+		if err := w.Publish("orders", []byte("x")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	at := -1
+	for i, end := range c.ends("orders") {
+		if end == 5 && at < 0 {
+			at = i
+		} else if end != 0 {
+			t.Fatalf("a connection's messages went to several partitions: %v", c.ends("orders"))
+		}
+	}
+	c.post(2, "/topic/empty?topic=orders", "", http.StatusOK)
+	c.post(2, "/channel/empty?topic=orders&channel=audit", "", http.StatusOK)
+	for i := range 12 {
+		c.post(i%3, "/pub?topic=round", "x", http.StatusOK)
+	}
+	for i, end := range c.ends("round") {
+		if end == 0 {
+			t.Errorf("nothing went to partition %d: %v", i, c.ends("round"))
+		}
+	}
+	c.keyed()
+}
+
+// keyed publishes under keys at all nodes and consumes at all of them.
+func (c *trio) keyed() {
+	t := c.t
+	t.Helper()
+	const keys, each = 24, 10
+	before := c.ends("orders")
+	var all sync.WaitGroup
+	for k := range keys {
+		w := c.dial(k % 3)
+		all.Go(func() {
+			for n := range each { // pipelined
+				fmt.Fprintf(w.W, "PUB orders key=k%d\n", k)
+				w.Sized(fmt.Appendf(nil, "k%d/%d", k, n))
+			}
+			if err := w.W.Flush(); err != nil {
+				t.Error(err)
+			}
+			for range each {
+				if kind, data, err := w.Read(); err != nil || kind != rig.FrameResponse {
+					t.Errorf("answer %s, %v", data, err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	for i, end := range c.ends("orders") {
+		if got := end - before[i]; got%each != 0 {
+			t.Errorf("partition %d got %d messages: a key's went to several", i, got)
+		}
+	}
+	if count, depth, channel, waiting := c.sums("orders"); count != keys*each+5 || depth != 0 || waiting != keys*each || channel != keys*each+5 {
+		t.Errorf("before consumers: %d published, depth %d, channel got %d, of which %d wait", count, depth, channel, waiting)
+	}
+	var got taken
+	for i := range c.names {
+		w := c.dial(i)
+		if err := w.Subscribe("orders", "audit", 1); err != nil {
+			t.Fatal(err)
+		}
+		go got.take(w)
+	}
+	eventually(t, "all is consumed", func() bool { return got.count() >= keys*each })
+	eventually(t, "the figures say so", func() bool {
+		count, depth, channel, waiting := c.sums("orders")
+		return count == keys*each+5 && depth == 0 && waiting == 0 && channel == keys*each+5
+	})
+	if n := got.count(); n != keys*each {
+		t.Errorf("%d messages for %d", n, keys*each)
+	}
+}
