@@ -4,78 +4,61 @@ package node_test
 
 import (
 	"fmt"
+	"io"
 	"net/http"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/tidings-io/tidings/test/rig"
 )
 
-// keyedPublisher publishes under keys of its own, some ahead of the answers, until it
-// is told to stop.
+// keyedPublisher publishes under keys of its own, some ahead of the answers. Before
+// its part n it waits for parts[n].
 type keyedPublisher struct {
-	name string
-	w    *rig.Wire
-	stop chan struct{}
-	sent int
-	err  error
+	name  string
+	w     *rig.Wire
+	parts []chan struct{}
 }
 
 const (
-	publisherKeys  = 4
-	publisherAhead = 32
+	publisherKeys  = 3
+	publisherAhead = 16
+	publisherPart  = 60 // messages
 )
 
-func (p *keyedPublisher) run(topic string) {
+// run publishes all parts.
+func (p *keyedPublisher) run(topic string) error {
 	room := make(chan struct{}, publisherAhead)
+	total := publisherPart * len(p.parts)
 	answered := make(chan error, 1)
-	left := make(chan int, 1)
 	go func() {
-		want := -1
-		for n := 0; n != want; {
-			select {
-			case want = <-left:
-				continue
-			default:
-			}
-			if want < 0 && len(room) == 0 { // nothing to read
-				time.Sleep(100 * time.Microsecond)
-				continue
-			}
+		for n := range total {
 			kind, data, err := p.w.Read()
-			if err != nil || kind == rig.FrameError {
-				answered <- fmt.Errorf("answer %d of %s: %s %w", n, p.name, data, err)
+			if err != nil || kind != rig.FrameResponse {
+				answered <- fmt.Errorf("answer %d: %s %w", n, data, err)
 				return
 			}
-			if string(data) == "OK" {
-				n++
-				<-room
-			}
+			<-room
 		}
 		answered <- nil
 	}()
-	next := make([]int, publisherKeys)
-	for going := true; going; {
+	for n := range total {
+		if n%publisherPart == 0 {
+			<-p.parts[n/publisherPart]
+		}
 		select {
-		case <-p.stop:
-			going = false
-		case p.err = <-answered:
-			return
 		case room <- struct{}{}:
-			k := p.sent % publisherKeys
-			key := fmt.Sprintf("%s-%d", p.name, k)
-			fmt.Fprintf(p.w.W, "PUB %s key=%s\n", topic, key)
-			p.w.Sized(fmt.Appendf(nil, "%s/%d", key, next[k]))
-			if p.err = p.w.W.Flush(); p.err != nil {
-				return
-			}
-			next[k]++
-			p.sent++
+		case err := <-answered:
+			return err
+		}
+		key := fmt.Sprintf("%s-%d", p.name, n%publisherKeys)
+		fmt.Fprintf(p.w.W, "PUB %s key=%s\n", topic, key)
+		p.w.Sized(fmt.Appendf(nil, "%s/%d", key, n/publisherKeys))
+		if err := p.w.W.Flush(); err != nil {
+			return err
 		}
 	}
-	left <- p.sent
-	p.err = <-answered
+	return <-answered
 }
 
 // The number of partitions rises while publishers at all nodes go on: a consumer of
@@ -94,47 +77,63 @@ func TestRaiseUnderKeyedLoad(t *testing.T) {
 		t.Fatal(err)
 	}
 	go got.take(consumer)
-
-	stop := make(chan struct{})
-	var all sync.WaitGroup
-	var publishers []*keyedPublisher
-	for i := range 6 {
-		p := &keyedPublisher{name: fmt.Sprintf("p%d", i), w: c.dial(i % 3), stop: stop}
-		publishers = append(publishers, p)
-		all.Go(func() { p.run("orders") })
-	}
-	more := func(n int) {
-		from := got.count()
-		eventually(t, "messages go on", func() bool { return got.count() >= from+n })
-	}
-	more(100)
-	for step, count := range []int{3, 12} {
-		c.post(step, fmt.Sprintf("/topic/partitions?topic=orders&partitions=%d", count), "", http.StatusOK)
-		more(200)
-	}
-	close(stop)
-	all.Wait()
-	sent := 0
-	for _, p := range publishers {
-		if p.err != nil {
-			t.Errorf("publisher %s: %v", p.name, p.err)
+	defer func() {
+		if t.Failed() {
+			c.standing("orders", "audit", got.count())
 		}
-		sent += p.sent
+	}()
+
+	raises := []int{3, 12}
+	parts := make([]chan struct{}, len(raises)+2) // the last is behind all raises
+	for i := range parts {
+		parts[i] = make(chan struct{})
 	}
-	eventually(t, "all is consumed", func() bool { return got.count() >= sent })
-	if n := got.count(); n != sent {
-		t.Errorf("%d messages for %d", n, sent)
+	var all sync.WaitGroup
+	const publishers = 6
+	for i := range publishers {
+		p := &keyedPublisher{fmt.Sprintf("p%d", i), c.dial(i % 3), parts}
+		all.Go(func() {
+			if err := p.run("orders"); err != nil {
+				t.Errorf("publisher %s: %v", p.name, err)
+			}
+		})
 	}
-	if keys := got.inOrder(t); keys != 6*publisherKeys {
+	close(parts[0])
+	for i, count := range raises {
+		eventually(t, "some is consumed", func() bool { return got.count() >= 20*(i+1) })
+		close(parts[i+1])
+		c.post(i, fmt.Sprintf("/topic/partitions?topic=orders&partitions=%d", count), "", http.StatusOK)
+	}
+	close(parts[len(raises)+1])
+	all.Wait()
+	total := publishers * publisherPart * len(parts)
+	for got.count() < total { // it may take long, but it goes on
+		was := got.count()
+		eventually(t, "more is consumed", func() bool { return got.count() >= min(was+20, total) })
+	}
+	if n := got.count(); n != total {
+		t.Errorf("%d messages for %d", n, total)
+	}
+	if keys := got.inOrder(t); keys != publishers*publisherKeys {
 		t.Errorf("%d keys", keys)
 	}
-	for i, end := range c.ends("orders") {
-		if i > 0 && end == 0 {
-			t.Logf("nothing went to partition %d", i)
-		}
-	}
 	eventually(t, "the figures say so", func() bool {
-		count, depth, _, waiting := c.sums("orders")
-		return count == int64(sent) && depth == 0 && waiting == int64(sent) // of the idle channel
+		depth, waiting := c.sums("orders")
+		return depth == 0 && waiting == int64(total) // of the idle channel
 	})
+}
+
+// standing logs where a channel stands, for a test that has failed.
+func (c *trio) standing(topic, channel string, got int) {
+	c.t.Logf("%d messages came", got)
+	for i := range c.names {
+		resp, err := http.Get("http://" + c.nodes[i].Addrs().Admin + "/api/v1/topics/" + topic + "/channels/" + channel)
+		if err != nil {
+			c.t.Log(err)
+			continue
+		}
+		text, _ := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		c.t.Logf("%s: %s", c.names[i], text)
+	}
 }
