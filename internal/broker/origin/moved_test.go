@@ -50,6 +50,16 @@ func (b *bench) wantsBack(want ...string) {
 	}
 }
 
+// wantsAnswered wants the first n of what was added to be answered, and no more.
+func (b *bench) wantsAnswered(n uint64) {
+	b.t.Helper()
+	for i := range b.Added() + 1 {
+		if b.Answered(i) != (i <= n) {
+			b.t.Errorf("the first %d are answered: %v; %d should be", i, i > n, n)
+		}
+	}
+}
+
 // What is moved comes back as it was added, behind the answers of what was before.
 func TestMovedPublishesComeBackInOrder(t *testing.T) {
 	b := newBench(t)
@@ -62,9 +72,11 @@ func TestMovedPublishesComeBackInOrder(t *testing.T) {
 	second := b.call(1, 3, 2)
 	b.Answer(second, []Answer{movedNow(), ok(3)}, nil, false, b.now)
 	b.wantsBack() // a, before it, is out
+	b.wantsAnswered(0)
 	b.wants(map[string]string{"bare": "3"})
 	b.Answer(first, []Answer{unknownNow(fault.NotLeader), movedNow()}, nil, false, b.now)
 	b.wantsBack() // free is to be sent again
+	b.wantsAnswered(0)
 	b.Lead(3, false, b.now)
 	b.Answer(b.call(1, 1, 1), []Answer{ok(-1)}, nil, false, b.now)
 	b.wantsBack("a", "b")
@@ -73,6 +85,7 @@ func TestMovedPublishesComeBackInOrder(t *testing.T) {
 		t.Fatalf("idle %v, %d bytes", b.Idle(), b.Bytes())
 	}
 	b.addKeyed("c")
+	b.wantsAnswered(4)
 	b.call(1, 5, 1)
 }
 
@@ -108,7 +121,9 @@ func TestMovedBytesBelongToTheMachine(t *testing.T) {
 	b.addKeyed("b")
 	b.Answer(b.call(1, 1, 2), []Answer{movedNow(), movedNow()}, nil, false, b.now)
 	b.wantsBack()
+	b.wantsAnswered(0)
 	b.AnswerLocal(l, 0, fault.NotLeader, b.now)
+	b.wantsAnswered(2)
 	b.wantsBack("a", "b")
 
 	b.Lead(1, true, b.now)
