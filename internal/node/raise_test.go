@@ -12,55 +12,6 @@ import (
 	"github.com/tidings-io/tidings/test/rig"
 )
 
-// keyedPublisher publishes under keys of its own, some ahead of the answers. Before
-// its part n it waits for parts[n].
-type keyedPublisher struct {
-	name  string
-	w     *rig.Wire
-	parts []chan struct{}
-}
-
-const (
-	publisherKeys  = 3
-	publisherAhead = 16
-	publisherPart  = 60 // messages
-)
-
-// run publishes all parts.
-func (p *keyedPublisher) run(topic string) error {
-	room := make(chan struct{}, publisherAhead)
-	total := publisherPart * len(p.parts)
-	answered := make(chan error, 1)
-	go func() {
-		for n := range total {
-			kind, data, err := p.w.Read()
-			if err != nil || kind != rig.FrameResponse {
-				answered <- fmt.Errorf("answer %d: %s %w", n, data, err)
-				return
-			}
-			<-room
-		}
-		answered <- nil
-	}()
-	for n := range total {
-		if n%publisherPart == 0 {
-			<-p.parts[n/publisherPart]
-		}
-		select {
-		case room <- struct{}{}:
-		case err := <-answered:
-			return err
-		}
-		key := fmt.Sprintf("%s-%d", p.name, n%publisherKeys)
-		fmt.Fprintf(p.w.W, "PUB %s key=%s\n", topic, key)
-		p.w.Sized(fmt.Appendf(nil, "%s/%d", key, n/publisherKeys))
-		if err := p.w.W.Flush(); err != nil {
-			return err
-		}
-	}
-	return <-answered
-}
-
 // The number of partitions rises while publishers at all nodes go on: a consumer of
 // one message at a time gets each key's messages in order, each once.
 func TestRaiseUnderKeyedLoad(t *testing.T) {
@@ -71,51 +22,57 @@ func TestRaiseUnderKeyedLoad(t *testing.T) {
 	c.post(0, "/topic/create?topic=orders", "", http.StatusOK)
 	c.post(0, "/channel/create?topic=orders&channel=audit", "", http.StatusOK)
 	c.post(0, "/channel/create?topic=orders&channel=idle", "", http.StatusOK)
-	var got taken
+	var got rig.Ordered
 	consumer := c.dial(1)
 	if err := consumer.Subscribe("orders", "audit", 1); err != nil {
 		t.Fatal(err)
 	}
-	go got.take(consumer)
+	go got.Consume(consumer) //nolint:errcheck // it ends with the node
 	defer func() {
 		if t.Failed() {
-			c.standing("orders", "audit", got.count())
+			c.standing("orders", "audit")
 		}
 	}()
 
+	const publishers, keys, part = 6, 3, 60
 	raises := []int{3, 12}
-	parts := make([]chan struct{}, len(raises)+2) // the last is behind all raises
-	for i := range parts {
-		parts[i] = make(chan struct{})
+	begin := make([]chan struct{}, len(raises)+2) // of the parts; the last is behind all raises
+	for i := range begin {
+		begin[i] = make(chan struct{})
 	}
 	var all sync.WaitGroup
-	const publishers = 6
 	for i := range publishers {
-		p := &keyedPublisher{fmt.Sprintf("p%d", i), c.dial(i % 3), parts}
+		p := rig.NewKeyed(c.dial(i%3), "orders", fmt.Sprintf("p%d", i), keys, 16)
 		all.Go(func() {
-			if err := p.run("orders"); err != nil {
-				t.Errorf("publisher %s: %v", p.name, err)
+			for n := range begin {
+				<-begin[n]
+				if err := p.Publish(part); err != nil {
+					t.Errorf("publisher %s: %v", p.Name, err)
+				}
 			}
 		})
 	}
-	close(parts[0])
+	came := func(n int) func() bool {
+		return func() bool { count, _ := got.Count(); return count >= n }
+	}
+	close(begin[0])
 	for i, count := range raises {
-		eventually(t, "some is consumed", func() bool { return got.count() >= 20*(i+1) })
-		close(parts[i+1])
+		eventually(t, "some is consumed", came(20*(i+1)))
+		close(begin[i+1])
 		c.post(i, fmt.Sprintf("/topic/partitions?topic=orders&partitions=%d", count), "", http.StatusOK)
 	}
-	close(parts[len(raises)+1])
+	close(begin[len(raises)+1])
 	all.Wait()
-	total := publishers * publisherPart * len(parts)
-	for got.count() < total { // it may take long, but it goes on
-		was := got.count()
-		eventually(t, "more is consumed", func() bool { return got.count() >= min(was+20, total) })
+	total := publishers * part * len(begin)
+	for !came(total)() { // it may take long, but it goes on
+		was, _ := got.Count()
+		eventually(t, "more is consumed", came(min(was+20, total)))
 	}
-	if n := got.count(); n != total {
-		t.Errorf("%d messages for %d", n, total)
+	if count, repeats := got.Count(); count != total || repeats != 0 || got.Keys() != publishers*keys {
+		t.Errorf("%d messages of %d keys for %d of %d, and %d once more", count, got.Keys(), total, publishers*keys, repeats)
 	}
-	if keys := got.inOrder(t); keys != publishers*publisherKeys {
-		t.Errorf("%d keys", keys)
+	for _, p := range got.Problems() {
+		t.Error(p)
 	}
 	eventually(t, "the figures say so", func() bool {
 		depth, waiting := c.sums("orders")
@@ -124,8 +81,7 @@ func TestRaiseUnderKeyedLoad(t *testing.T) {
 }
 
 // standing logs where a channel stands, for a test that has failed.
-func (c *trio) standing(topic, channel string, got int) {
-	c.t.Logf("%d messages came", got)
+func (c *trio) standing(topic, channel string) {
 	for i := range c.names {
 		resp, err := http.Get("http://" + c.nodes[i].Addrs().Admin + "/api/v1/topics/" + topic + "/channels/" + channel)
 		if err != nil {
