@@ -200,11 +200,15 @@ func (u *upstream) mark() uint64 {
 	return u.origin.Added()
 }
 
-// answered reports whether the first n of them have their answers.
+// answered reports whether the first n of them have their answers, and what was
+// refused of them is back.
 func (u *upstream) answered(n uint64) bool {
 	u.mu.Lock()
-	defer u.mu.Unlock()
-	return u.origin.Answered(n)
+	all := u.origin.Answered(n)
+	out := u.outcomes(nil)
+	u.mu.Unlock()
+	tell(out)
+	return all
 }
 
 // release publishes what a rerouting has gathered, by the next layout, and ends it. It

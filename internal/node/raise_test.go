@@ -4,79 +4,13 @@ package node_test
 
 import (
 	"fmt"
+	"io"
 	"net/http"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/tidings-io/tidings/test/rig"
 )
-
-// keyedPublisher publishes under keys of its own, some ahead of the answers, until it
-// is told to stop.
-type keyedPublisher struct {
-	name string
-	w    *rig.Wire
-	stop chan struct{}
-	sent int
-	err  error
-}
-
-const (
-	publisherKeys  = 4
-	publisherAhead = 32
-)
-
-func (p *keyedPublisher) run(topic string) {
-	room := make(chan struct{}, publisherAhead)
-	answered := make(chan error, 1)
-	left := make(chan int, 1)
-	go func() {
-		want := -1
-		for n := 0; n != want; {
-			select {
-			case want = <-left:
-				continue
-			default:
-			}
-			if want < 0 && len(room) == 0 { // nothing to read
-				time.Sleep(100 * time.Microsecond)
-				continue
-			}
-			kind, data, err := p.w.Read()
-			if err != nil || kind == rig.FrameError {
-				answered <- fmt.Errorf("answer %d of %s: %s %w", n, p.name, data, err)
-				return
-			}
-			if string(data) == "OK" {
-				n++
-				<-room
-			}
-		}
-		answered <- nil
-	}()
-	next := make([]int, publisherKeys)
-	for going := true; going; {
-		select {
-		case <-p.stop:
-			going = false
-		case p.err = <-answered:
-			return
-		case room <- struct{}{}:
-			k := p.sent % publisherKeys
-			key := fmt.Sprintf("%s-%d", p.name, k)
-			fmt.Fprintf(p.w.W, "PUB %s key=%s\n", topic, key)
-			p.w.Sized(fmt.Appendf(nil, "%s/%d", key, next[k]))
-			if p.err = p.w.W.Flush(); p.err != nil {
-				return
-			}
-			next[k]++
-			p.sent++
-		}
-	}
-	left <- p.sent
-	p.err = <-answered
-}
 
 // The number of partitions rises while publishers at all nodes go on: a consumer of
 // one message at a time gets each key's messages in order, each once.
@@ -88,53 +22,74 @@ func TestRaiseUnderKeyedLoad(t *testing.T) {
 	c.post(0, "/topic/create?topic=orders", "", http.StatusOK)
 	c.post(0, "/channel/create?topic=orders&channel=audit", "", http.StatusOK)
 	c.post(0, "/channel/create?topic=orders&channel=idle", "", http.StatusOK)
-	var got taken
+	var got rig.Ordered
 	consumer := c.dial(1)
 	if err := consumer.Subscribe("orders", "audit", 1); err != nil {
 		t.Fatal(err)
 	}
-	go got.take(consumer)
+	go got.Consume(consumer) //nolint:errcheck // it ends with the node
+	defer func() {
+		if t.Failed() {
+			c.standing("orders", "audit")
+		}
+	}()
 
-	stop := make(chan struct{})
+	const publishers, keys, part = 6, 3, 60
+	raises := []int{3, 12}
+	begin := make([]chan struct{}, len(raises)+2) // of the parts; the last is behind all raises
+	for i := range begin {
+		begin[i] = make(chan struct{})
+	}
 	var all sync.WaitGroup
-	var publishers []*keyedPublisher
-	for i := range 6 {
-		p := &keyedPublisher{name: fmt.Sprintf("p%d", i), w: c.dial(i % 3), stop: stop}
-		publishers = append(publishers, p)
-		all.Go(func() { p.run("orders") })
+	for i := range publishers {
+		p := rig.NewKeyed(c.dial(i%3), "orders", fmt.Sprintf("p%d", i), keys, 16)
+		all.Go(func() {
+			for n := range begin {
+				<-begin[n]
+				if err := p.Publish(part); err != nil {
+					t.Errorf("publisher %s: %v", p.Name, err)
+				}
+			}
+		})
 	}
-	more := func(n int) {
-		from := got.count()
-		eventually(t, "messages go on", func() bool { return got.count() >= from+n })
+	came := func(n int) func() bool {
+		return func() bool { count, _ := got.Count(); return count >= n }
 	}
-	more(100)
-	for step, count := range []int{3, 12} {
-		c.post(step, fmt.Sprintf("/topic/partitions?topic=orders&partitions=%d", count), "", http.StatusOK)
-		more(200)
+	close(begin[0])
+	for i, count := range raises {
+		eventually(t, "some is consumed", came(20*(i+1)))
+		close(begin[i+1])
+		c.post(i, fmt.Sprintf("/topic/partitions?topic=orders&partitions=%d", count), "", http.StatusOK)
 	}
-	close(stop)
+	close(begin[len(raises)+1])
 	all.Wait()
-	sent := 0
-	for _, p := range publishers {
-		if p.err != nil {
-			t.Errorf("publisher %s: %v", p.name, p.err)
-		}
-		sent += p.sent
+	total := publishers * part * len(begin)
+	for !came(total)() { // it may take long, but it goes on
+		was, _ := got.Count()
+		eventually(t, "more is consumed", came(min(was+20, total)))
 	}
-	eventually(t, "all is consumed", func() bool { return got.count() >= sent })
-	if n := got.count(); n != sent {
-		t.Errorf("%d messages for %d", n, sent)
+	if count, repeats := got.Count(); count != total || repeats != 0 || got.Keys() != publishers*keys {
+		t.Errorf("%d messages of %d keys for %d of %d, and %d once more", count, got.Keys(), total, publishers*keys, repeats)
 	}
-	if keys := got.inOrder(t); keys != 6*publisherKeys {
-		t.Errorf("%d keys", keys)
-	}
-	for i, end := range c.ends("orders") {
-		if i > 0 && end == 0 {
-			t.Logf("nothing went to partition %d", i)
-		}
+	for _, p := range got.Problems() {
+		t.Error(p)
 	}
 	eventually(t, "the figures say so", func() bool {
-		count, depth, _, waiting := c.sums("orders")
-		return count == int64(sent) && depth == 0 && waiting == int64(sent) // of the idle channel
+		depth, waiting := c.sums("orders")
+		return depth == 0 && waiting == int64(total) // of the idle channel
 	})
+}
+
+// standing logs where a channel stands, for a test that has failed.
+func (c *trio) standing(topic, channel string) {
+	for i := range c.names {
+		resp, err := http.Get("http://" + c.nodes[i].Addrs().Admin + "/api/v1/topics/" + topic + "/channels/" + channel)
+		if err != nil {
+			c.t.Log(err)
+			continue
+		}
+		text, _ := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		c.t.Logf("%s: %s", c.names[i], text)
+	}
 }

@@ -57,38 +57,41 @@ func (l *Lane) Release(count uint32) {
 
 // setBarriers replaces the barriers by those that are not released.
 func (l *Lane) setBarriers(all []partition.Barrier) {
+	was := l.standsAt()
 	l.ch.held -= len(l.barriers)
 	l.barriers = nil
 	for i, b := range all {
-		if b.Count > l.released && !plant.On("barrier-ignored") {
+		if b.Count > l.released {
 			l.barriers = all[i:]
 			break
 		}
 	}
 	l.ch.held += len(l.barriers)
-	l.told = false
+	l.told = l.told && l.standsAt() == was
+}
+
+// wall is the offset from which on the lane delivers nothing from the log.
+func (l *Lane) wall() int64 {
+	if len(l.barriers) == 0 || plant.On("barrier-ignored") {
+		return math.MaxInt64
+	}
+	return l.barriers[0].Offset
 }
 
 // visible is the offset before which the lane may deliver from the log.
-func (l *Lane) visible() int64 {
-	if len(l.barriers) == 0 {
-		return l.limit
-	}
-	return min(l.limit, l.barriers[0].Offset)
-}
+func (l *Lane) visible() int64 { return min(l.limit, l.wall()) }
 
 // beforeHold is backlog without what stands behind a barrier. Like it, it may be less
 // than that for a moment, and below 0.
 func (l *Lane) beforeHold() int64 {
-	n := l.backlog()
-	if len(l.barriers) == 0 || l.barriers[0].Offset >= l.limit {
-		return n
+	hold := l.wall()
+	if hold >= l.limit {
+		return l.backlog()
 	}
-	hold := l.barriers[0].Offset
 	if hold <= l.cursor {
 		return 0
 	}
-	n = hold - l.cursor
+	n := hold - l.cursor
 	for _, r := range l.skip {
 		if r.From >= hold {
 			break
@@ -109,7 +112,7 @@ func (l *Lane) beforeHold() int64 {
 // that a consumer waits for.
 func (l *Lane) stands() bool {
 	c := l.ch
-	return len(l.barriers) > 0 && l.live && !l.shut && l.barriers[0].Offset < l.limit && l.beforeHold() <= 0 && l.backlog() > 0 &&
+	return len(l.barriers) > 0 && l.live && !l.shut && l.wall() < l.limit && l.beforeHold() <= 0 && l.backlog() > 0 &&
 		c.waiting.head != nil && !c.paused && c.closed == nil
 }
 

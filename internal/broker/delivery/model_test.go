@@ -55,7 +55,8 @@ type machine struct {
 	subs   []*mSub
 	paused bool
 	count  uint64 // messages put in
-	seen   coverage
+	holding
+	seen coverage
 }
 
 const (
@@ -67,8 +68,10 @@ func newMachine(t *rapid.T) *machine {
 	m := &machine{
 		rig: &rig{log: &memLog{}, shard: newShard(), clock: &handClock{now: int64(time.Hour)}},
 		cfg: Config{WaitOnDisconnect: rapid.Bool().Draw(t, "wait on disconnect")},
+
 		lim: limits{ring: 64, old: rapid.SampledFrom([]int{3, 40}).Draw(t, "old"), due: 3, gaps: 6},
 	}
+	m.cfg.Held = func(int32, uint32) { m.told = true }
 	m.begin(partition.Start{})
 	return m
 }
@@ -220,6 +223,9 @@ func (m *machine) delivered(t *rapid.T, s *mSub, d *Delivery) {
 		}
 		if msg.due > m.clock.now {
 			t.Fatalf("%d delivered before it is due", o)
+		}
+		if o >= m.hold() {
+			t.Fatalf("%d delivered from behind the barrier at %d", o, m.hold())
 		}
 		if o <= s.last {
 			t.Fatalf("first delivery of %d after %d", o, s.last)
@@ -411,7 +417,7 @@ func (m *machine) empty(t *rapid.T) {
 	m.shard.pending = nil // of an epoch that has passed
 	*d = *newDurable()
 	d.floor = m.limit
-	m.lane.Reset(partition.Start{Floor: m.limit, Limit: m.limit})
+	m.lane.Reset(partition.Start{Floor: m.limit, Limit: m.limit, Barriers: slices.Clone(m.barriers)})
 	for o := range m.msgs {
 		m.drop(int64(o)).where = finished
 	}
@@ -435,7 +441,10 @@ func (m *machine) restart(t *rapid.T) {
 	m.lane.Stop(nil)
 	m.subs = nil
 	m.shard = newShard()
-	m.begin(d.start(m.limit))
+	st := d.start(m.limit)
+	st.Barriers = slices.Clone(m.barriers)
+	m.released, m.told = 0, false
+	m.begin(st)
 	m.shard.lanes[m.lane] = d
 	for i := range m.msgs {
 		o := int64(i)
@@ -495,6 +504,7 @@ func (m *machine) check(t *rapid.T) {
 	}
 	m.checkFloor(t)
 	m.checkBell(t, waiting)
+	m.checkHold(t, m.waits())
 }
 
 // checkFloor compares the lane's floor with the lowest message that needs the
@@ -520,7 +530,7 @@ func (m *machine) checkBell(t *rapid.T, waiting int64) {
 	if m.paused {
 		return
 	}
-	backlog := m.lane.table.hasRoom(&m.ch.slots, m.lane.cursor) && m.lane.backlog() > 0
+	backlog := m.lane.table.hasRoom(&m.ch.slots, m.lane.cursor) && m.workBefore(m.hold())
 	if waiting == 0 && !backlog {
 		return
 	}
@@ -534,6 +544,22 @@ func (m *machine) checkBell(t *rapid.T, waiting int64) {
 	if open {
 		t.Fatalf("a consumer waits beside %d messages, backlog %v", waiting, backlog)
 	}
+}
+
+// workBefore reports whether a message below the offset can be delivered for the
+// first time.
+func (m *machine) workBefore(offset int64) bool {
+	for o := m.lane.cursor; o < min(offset, m.limit); o++ {
+		if m.msgs[o].where == inLog {
+			return true
+		}
+	}
+	return false
+}
+
+// waits reports whether a consumer with an open window has nothing to come for.
+func (m *machine) waits() bool {
+	return slices.ContainsFunc(m.subs, func(s *mSub) bool { return !s.rung && !s.busy && len(s.have) < s.window })
 }
 
 // rare does what ends much of what the other actions need, now and then.
@@ -589,22 +615,25 @@ func TestChannelAgainstModel(t *testing.T) {
 			"collect":   m.collect,
 			"offer":     m.offer,
 			"offer2":    m.offer,
+			"raise":     m.raise,
+			"release":   m.release,
 			"":          m.check,
 		})
 		reached.add(m)
 	})
 	t.Logf("%+v", reached)
-	if reached.held == 0 || reached.old == 0 || reached.aged == 0 || reached.delivered == 0 {
+	if reached.held == 0 || reached.old == 0 || reached.aged == 0 || reached.delivered == 0 || reached.stood == 0 {
 		t.Errorf("the test does not reach what it should: %+v", reached)
 	}
 }
 
 // coverage counts what all runs together have reached.
-type coverage struct{ delivered, held, old, aged int }
+type coverage struct{ delivered, held, old, aged, stood int }
 
 func (c *coverage) add(m *machine) {
 	c.delivered += m.seen.delivered
 	c.held += m.seen.held
 	c.old += m.seen.old
 	c.aged += m.seen.aged
+	c.stood += m.seen.stood
 }

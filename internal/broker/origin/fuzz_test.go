@@ -73,6 +73,7 @@ func TestAnswersComeBack(t *testing.T) {
 
 func FuzzDecodeRequest(f *testing.F) {
 	f.Add(manyKinds().Encode())
+	f.Add(mapped().Encode())
 	f.Add([]byte{1, 1, 1, 1, 1, 0, 1})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		q, err := DecodeRequest(b)
@@ -84,6 +85,7 @@ func FuzzDecodeRequest(f *testing.F) {
 			p := &q.Publishes[i]
 			c.entries = append(c.entries, &entry{
 				topic: p.Topic, name: q.Names[p.Topic], partition: p.Partition, messages: p.Messages, ackLeader: p.AckLeader,
+				mapping: p.Mapping,
 			})
 		}
 		again, err := DecodeRequest(c.Encode())
@@ -94,8 +96,8 @@ func FuzzDecodeRequest(f *testing.F) {
 			t.Fatalf("%+v came back as %+v", q, again)
 		}
 		for i := range q.Publishes {
-			if d := cmp.Diff(q.Publishes[i].Messages, again.Publishes[i].Messages); d != "" {
-				t.Fatal(d)
+			if d := cmp.Diff(q.Publishes[i].Messages, again.Publishes[i].Messages); d != "" || q.Publishes[i].Mapping != again.Publishes[i].Mapping {
+				t.Fatal(q.Publishes[i].Mapping, again.Publishes[i].Mapping, d)
 			}
 		}
 	})

@@ -33,7 +33,9 @@ type world struct {
 	// The shard as of its log: what is in it, and the last number.
 	log        []int
 	epoch, seq uint64
-	leader     int // 0: none
+	mapping    uint32             // what came by less is refused
+	refused    map[[2]uint64]bool // by epoch and number
+	leader     int                // 0: none
 	nodes      [4]leaderModel
 
 	sent    []*inLink // calls on their way there, per link in order
@@ -42,7 +44,7 @@ type world struct {
 	added   int
 	quiet   bool // no more faults
 
-	duplicates, gaps, holes, lost, refusals int
+	duplicates, gaps, holes, lost, refusals, moved int
 }
 
 // leaderModel is one node: what it has planned if it takes itself for the leader.
@@ -58,6 +60,7 @@ type leaderModel struct {
 type inFlight struct {
 	link   partition.Link
 	id     int
+	by     uint32 // mapping
 	dup    bool
 	answer func(Answer)
 }
@@ -67,6 +70,7 @@ type inLink struct {
 	to   int
 	link int
 	ids  []int
+	by   []uint32
 }
 
 func (w *world) LocalDone(*Local, int64, error) {}
@@ -87,11 +91,29 @@ func (p publisher) Published(_ int64, err error) {
 // may be lost with it.
 func ackLeader(id int) bool { return id%5 == 0 }
 
+// takeBack takes a publish that was moved.
+func (w *world) takeBack(p *partition.Publish) {
+	id := int(p.Topic)
+	publisher{w, id}.Published(0, fault.Moved)
+	w.moved++
+	for before := 1; before < id; before++ {
+		if _, told := w.told[before]; !told {
+			w.t.Fatalf("publish %d is given back before %d is answered", id, before)
+		}
+	}
+	if string(p.Messages[0].Body) != "x" || p.Mapping == 0 {
+		w.t.Fatalf("publish %d is given back as %+v", id, p)
+	}
+}
+
 func (w *world) add() {
 	w.added++
 	id := w.added
 	p := &partition.Publish{
 		Topic: uint64(id), Messages: []partition.Message{{Body: []byte("x")}}, Done: publisher{w, id}, AckLeader: ackLeader(id),
+	}
+	if !ackLeader(id) && w.r.IntN(2) == 0 {
+		p.Mapping, p.Moved = w.mapping, w.takeBack
 	}
 	if err := w.origin.Add(p, "orders", w.now); err != nil {
 		w.told[id] = err
@@ -109,7 +131,7 @@ func (w *world) pass(adding bool) {
 			}
 			continue
 		}
-		w.plan(1, l.Link, int(l.Topic), func(a Answer) {
+		w.plan(1, l.Link, int(l.Topic), l.Mapping, func(a Answer) {
 			w.origin.AnswerLocal(l, a.Base, a.Err, w.now)
 		})
 	}
@@ -134,9 +156,9 @@ func (w *world) admission(n int) error {
 }
 
 // plan is what a leader does with a publish that it has taken.
-func (w *world) plan(n int, link partition.Link, id int, answer func(Answer)) {
+func (w *world) plan(n int, link partition.Link, id int, by uint32, answer func(Answer)) {
 	l := &w.nodes[n]
-	f := inFlight{link: link, id: id, answer: answer}
+	f := inFlight{link: link, id: id, by: by, answer: answer}
 	switch {
 	case link.Epoch == l.epoch && link.Seq <= l.seq:
 		f.dup = true
@@ -171,12 +193,19 @@ func (w *world) commit() {
 
 func (w *world) apply(f inFlight) Answer {
 	if f.dup {
+		if w.refused[[2]uint64{f.link.Epoch, f.link.Seq}] && f.by > 0 {
+			return Answer{Fate: Refused, Err: fault.Moved}
+		}
 		if f.link.Epoch == w.epoch && f.link.Seq <= w.seq {
 			return Answer{Fate: Done, Base: -1}
 		}
 		return Answer{Fate: Unknown, Err: fault.NotLeader}
 	}
 	w.epoch, w.seq = f.link.Epoch, f.link.Seq
+	if f.by > 0 && f.by < w.mapping {
+		w.refused[[2]uint64{f.link.Epoch, f.link.Seq}] = true
+		return Answer{Fate: Refused, Err: fault.Moved}
+	}
 	w.log = append(w.log, f.id)
 	return Answer{Fate: Done, Base: int64(len(w.log))}
 }
@@ -228,6 +257,7 @@ func (w *world) call() {
 	x := &inLink{call: c, to: int(c.Leader), link: w.nodes[c.Leader].link}
 	for i := range q.Publishes {
 		x.ids = append(x.ids, int(q.Publishes[i].Topic))
+		x.by = append(x.by, q.Publishes[i].Mapping)
 	}
 	if !w.quiet && w.r.IntN(20) == 0 {
 		w.origin.Answer(c, nil, errors.New("no link"), true, w.now)
@@ -280,7 +310,7 @@ func (w *world) deliver() {
 		link := x.call.link
 		link.Seq += uint64(i)
 		link.Oldest = link.Oldest && i == 0
-		w.plan(x.to, link, id, func(a Answer) { one(i, a) })
+		w.plan(x.to, link, id, x.by[i], func(a Answer) { one(i, a) })
 	}
 }
 
@@ -318,7 +348,7 @@ func (w *world) tick(d time.Duration) {
 
 func (w *world) tell() {
 	for _, o := range w.origin.Outcomes(nil) {
-		o.Completion.Published(o.Base, o.Err)
+		o.Tell()
 	}
 }
 
@@ -351,6 +381,8 @@ func (w *world) step() {
 		w.lose()
 	case k < 95:
 		w.tick(time.Duration(w.r.IntN(3000)) * time.Millisecond)
+	case k < 96 && w.r.IntN(4) == 0:
+		w.mapping++
 	case k < 96:
 		w.stepDown(2 + w.r.IntN(2))
 	default:
@@ -393,7 +425,7 @@ func TestModel(t *testing.T) {
 	acknowledged, unknown := 0, 0
 	for seed := range modelSeeds() {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			w := &world{t: t, r: rand.New(rand.NewPCG(uint64(seed), 4)), now: second, told: make(map[int]error)}
+			w := &world{t: t, r: rand.New(rand.NewPCG(uint64(seed), 4)), now: second, told: make(map[int]error), mapping: 1, refused: make(map[[2]uint64]bool)}
 			w.origin = New(Options{Shard: 1, Producer: 9, CallBytes: 60}, w, w.now)
 			for range 600 {
 				w.step()
@@ -405,6 +437,7 @@ func TestModel(t *testing.T) {
 			sum.holes += w.holes
 			sum.lost += w.lost
 			sum.refusals += w.refusals
+			sum.moved += w.moved
 			resent += w.origin.Resent()
 			raised += w.origin.Raised()
 			for _, err := range w.told {
@@ -416,11 +449,11 @@ func TestModel(t *testing.T) {
 			}
 		})
 	}
-	t.Logf("%d acknowledged, %d unknown, %d resent, %d epochs given up, %d duplicates, %d gaps, %d holes, %d calls lost, %d refused",
-		acknowledged, unknown, resent, raised, sum.duplicates, sum.gaps, sum.holes, sum.lost, sum.refusals)
+	t.Logf("%d acknowledged, %d unknown, %d resent, %d epochs given up, %d duplicates, %d gaps, %d holes, %d calls lost, %d refused, %d moved",
+		acknowledged, unknown, resent, raised, sum.duplicates, sum.gaps, sum.holes, sum.lost, sum.refusals, sum.moved)
 	for what, n := range map[string]int{
 		"acknowledged": acknowledged, "unknown": unknown, "resent": int(resent), "epochs": int(raised),
-		"duplicates": sum.duplicates, "gaps": sum.gaps, "holes": sum.holes, "lost": sum.lost, "refusals": sum.refusals,
+		"duplicates": sum.duplicates, "gaps": sum.gaps, "holes": sum.holes, "lost": sum.lost, "refusals": sum.refusals, "moved": sum.moved,
 	} {
 		if n == 0 {
 			t.Errorf("no %s in any history", what)

@@ -20,6 +20,7 @@ type bench struct {
 	*Origin
 	now  int64
 	told map[string]string
+	back []string // what was given back
 }
 
 func newBench(t *testing.T) *bench {
@@ -89,7 +90,7 @@ func (b *bench) none() {
 func (b *bench) wants(want map[string]string) {
 	b.t.Helper()
 	for _, o := range b.Outcomes(nil) {
-		o.Completion.Published(o.Base, o.Err)
+		o.Tell()
 	}
 	if d := cmp.Diff(want, b.told); d != "" {
 		b.t.Fatal(d)

@@ -79,18 +79,37 @@ func (g *Origin) tellMoved() {
 // awaited reports whether a publish that was added before e, or a copy of e itself,
 // is still out.
 func (g *Origin) awaited(e *entry) bool {
-	if slices.ContainsFunc(g.lingering, func(x *entry) bool { return x.added <= e.added }) {
-		return true
-	}
-	for _, x := range g.queue {
-		if x.added >= e.added {
+	return slices.ContainsFunc(g.lingering, upTo(e.added)) || g.queued(e.added-1)
+}
+
+// upTo selects the first n publishes that were added.
+func upTo(n uint64) func(*entry) bool { return func(e *entry) bool { return e.added <= n } }
+
+// queued reports whether one of the first n publishes that were added has no answer.
+func (g *Origin) queued(n uint64) bool {
+	for _, e := range g.queue {
+		if e.added > n {
 			return false
 		}
-		if !x.settled {
+		if !e.settled {
 			return true
 		}
 	}
 	return false
+}
+
+// Added counts the publishes that Add has taken, those included that RefuseLocal took
+// out again.
+func (g *Origin) Added() uint64 { return g.added }
+
+// Answered reports whether the first n publishes that were added have all been among
+// the Outcomes, or will be with the next: none of them is queued, the machine of this
+// node has a copy of none, and none waits to be given back.
+func (g *Origin) Answered(n uint64) bool {
+	if len(g.moved) > 0 {
+		g.tellMoved()
+	}
+	return !g.queued(n) && !slices.ContainsFunc(g.lingering, upTo(n)) && !slices.ContainsFunc(g.moved, upTo(n))
 }
 
 // Outcomes moves what publishers are to be told behind dst.
@@ -102,25 +121,4 @@ func (g *Origin) Outcomes(dst []Outcome) []Outcome {
 	clear(g.outcomes)
 	g.outcomes = g.outcomes[:0]
 	return dst
-}
-
-// Added is how many publishes were ever added.
-func (g *Origin) Added() uint64 { return g.added }
-
-// Answered reports whether the first n of them have outcomes that Outcomes has given
-// out.
-func (g *Origin) Answered(n uint64) bool {
-	if len(g.outcomes) > 0 || slices.ContainsFunc(g.lingering, func(e *entry) bool { return e.added <= n }) ||
-		len(g.moved) > 0 && g.moved[0].added <= n {
-		return false
-	}
-	for _, e := range g.queue {
-		if e.added > n {
-			break
-		}
-		if !e.settled {
-			return false
-		}
-	}
-	return true
 }

@@ -345,9 +345,7 @@ func (m *Machine) createChannel(p *partition, c CreateChannel, own bool) {
 	ch := &channel{id: c.Channel, ephemeral: c.Ephemeral, floor: p.handOver, pinned: c.Ephemeral && own && m.leading}
 	switch c.From.Where {
 	case AtStart:
-		if !plant.On("start-at-hand-over") {
-			ch.floor = p.start
-		}
+		ch.floor = p.start
 	case AtEnd:
 		ch.floor = p.end
 	case AtOffset:

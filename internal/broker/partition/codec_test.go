@@ -41,6 +41,9 @@ var commands = []Command{
 		{Channel: 2},
 		{Channel: 300, Finished: []offsets.Range{{From: 0, To: 1}, {From: 3, To: 5}}, Attempts: []Attempt{{Offset: 1, N: 1}, {Offset: 2, N: math.MaxUint16}}},
 	}},
+	Open{Key: six, Name: "orders", Count: 300},
+	Raise{Key: one, Count: 2},
+	Raise{Key: six, Count: PartitionsMax},
 }
 
 // ingestBatch is a batch of messages as another node would send it.
@@ -134,7 +137,11 @@ func TestCommandsComeBack(t *testing.T) {
 			t.Errorf("command (-want +got):\n%s", diff)
 		}
 		for n := range payload {
-			if c, err := decode(k, payload[:n:n]); err == nil {
+			c, err := decode(k, payload[:n:n])
+			if o, ok := c.(Open); ok && err == nil && o.Count == 0 && n == len(appendText(appendKey(nil, o.Key), o.Name)) {
+				continue // the count is left out where it is 1
+			}
+			if err == nil {
 				t.Errorf("%+v cut to %d bytes is %+v", want, n, c)
 			}
 		}

@@ -9,19 +9,30 @@ import (
 	"github.com/tidings-io/tidings/internal/plant"
 )
 
+// sentMax is of how many barriers, the last ones, it is remembered how far producers
+// had come. It is part of the replicated rules.
+const sentMax = 8
+
 // mapping is what a partition knows of the number of partitions by which messages
 // with keys come to it. It is replicated.
 type mapping struct {
-	count    uint32    // 1..PartitionsMax
-	barriers []Barrier // rising
-	// sent is how far each producer of the shard had come at the last barrier, by
-	// id: what of it has a key and came by a smaller number is fact, what came later
-	// was refused.
-	sent []sentBefore
+	count    uint32     // 1..PartitionsMax
+	barriers []Barrier  // rising
+	sent     []sentList // of the last barriers
 }
+
+// sentList is how far each producer of the shard had come at a barrier, by id: what of
+// it has a key and came by a smaller number is fact, what came later was refused.
+type sentList []sentBefore
 
 // sentBefore is the last publish of a producer before a barrier.
 type sentBefore struct{ id, epoch, seq uint64 }
+
+// has reports whether a publish was sent before the barrier.
+func (s sentList) has(l Link) bool {
+	i, ok := slices.BinarySearchFunc(s, l.Producer, func(x sentBefore, id uint64) int { return cmp.Compare(x.id, id) })
+	return ok && l.Epoch == s[i].epoch && l.Seq <= s[i].seq
+}
 
 // raise puts a barrier at an offset, unless the number is known.
 func (t *mapping) raise(count uint32, offset int64, ps producers) (b Barrier, raised bool) {
@@ -31,21 +42,21 @@ func (t *mapping) raise(count uint32, offset int64, ps producers) (b Barrier, ra
 	t.count = count
 	b = Barrier{Count: count, Offset: offset}
 	t.barriers = append(t.barriers, b)
-	t.sent = make([]sentBefore, len(ps))
+	sent := make(sentList, len(ps))
 	for i := range ps {
-		t.sent[i] = sentBefore{ps[i].id, ps[i].epoch, ps[i].seq}
+		sent[i] = sentBefore{ps[i].id, ps[i].epoch, ps[i].seq}
 	}
+	if len(t.sent) == sentMax {
+		t.sent = slices.Delete(t.sent, 0, 1)
+	}
+	t.sent = append(t.sent, sent)
 	return b, true
 }
 
-// barrier is the first one of at least so many partitions.
-func (t *mapping) barrier(count uint32) (Barrier, bool) {
-	for _, b := range t.barriers {
-		if b.Count >= count {
-			return b, true
-		}
-	}
-	return Barrier{}, false
+// barrier is the place of the first one of at least so many partitions.
+func (t *mapping) barrier(count uint32) (int, bool) {
+	i, _ := slices.BinarySearchFunc(t.barriers, count, func(b Barrier, n uint32) int { return cmp.Compare(b.Count, n) })
+	return i, i < len(t.barriers)
 }
 
 // outcome is what became of a publish whose number was used: nil when it was done,
@@ -54,17 +65,22 @@ func (t *mapping) outcome(l Link, mapping uint32) error {
 	if mapping == 0 || mapping >= t.count {
 		return nil
 	}
-	i, ok := slices.BinarySearchFunc(t.sent, l.Producer, func(s sentBefore, id uint64) int { return cmp.Compare(s.id, id) })
-	if !ok || l.Epoch != t.sent[i].epoch || l.Seq > t.sent[i].seq {
-		return fault.Moved
+	i, ok := t.barrier(mapping + 1)
+	if !ok {
+		return fault.Moved // it was opened with more
 	}
-	if n := len(t.barriers); n > 1 && mapping < t.barriers[n-2].Count {
-		return fault.NotLeader // an earlier barrier may have refused it
+	kept := i - (len(t.barriers) - len(t.sent))
+	switch {
+	case !t.sent[max(kept, 0)].has(l):
+		return fault.Moved
+	case kept < 0:
+		return fault.NotLeader
 	}
 	return nil
 }
 
-// append writes the mapping as it stands in the partition's state.
+// append writes the mapping as it stands in the partition's state: count; barriers,
+// each with count and offset; lists of producers, each with its producers.
 func (t *mapping) append(buf []byte) []byte {
 	buf = binary.AppendUvarint(buf, uint64(t.count))
 	buf = binary.AppendUvarint(buf, uint64(len(t.barriers)))
@@ -72,10 +88,12 @@ func (t *mapping) append(buf []byte) []byte {
 		buf = binary.AppendUvarint(buf, uint64(b.Count))
 		buf = binary.AppendUvarint(buf, uint64(b.Offset))
 	}
-	buf = binary.AppendUvarint(buf, uint64(len(t.sent)))
-	for _, s := range t.sent {
-		for _, v := range [...]uint64{s.id, s.epoch, s.seq} {
-			buf = binary.AppendUvarint(buf, v)
+	for _, sent := range t.sent {
+		buf = binary.AppendUvarint(buf, uint64(len(sent)))
+		for _, s := range sent {
+			for _, v := range [...]uint64{s.id, s.epoch, s.seq} {
+				buf = binary.AppendUvarint(buf, v)
+			}
 		}
 	}
 	return buf
@@ -107,22 +125,31 @@ func (r *reader) mapping(end int64) mapping {
 		t.barriers = append(t.barriers, b)
 		last = b
 	}
-	id := uint64(0)
-	for range r.count(3) {
-		s := sentBefore{r.uvarint(), r.uvarint(), r.uvarint()}
-		if s.id <= id || s.epoch == 0 || s.seq == 0 || len(t.sent) == producersMax || len(t.barriers) == 0 {
-			r.fail()
-		}
-		if r.bad {
-			return mapping{}
-		}
-		id = s.id
-		t.sent = append(t.sent, s)
+	for range min(len(t.barriers), sentMax) {
+		t.sent = append(t.sent, r.sent())
 	}
 	if t.count < 2 || len(t.barriers) > 0 && last.Count != t.count {
 		r.fail()
 	}
 	return t
+}
+
+// sent takes the list of producers of one barrier.
+func (r *reader) sent() sentList {
+	list := sentList{}
+	id := uint64(0)
+	for range r.count(3) {
+		s := sentBefore{r.uvarint(), r.uvarint(), r.uvarint()}
+		if s.id <= id || s.epoch == 0 || s.seq == 0 || len(list) == producersMax {
+			r.fail()
+		}
+		if r.bad {
+			return nil
+		}
+		id = s.id
+		list = append(list, s)
+	}
+	return list
 }
 
 // raise applies a Raise.
@@ -248,8 +275,8 @@ func (v *View) Passed(k Key, channel uint64, count uint32) bool {
 	if c == nil {
 		return false
 	}
-	b, ok := p.mapping.barrier(count)
-	return !ok || c.floor >= b.Offset
+	i, ok := p.mapping.barrier(count)
+	return !ok || c.floor >= p.mapping.barriers[i].Offset
 }
 
 // checkCount is why a command's number of partitions is none.

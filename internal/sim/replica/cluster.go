@@ -21,6 +21,8 @@ type Options struct {
 	Async bool // the library's asynchronous storage writes
 	// Quiet leaves all disturbances to the caller.
 	Quiet bool
+	// Raises adds a topic whose number of partitions is raised.
+	Raises bool
 	// PinBytes and KeepBytes as in shard.Options; 0: chosen by the seed.
 	PinBytes, KeepBytes int64
 }
@@ -46,6 +48,7 @@ type Cluster struct {
 	nodes  []*node
 	net    network
 	shards [groups]*model
+	keyed  *keyed // nil: there is none
 	sess   []*session
 	raftID uint64 // the last one given
 	boots  uint64 // forwarders so far
@@ -100,6 +103,9 @@ func New(o Options) *Cluster {
 	c.net.healAll()
 	for i := range c.shards {
 		c.shards[i] = newModel(c, uint32(i)+1)
+	}
+	if o.Raises {
+		c.keyed = newKeyed(c)
 	}
 	var voters []uint64
 	for range c.nodes {
@@ -163,6 +169,10 @@ func (c *Cluster) note(values ...uint64) {
 // random does one thing.
 func (c *Cluster) random() {
 	c.now += c.rng.Int64N(4e5)
+	if c.keyed != nil && c.chance(4) {
+		c.keyed.random()
+		return
+	}
 	n := c.nodes[c.rng.IntN(len(c.nodes))]
 	switch k := c.rng.IntN(1000); {
 	case k < 60:
@@ -387,6 +397,9 @@ func (c *Cluster) Finish() {
 	}
 	if !c.Settle(180e9) {
 		c.failf("the cluster does not come to rest: %s", c.describe())
+	}
+	if c.keyed != nil {
+		c.keyed.finish()
 	}
 	for s, m := range c.shards {
 		m.verify(c.leader(s))

@@ -29,6 +29,12 @@ type Counts struct {
 	GaveUp                  int64 // epochs that began because the outcome was unknown
 	Alone                   int64 // publishes answered by the leader alone …
 	AloneLost               int64 // … and lost with it
+
+	// Of the topic with keys.
+	Raises    int64 // of its number of partitions
+	Moved     int64 // publishes that were given back
+	Released  int64 // lanes, from a barrier
+	Delivered int64 // messages, for the first time
 }
 
 // names are those of fields, in its order.
@@ -37,6 +43,7 @@ var names = [...]string{
 	"sessions", "installs", "sessions-aborted", "sessions-overtaken", "sessions-lost-pins", "hand-overs", "replaced",
 	"reads", "stale-entries", "finished",
 	"five-nodes", "resends", "repeats", "out-of-order", "epochs-given-up", "leader-alone", "leader-alone-lost",
+	"raises", "moved", "released", "delivered",
 }
 
 func (c *Counts) fields() []*int64 {
@@ -45,6 +52,7 @@ func (c *Counts) fields() []*int64 {
 		&c.Sessions, &c.Installs, &c.Aborted, &c.Overtaken, &c.PinsLost, &c.Transfers, &c.Replaced,
 		&c.Reads, &c.Stale, &c.Finished,
 		&c.Fives, &c.Resends, &c.Repeats, &c.OutOfOrder, &c.GaveUp, &c.Alone, &c.AloneLost,
+		&c.Raises, &c.Moved, &c.Released, &c.Delivered,
 	}
 }
 

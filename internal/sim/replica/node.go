@@ -33,6 +33,7 @@ type node struct {
 	flusher *shard.Flusher
 
 	forwarders []*forwarder // by shard
+	client     *client      // nil without Options.Raises
 }
 
 // group is a replica of a shard: the group, its machine, and what the run wants
@@ -49,8 +50,10 @@ type group struct {
 
 	leading bool
 	lanes   map[uint64]*lane // by channel
-	stale   bool             // keep the next entry back
-	kept    []byte           // one that was kept back
+
+	consumers [len(keyedChannels)]*consumer // of the topic with keys, while it leads
+	stale     bool                          // keep the next entry back
+	kept      []byte                        // one that was kept back
 }
 
 func (n *node) up() bool { return n.wal != nil }
@@ -102,6 +105,9 @@ func (n *node) open() (err error) {
 	for s := range groups {
 		n.forwarders = append(n.forwarders, c.newForwarder(n, s))
 	}
+	if c.keyed != nil {
+		n.client = c.newClient(n)
+	}
 	n.wal = w
 	return nil
 }
@@ -148,6 +154,9 @@ func (n *node) end() {
 		f.end()
 	}
 	n.forwarders = nil
+	if n.client != nil {
+		n.client.end()
+	}
 	for _, s := range n.c.sess {
 		s.gone(n)
 	}
@@ -309,6 +318,7 @@ func (r recorder) Lead(term uint64) {
 	for _, topic := range []uint64{g.model.kept(), g.model.busy()} {
 		g.openTopic(topic)
 	}
+	g.leadKeyed()
 }
 
 // openTopic opens a topic. When the entry is lost it is tried again, now or
@@ -324,6 +334,7 @@ func (g *group) openTopic(topic uint64) {
 // Follow implements shard.Machine.
 func (r recorder) Follow() {
 	r.g.leading = false
+	clear(r.g.consumers[:])
 	if r.g.Status().Inflight > 0 {
 		r.g.n.c.Counts.Tails++
 	}

@@ -17,13 +17,17 @@ import (
 var planted = []struct {
 	name   string
 	within uint64
+	run    func(*testing.T, uint64) (Counts, uint64, error)
 }{
-	{"apply-term", 200},
-	{"vote-lost", 200},
-	{"snapshot-skips-tail", 60},
-	{"checkpoint-without-flush", 60},
-	{"wal-ack-before-sync", 100},
-	{"forward-doubled", 20},
+	{"apply-term", 200, run},
+	{"vote-lost", 200, run},
+	{"snapshot-skips-tail", 60, run},
+	{"checkpoint-without-flush", 60, run},
+	{"wal-ack-before-sync", 100, run},
+	{"forward-doubled", 20, run},
+	{"barrier-ignored", 20, runRaises},
+	{"start-at-hand-over", 20, runRaises},
+	{"moved-ignored", 20, runRaises},
 }
 
 func TestPlantedBugsAreCaught(t *testing.T) {
@@ -32,7 +36,7 @@ func TestPlantedBugsAreCaught(t *testing.T) {
 			defer plant.Set()
 			for seed := range bug.within {
 				plant.Set(bug.name)
-				_, _, err := run(t, seed)
+				_, _, err := bug.run(t, seed)
 				var f *Failure
 				if !errors.As(err, &f) {
 					continue
@@ -41,7 +45,7 @@ func TestPlantedBugsAreCaught(t *testing.T) {
 					t.Fatalf("no code asks for %q", left)
 				}
 				plant.Set()
-				if _, _, err := run(t, seed); err != nil {
+				if _, _, err := bug.run(t, seed); err != nil {
 					t.Fatalf("seed %d fails without the bug: %v", seed, err)
 				}
 				text, _, _ := strings.Cut(f.Text, "\n")

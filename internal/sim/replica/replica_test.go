@@ -25,6 +25,12 @@ func run(t *testing.T, seed uint64) (Counts, uint64, error) {
 	return Run(Options{Seed: seed, Steps: *steps, Async: seed%2 == 1, Nodes: 3 + 2*int(seed/2%2)})
 }
 
+// runRaises is run, with raises.
+func runRaises(t *testing.T, seed uint64) (Counts, uint64, error) {
+	cryptotest.SetGlobalRandom(t, seed)
+	return Run(Options{Seed: seed, Steps: *steps, Async: seed%2 == 1, Nodes: 3 + 2*int(seed/2%2), Raises: true})
+}
+
 func TestSeed(t *testing.T) {
 	counts, hash, err := run(t, *seed)
 	if err != nil {
@@ -53,6 +59,39 @@ func TestSeeds(t *testing.T) {
 	}
 }
 
+// TestSeedsWithRaises is TestSeeds with a topic whose number of partitions rises.
+func TestSeedsWithRaises(t *testing.T) {
+	var total Counts
+	n := 0
+	if testing.Short() {
+		*seeds = min(*seeds, 4)
+	}
+	for seed := *part; seed < *seeds; seed += *parts {
+		counts, _, err := runRaises(t, uint64(seed))
+		if err != nil {
+			t.Fatal(err)
+		}
+		total.Add(counts)
+		n++
+	}
+	fmt.Fprintf(os.Stdout, "counts: seeds=%d %v\n", n, &total)
+	for what, n := range map[string]int64{
+		"raises": total.Raises, "moved": total.Moved, "released": total.Released, "delivered": total.Delivered,
+	} {
+		if n == 0 {
+			t.Errorf("none %s", what)
+		}
+	}
+}
+
+func TestSeedWithRaises(t *testing.T) {
+	counts, hash, err := runRaises(t, *seed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("seed %d: hash %016x, %v", *seed, hash, &counts)
+}
+
 // The same seed gives the same run, event by event.
 func TestSameSeedSameTrace(t *testing.T) {
 	n := uint64(10)
@@ -60,6 +99,10 @@ func TestSameSeedSameTrace(t *testing.T) {
 		n = 2
 	}
 	for seed := range n {
+		run := run
+		if seed%2 == 1 {
+			run = runRaises
+		}
 		a, hashA, errA := run(t, seed)
 		b, hashB, errB := run(t, seed)
 		if errA != nil || errB != nil {
