@@ -22,6 +22,7 @@ import (
 	"github.com/tidings-io/tidings/internal/broker/delivery"
 	"github.com/tidings-io/tidings/internal/broker/partition"
 	"github.com/tidings-io/tidings/internal/fault"
+	"github.com/tidings-io/tidings/internal/grow"
 	"github.com/tidings-io/tidings/internal/meta"
 )
 
@@ -94,7 +95,8 @@ type Broker struct {
 
 	createBytes int64 // of the publishes in creating
 
-	upstreams []*upstream // by shard; none without Peers
+	machines  grow.List[*partition.Machine] // by shard, from 1 on
+	upstreams grow.List[*upstream]          // the same; none without Peers
 	began     time.Time
 	tasks     tasks
 	relays    *relays // towards other nodes
@@ -116,12 +118,23 @@ func New(o Options) *Broker {
 	b := &Broker{o: o, topics: make(map[string]*Topic), creating: make(map[string]*creation), began: time.Now(), markPatience: markPatience}
 	b.relays = newRelays(b)
 	b.mirrors = mirrors{b: b, nodes: make(map[uint64]*mirrorNode), former: make(map[uint64]uint64)}
-	if o.Peers != nil {
-		for i, m := range o.Machines {
-			b.upstreams = append(b.upstreams, b.newUpstream(uint32(i+1), m))
-		}
+	for _, m := range o.Machines {
+		b.AddShard(m)
 	}
 	return b
+}
+
+// AddShard takes on the shard behind the last one: its partition machine, whose group
+// does not run yet. It is called before metadata shows a topic on the shard, by one
+// goroutine at a time.
+func (b *Broker) AddShard(m *partition.Machine) {
+	if b.o.Peers != nil {
+		u := b.newUpstream(uint32(b.machines.Len())+1, m)
+		b.upstreams.Add(u)
+		b.tasks.spawn(func(ctx context.Context) { u.pump(ctx) })
+		b.tasks.spawn(func(ctx context.Context) { u.follow(ctx) })
+	}
+	b.machines.Add(m)
 }
 
 // localID is an id for a topic or channel that lives in memory only. Its top
@@ -176,7 +189,7 @@ func (b *Broker) ready(name string) *Topic {
 }
 
 // machine is the shard that holds a partition.
-func (b *Broker) machine(shard uint32) *partition.Machine { return b.o.Machines[shard-1] }
+func (b *Broker) machine(shard uint32) *partition.Machine { return b.machines.All()[shard-1] }
 
 // ensureTopic returns the topic, creating it when there is none, with a number of
 // partitions; 0: as usual.
@@ -260,7 +273,7 @@ func (b *Broker) Settle(ctx context.Context) error {
 	if b.o.Peers != nil {
 		b.relayRest(ctx)
 	}
-	for _, m := range b.o.Machines {
+	for _, m := range b.machines.All() {
 		err := awaitCall(ctx, func(done func(error)) { m.Settle(done) })
 		if err != nil && (b.o.Peers == nil || fault.CodeOf(err) != fault.NotLeader) {
 			return fmt.Errorf("settle deliveries: %w", err)

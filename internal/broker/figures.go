@@ -137,10 +137,11 @@ func (b *Broker) unfinished(ctx context.Context, f Filter) (map[partition.Key]*p
 	if f.Topic != "" {
 		return b.unfinishedOf(ctx, f)
 	}
-	lists := make([][]partState, len(b.o.Machines))
-	errs := make([]error, len(b.o.Machines))
+	machines := b.machines.All()
+	lists := make([][]partState, len(machines))
+	errs := make([]error, len(machines))
 	var all sync.WaitGroup
-	for i, m := range b.o.Machines {
+	for i, m := range machines {
 		all.Go(func() {
 			var list []partState
 			p := part{machine: m}

@@ -144,7 +144,7 @@ func TestNothingIsTakenAfterRun(t *testing.T) {
 	x.machine.Follow()
 	x.Leads(1, false)
 	waits := x.publish()
-	x.upstreams[0].giveUp(fault.Exiting)
+	x.upstream(1).giveUp(fault.Exiting)
 	if err := <-waits; !errors.Is(err, fault.Exiting) {
 		t.Fatal(err)
 	}

@@ -101,15 +101,11 @@ func (b *Broker) Run(ctx context.Context) error {
 		return nil
 	}
 	var all errgroup.Group
-	for _, u := range b.upstreams {
-		all.Go(func() error { u.pump(ctx); return nil })
-		all.Go(func() error { u.follow(ctx); return nil })
-	}
 	all.Go(func() error { b.watchMeta(ctx); return nil })
 	all.Go(func() error { b.relays.run(ctx); return nil })
 	b.tasks.run(ctx)
 	err := all.Wait()
-	for _, u := range b.upstreams {
+	for _, u := range b.upstreams.All() {
 		u.giveUp(fault.Exiting)
 	}
 	return err

@@ -24,7 +24,7 @@ func (b *Broker) Recover(ctx context.Context) error {
 		return nil // done by Run, for each shard when this node begins to lead it
 	}
 	known := make(map[partition.Key]shardPartition)
-	for _, m := range b.o.Machines {
+	for _, m := range b.machines.All() {
 		p := part{machine: m}
 		err := p.query(ctx, func(v *partition.View) {
 			v.Each(func(pv partition.PartitionView) { known[pv.Key] = shardPartition{m, pv} })

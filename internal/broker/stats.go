@@ -101,7 +101,7 @@ func (b *Broker) partitionViews(ctx context.Context, f Filter, states map[partit
 		}
 		return nil
 	}
-	for _, m := range b.o.Machines {
+	for _, m := range b.machines.All() {
 		p := part{machine: m}
 		err := p.query(ctx, func(v *partition.View) {
 			each := v.EachCounted

@@ -69,9 +69,10 @@ func (b *Broker) leaderships() []uint64 {
 	if b.o.Peers == nil {
 		return nil
 	}
-	out := make([]uint64, len(b.o.Machines))
-	for i := range out {
-		out[i] = b.upstream(uint32(i) + 1).leadership.Load()
+	all := b.upstreams.All()
+	out := make([]uint64, len(all))
+	for i, u := range all {
+		out[i] = u.leadership.Load()
 	}
 	return out
 }

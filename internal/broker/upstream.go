@@ -75,10 +75,8 @@ func (b *Broker) newUpstream(shard uint32, m *partition.Machine) *upstream {
 
 // upstream is the way to a shard; nil without Peers, or when there is no such shard.
 func (b *Broker) upstream(shard uint32) *upstream {
-	if shard == 0 || int(shard) > len(b.upstreams) {
-		return nil
-	}
-	return b.upstreams[shard-1]
+	u, _ := b.upstreams.At(int(shard) - 1)
+	return u
 }
 
 // now is a time that only runs forward, in ns, above 0.

@@ -5,5 +5,5 @@ import (
 )
 
 func newCluster(s streams) *cobra.Command {
-	return parent("cluster", "Set up and look after a cluster of nodes", newClusterStatus(s), newClusterNodes(s), newClusterTransfer(s), newClusterCert(s))
+	return parent("cluster", "Set up and look after a cluster of nodes", newClusterStatus(s), newClusterNodes(s), newClusterTransfer(s), newClusterShards(s), newClusterCert(s))
 }

@@ -132,8 +132,12 @@ func printClusterStatus(s streams, st cluster.Status) error {
 		return err
 	}
 	fmt.Fprintln(s.out)
-	rows := make([][]string, 0, len(st.Shards))
-	for _, sh := range st.Shards {
+	return printShards(s, st.Shards)
+}
+
+func printShards(s streams, shards []cluster.ShardStatus) error {
+	rows := make([][]string, 0, len(shards))
+	for _, sh := range shards {
 		var replicas []string
 		for _, r := range sh.Replicas {
 			text := r.Node

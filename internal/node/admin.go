@@ -97,10 +97,11 @@ func consumerOf(c *nsq.Consumer) admin.Consumer {
 }
 
 func (n *Node) leaderChanges(id uint32) (count uint64, lastAt int64) {
-	if int(id) >= len(n.groups) {
+	g, ok := n.groups.At(int(id))
+	if !ok {
 		return 0, 0
 	}
-	s := n.groups[id].Status()
+	s := g.Status()
 	return s.Elections, s.ElectedAt / 1e6
 }
 

@@ -93,6 +93,17 @@ func (a *api) node() {
 	}
 	a.refused("POST", "/api/v1/shards/1/transfer", `{"to": "x"}`, 400, "INVALID_REQUEST")
 	a.c.seen["POST /shards/{shard}/transfer 200"] = true // TestAdminOfACluster
+	a.refused("POST", "/api/v1/shards", `{"count": 0}`, 400, "INVALID_REQUEST")
+	a.refused("POST", "/api/v1/shards", `{"count": 300}`, 400, "INVALID_REQUEST")
+	var added admin.ShardsAdded
+	a.ok("POST", "/api/v1/shards", `{"count": 2}`, &added)
+	if len(added.Shards) != 2 || added.Total != o.Shards.Total+1 || added.Waits != "" || added.CLI != "tidings cluster shards add 2" {
+		t.Errorf("shards that were added: %+v", added)
+	}
+	a.ok("GET", "/api/v1/shards", "", &shards)
+	if len(shards.Items) != added.Total+1 || shards.Items[added.Total].Leader != self.Node {
+		t.Errorf("shards: %+v", shards.Items)
+	}
 	var l admin.Lookup
 	a.ok("GET", "/api/v1/lookup", "", &l)
 	if !l.Served || len(l.Producers) != 1 || !l.Producers[0].Member {

@@ -209,16 +209,20 @@ func newRaftID() uint64 {
 
 // write makes an identity durable, whole or not at all.
 func (d *dataDir) write(fsys vfs.FS, id identity) error {
+	if err := d.save(fsys, id); err != nil {
+		return err
+	}
+	d.identity = id
+	return nil
+}
+
+func (d *dataDir) save(fsys vfs.FS, id identity) error {
 	name := path.Join(d.path, "NODE")
 	text, err := json.MarshalIndent(id, "", "  ")
 	if err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
 	}
-	if err := vfs.WriteFileAtomic(fsys, name, append(text, '\n')); err != nil {
-		return err
-	}
-	d.identity = id
-	return nil
+	return vfs.WriteFileAtomic(fsys, name, append(text, '\n'))
 }
 
 // single makes the identity a cluster of this node alone. Its name may change
@@ -294,6 +298,21 @@ func (d *dataDir) saveCluster(fsys vfs.FS, c cluster.Identity) error {
 	next := d.identity
 	next.fill(c)
 	return d.write(fsys, next)
+}
+
+// grow notes that groups of so many data shards are here. Their first checkpoints are
+// written already, and nothing else.
+func (d *dataDir) grow(fsys vfs.FS, shards int) error {
+	if shards <= d.DataShards {
+		return nil
+	}
+	next := d.identity
+	next.DataShards = shards
+	if err := d.save(fsys, next); err != nil {
+		return err
+	}
+	d.DataShards = shards // the rest is read by others meanwhile
+	return nil
 }
 
 // begun notes that the groups have been opened, and with them the log made.

@@ -18,11 +18,11 @@ type raftMessage = pb.Message
 // group is an open group, nil before the groups are open and where there is
 // none of that id.
 func (mb *member) group(id uint32) *shard.Group {
-	groups := mb.groups.Load()
-	if groups == nil || int(id) >= len(*groups) {
+	if !mb.begun.Load() {
 		return nil
 	}
-	return (*groups)[id]
+	g, _ := mb.n.groups.At(int(id))
+	return g
 }
 
 // receive hands a Raft message of a member to its group.
@@ -52,14 +52,14 @@ type engine struct {
 
 // Groups is the state of every group.
 func (e *engine) Groups() []cluster.Group {
-	groups := e.mb.groups.Load()
-	if groups == nil {
+	if !e.mb.begun.Load() {
 		return nil
 	}
+	groups := e.mb.n.groups.All()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	list := make([]cluster.Group, 0, len(*groups))
-	for _, g := range *groups {
+	list := make([]cluster.Group, 0, len(groups))
+	for _, g := range groups {
 		s := g.Status()
 		list = append(list, cluster.Group{
 			Shard: s.ID, Leads: s.Leader, Leader: s.LeaderID, Term: s.Term, Commit: s.Commit, Applied: s.Applied,
@@ -169,7 +169,7 @@ func (mb *member) leaveFull() {
 			return l.RaftID == id && l.State == cluster.LeaseLive && l.Sync < cluster.StallSync
 		})
 	}
-	for i, g := range mb.n.groups {
+	for i, g := range mb.n.groups.All() {
 		s := g.Status()
 		var to []uint64
 		for _, m := range s.Members {

@@ -36,8 +36,9 @@ func (n *Node) metricsHandler() http.Handler {
 		},
 		WAL: func() (wal.Stats, int64) { return n.wal.Stats(), n.wal.Size() },
 		Groups: func() []shard.Status {
-			out := make([]shard.Status, 0, len(n.groups))
-			for _, g := range n.groups {
+			groups := n.groups.All()
+			out := make([]shard.Status, 0, len(groups))
+			for _, g := range groups {
 				out = append(out, g.Status())
 			}
 			return out

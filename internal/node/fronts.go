@@ -24,7 +24,7 @@ func (n *Node) buildAdmin() {
 		n.metrics = &lateHandler{}
 		n.admin = admin.New(admin.Options{
 			Listener: n.fronts.admin, Ready: n.ready, Logger: n.log, Level: n.level, Metrics: n.metrics,
-			Cluster: n.clusterStatus, Transfer: n.transfer, Imports: n.imports, Self: n.adminSelf, Config: n.adminConfig,
+			Cluster: n.clusterStatus, Transfer: n.transfer, AddShards: n.addShards, Imports: n.imports, Self: n.adminSelf, Config: n.adminConfig,
 			ReadOnly: n.cfg.AdminReadOnly, Hosts: n.cfg.AdminHosts,
 			Console: n.console,
 		})
@@ -159,16 +159,23 @@ func (n *Node) ready() error {
 		}
 		return errors.New("the node is starting")
 	}
-	for _, g := range n.groups {
+	for _, g := range n.groups.All() {
 		if n.member != nil {
-			if id, _ := n.member.leader(g.Status().ID); id == 0 {
+			if id, _ := n.member.leader(g.Status().ID); id == 0 && !n.unused(g.Status().ID) {
 				return fmt.Errorf("shard %d has no leader", g.Status().ID)
 			}
-		} else if !g.Leader() {
+		} else if !g.Leader() && !n.unused(g.Status().ID) {
 			return errors.New("a shard has no leader here")
 		}
 	}
 	return n.health()
+}
+
+// unused reports whether a shard was added to the cluster and carries nothing yet: its
+// first leader takes a moment to be found, and nobody waits for it.
+func (n *Node) unused(id uint32) bool {
+	s, ok := n.meta.View().Shard(id)
+	return ok && s.Began != nil && s.Partitions == 0
 }
 
 // frontRuns lists the servers.

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tidings-io/tidings/internal/cluster"
+	"github.com/tidings-io/tidings/internal/grow"
 	"github.com/tidings-io/tidings/internal/meta"
 	"github.com/tidings-io/tidings/internal/repair"
 	"github.com/tidings-io/tidings/internal/shard"
@@ -42,8 +43,9 @@ type member struct {
 
 	// Set while the node opens its groups.
 	agent  atomic.Pointer[cluster.Agent]
-	groups atomic.Pointer[[]*shard.Group]
-	behind []chan uint64 // by shard: the leader of a log that this replica has fallen behind
+	begun  atomic.Bool            // the groups hear of the others
+	behind grow.List[chan uint64] // by shard: the leader of a log that this replica has fallen behind
+	pulls  launcher               // of what brings them up to date
 }
 
 // newMember takes the data folder and opens the links' address; nothing runs.
@@ -268,9 +270,6 @@ func (mb *member) open(m *meta.Machine) error {
 	if err != nil {
 		return err
 	}
-	for range mb.n.dir.DataShards + 1 {
-		mb.behind = append(mb.behind, make(chan uint64, 1))
-	}
 	agent, err := cluster.NewAgent(cluster.AgentOptions{
 		Identity: identity, Seeds: mb.seeds, Meta: m, Engine: &mb.engine, Network: mb, Logger: mb.n.log,
 	})
@@ -283,8 +282,7 @@ func (mb *member) open(m *meta.Machine) error {
 
 // begin lets the groups, which are all open, hear of the others.
 func (mb *member) begin() {
-	groups := mb.n.groups
-	mb.groups.Store(&groups)
+	mb.begun.Store(true)
 	mb.n.meta.Watch(func(old, now *meta.View) {
 		if !now.Formed() || sameNodes(old.Nodes, now.Nodes) {
 			return
@@ -308,12 +306,14 @@ func sameNodes(a, b []meta.Node) bool {
 }
 
 // groupOptions adds to a group's options what one with others needs.
-func (mb *member) groupOptions(o *shard.Options) error {
+func (mb *member) groupOptions(o *shard.Options, began []uint64) error {
 	identity, err := mb.n.dir.clusterIdentity()
 	if err != nil {
 		return err
 	}
 	id := o.ID
+	mb.behind.Add(make(chan uint64, 1))
+	mb.pulls.add(fmt.Sprintf("shard %d", id), func(ctx context.Context) error { mb.catchUp(ctx, id); return nil })
 	o.Send, o.Behind = func(m *raftMessage) { mb.transport.Send(id, m) }, func(leader uint64) { mb.fellBehind(id, leader) }
 	o.LeaderMoved = func() { mb.leaderMoved(id) }
 	o.SendLimit = mb.limit
@@ -321,8 +321,11 @@ func (mb *member) groupOptions(o *shard.Options) error {
 	if o.KeepBytes == 0 {
 		o.KeepBytes = -1
 	}
-	if int(id) < len(identity.Voters) && slices.Contains(identity.Voters[id], mb.self.ID) {
-		o.Voters = identity.Voters[id]
+	if int(id) < len(identity.Voters) {
+		began = identity.Voters[id]
+	}
+	if slices.Contains(began, mb.self.ID) {
+		o.Voters = began
 	} else {
 		o.Join = true
 	}
@@ -333,9 +336,8 @@ func (mb *member) groupOptions(o *shard.Options) error {
 func (mb *member) run(ctx context.Context) error {
 	eg, ctx := errgroup.WithContext(ctx)
 	eg.Go(func() error { return mb.agent.Load().Run(ctx) })
-	for id := range mb.behind {
-		eg.Go(func() error { mb.catchUp(ctx, uint32(id)); return nil })
-	}
+	mb.pulls.begin(func(_ string, run func(context.Context) error) { eg.Go(func() error { return run(ctx) }) })
+	eg.Go(func() error { <-ctx.Done(); mb.pulls.end(); return nil })
 	eg.Go(func() error { mb.reportLatencies(ctx); return nil })
 	eg.Go(func() error { mb.presence.run(ctx); return nil })
 	eg.Go(func() error { return mb.n.broker.Run(ctx) })
@@ -356,7 +358,7 @@ func (mb *member) reportLatencies(ctx context.Context) {
 		}
 		mb.leaveFull()
 		var leases []cluster.Lease
-		for _, g := range mb.n.groups {
+		for _, g := range mb.n.groups.All() {
 			if !g.Leader() {
 				continue
 			}
@@ -406,7 +408,7 @@ func (mb *member) handOver(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, handOverTimeout)
 	defer cancel()
 	var eg errgroup.Group
-	for i, g := range mb.n.groups {
+	for i, g := range mb.n.groups.All() {
 		s := g.Status()
 		if !s.Leader {
 			continue
@@ -434,7 +436,7 @@ func (mb *member) handOver(ctx context.Context) {
 
 // status is the cluster as this node sees it.
 func (mb *member) status() cluster.Status {
-	if a := mb.agent.Load(); a != nil && mb.groups.Load() != nil {
+	if a := mb.agent.Load(); a != nil && mb.begun.Load() {
 		return a.Status()
 	}
 	return mb.forming.Status()
@@ -444,7 +446,7 @@ func (mb *member) status() cluster.Status {
 func aloneStatus(n *Node) cluster.Status {
 	self := n.meta.Node()
 	e := engine{mb: &member{n: n, self: self}}
-	e.mb.groups.Store(&n.groups)
+	e.mb.begun.Store(true)
 	leases := []cluster.Lease{{RaftID: self.ID, Boot: self.Boot, State: cluster.LeaseLive, Since: time.Since(n.start), Sync: e.Sync()}}
 	return cluster.Build(self, n.meta.View(), leases, e.Groups(), nil)
 }

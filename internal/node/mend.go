@@ -15,8 +15,8 @@ func (mb *member) newMender() *repair.Mender {
 	return repair.New(repair.Options{
 		Network: mendNetwork{mb}, Logger: mb.n.log,
 		Replica: func(id uint32) repair.Replica {
-			if machines := mb.n.machines; mb.group(id) != nil && id > 0 && int(id) <= len(machines) {
-				return repair.Of(machines[id-1])
+			if m, ok := mb.n.machines.At(int(id) - 1); ok && mb.group(id) != nil {
+				return repair.Of(m)
 			}
 			return nil
 		},

@@ -25,6 +25,7 @@ import (
 	"github.com/tidings-io/tidings/internal/front/console"
 	"github.com/tidings-io/tidings/internal/front/nsq"
 	"github.com/tidings-io/tidings/internal/front/nsqadmin"
+	"github.com/tidings-io/tidings/internal/grow"
 	"github.com/tidings-io/tidings/internal/meta"
 	"github.com/tidings-io/tidings/internal/seglog"
 	"github.com/tidings-io/tidings/internal/shard"
@@ -75,9 +76,10 @@ type Node struct {
 
 	wal      *wal.WAL
 	store    *seglog.Store
-	groups   []*shard.Group // 0: metadata
+	groups   grow.List[*shard.Group] // 0: metadata
+	loops    launcher                // of the groups
 	meta     *meta.Machine
-	machines []*partition.Machine
+	machines grow.List[*partition.Machine] // of the data shards, from 1 on
 	flusher  *shard.Flusher
 	reserve  *reserve
 	broker   *broker.Broker
@@ -229,7 +231,7 @@ func (n *Node) open() (err error) {
 		fs: n.fs, dir: n.dir.path, segment: segment, fixed: int64(n.cfg.DiskReserve), log: n.log, pressure: n.relieve,
 	}
 	n.reserve.look()
-	if err := n.openGroups(min(int64(n.cfg.CheckpointSize), 4*segment)); err != nil {
+	if err := n.openGroups(); err != nil {
 		return err
 	}
 	n.log.Debug("recovered", "data_path", n.cfg.DataPath, "took", time.Since(started))
@@ -269,9 +271,11 @@ func segmentBytes(c *config.Config, total int64) int64 {
 }
 
 // openGroups opens the metadata group and the data shards on the WAL.
-func (n *Node) openGroups(checkpointBytes int64) error {
+func (n *Node) openGroups() error {
 	metaGroup := &late{}
-	o := meta.Options{Node: n.self(), Wake: metaGroup.wake, Shards: n.dir.DataShards, Partitions: n.cfg.DefaultPartitions}
+	o := meta.Options{
+		Node: n.self(), Wake: metaGroup.wake, Shards: n.dir.DataShards, Partitions: n.cfg.DefaultPartitions, Grow: n.growShards,
+	}
 	if n.member != nil {
 		o.Founding, o.Forward = n.dir.founding(), n.member.forward
 	}
@@ -285,28 +289,22 @@ func (n *Node) openGroups(checkpointBytes int64) error {
 			return err
 		}
 	}
-	if err := n.openGroup(meta.GroupID, m, metaGroup, checkpointBytes); err != nil {
+	if err := n.openGroup(meta.GroupID, m, metaGroup, nil); err != nil {
 		return err
 	}
 	for id := uint32(1); id <= uint32(n.dir.DataShards); id++ {
-		g := &late{}
-		pm := partition.New(partition.Options{
-			Shard: id, Store: n.store, FS: n.fs, Dir: path.Join(n.shardDir(id), "parked"), Follower: n.member != nil,
-			Leads: func(leads bool) { n.leads(id, leads) }, Wake: g.wake, Drive: g.drive, WakeFlusher: n.wakeFlusher, Reserve: n.reserve.Reached, InboxBytes: int64(n.cfg.MaxInboxSize), TailBytes: int64(n.cfg.TailSize),
-		})
-		if err := n.openGroup(id, pm, g, checkpointBytes); err != nil {
+		if err := n.openShard(id, nil); err != nil {
 			return err
 		}
-		n.machines = append(n.machines, pm)
 	}
 	n.flusher = shard.NewFlusher(shard.FlusherOptions{
-		Store: n.store, WAL: n.wal, Groups: n.groups, Logger: n.log, CheckpointBytes: checkpointBytes,
+		Store: n.store, WAL: n.wal, Groups: n.groups.All(), Logger: n.log, CheckpointBytes: n.checkpointBytes(),
 		TailLimit: 4 * int64(n.cfg.TailSize),
 		// the store knows every log that a shard has restored or opened
 		Sweep: func() error { return n.store.Sweep(func(seglog.LogID) bool { return false }) },
 	})
 	bo := broker.Options{
-		Meta: m, Machines: n.machines, MaxConsumers: n.cfg.MaxChannelConsumers, MemQueueSize: n.cfg.MemQueueSize,
+		Meta: m, Machines: n.machines.All(), MaxConsumers: n.cfg.MaxChannelConsumers, MemQueueSize: n.cfg.MemQueueSize,
 		WaitOnDisconnect: !n.cfg.RequeueOnDisconnect, MaxRequeueDelay: n.cfg.MaxReqTimeout, LatencyWindow: n.latencyWindow(),
 		Health: n.health, Logger: n.log, Prepare: n.prepareChannels, Changed: n.namesChanged,
 	}
@@ -315,7 +313,10 @@ func (n *Node) openGroups(checkpointBytes int64) error {
 		bo.Ack, _ = meta.ParseAck(n.cfg.Ack) // Validate has looked
 	}
 	n.broker = broker.New(bo)
-	return nil
+	for id, g := range n.groups.All() {
+		n.loops.add(fmt.Sprintf("shard %d", id), g.Run)
+	}
+	return n.growShards(m.View().Shards)
 }
 
 // leads tells the broker that this node begins to lead a shard, or ends.
@@ -350,14 +351,19 @@ func (n *Node) shardDir(id uint32) string {
 	return path.Join(n.dir.path, "shards", strconv.FormatUint(uint64(id), 10))
 }
 
-func (n *Node) openGroup(id uint32, m shard.Machine, l *late, checkpointBytes int64) error {
+// checkpointBytes is how much log there is between two checkpoints of a group.
+func (n *Node) checkpointBytes() int64 { return min(int64(n.cfg.CheckpointSize), 4*n.segmentSize()) }
+
+// openGroup opens a group, which does not run yet. began are the voters with which the
+// group of a shard begins that was added to the cluster.
+func (n *Node) openGroup(id uint32, m shard.Machine, l *late, began []uint64) error {
 	o := shard.Options{
 		ID: id, RaftID: n.dir.RaftID, Dir: n.shardDir(id), FS: n.fs, WAL: n.wal, Machine: m,
 		Async: !n.cfg.SyncStorage, Logger: n.log,
-		CheckpointBytes: checkpointBytes, CheckpointAge: n.cfg.CheckpointAge,
+		CheckpointBytes: n.checkpointBytes(), CheckpointAge: n.cfg.CheckpointAge,
 	}
 	if n.member != nil {
-		if err := n.member.groupOptions(&o); err != nil {
+		if err := n.member.groupOptions(&o, began); err != nil {
 			return err
 		}
 	}
@@ -366,14 +372,14 @@ func (n *Node) openGroup(id uint32, m shard.Machine, l *late, checkpointBytes in
 		return fmt.Errorf("open shard %d: %w", id, err)
 	}
 	l.g = g
-	n.groups = append(n.groups, g)
+	n.groups.Add(g)
 	return nil
 }
 
 // relieve asks every shard for a checkpoint: files are deleted and the WAL is
 // released only behind checkpoints.
 func (n *Node) relieve() {
-	for _, g := range n.groups {
+	for _, g := range n.groups.All() {
 		g.RequestCheckpoint()
 	}
 }
@@ -491,9 +497,7 @@ func (n *Node) run(ctx context.Context, ready func()) error {
 	start(&logRuns, log, "write-ahead log", n.wal.Run)
 	start(&engineRuns, engine, "flusher", n.flusher.Run)
 	start(&engineRuns, engine, "disk reserve", n.reserve.Run)
-	for i, g := range n.groups {
-		start(&engineRuns, engine, fmt.Sprintf("shard %d", i), g.Run)
-	}
+	n.loops.begin(func(name string, run func(context.Context) error) { start(&engineRuns, engine, name, run) })
 	moves, stopMoves := context.WithCancel(engine)
 	defer stopMoves()
 	var moveRuns errgroup.Group
@@ -511,7 +515,7 @@ func (n *Node) run(ctx context.Context, ready func()) error {
 	stopEngine(nil)
 	err = errors.Join(engineRuns.Wait(), err)
 	n.meta.Close(fault.Exiting) // answers who still waits
-	for _, m := range n.machines {
+	for _, m := range n.machines.All() {
 		m.Close(fault.Exiting)
 	}
 	stopLog()
@@ -586,7 +590,7 @@ func (n *Node) recover(ctx, engine context.Context) error {
 	if n.member != nil {
 		return n.member.settled(ctx, engine)
 	}
-	for _, g := range n.groups {
+	for _, g := range n.groups.All() {
 		if err := g.LeadReady(engine); err != nil {
 			return err
 		}

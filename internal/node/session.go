@@ -103,20 +103,22 @@ func (mb *member) handleSessions() {
 // fellBehind notes that a replica of this node has fallen behind a leader's log;
 // it is told again as long as that lasts.
 func (mb *member) fellBehind(id uint32, leader uint64) {
+	behind, _ := mb.behind.At(int(id))
 	select {
-	case mb.behind[id] <- leader:
+	case behind <- leader:
 	default:
 	}
 }
 
 // catchUp runs the sessions of one group, one after the other.
 func (mb *member) catchUp(ctx context.Context, id uint32) {
+	behind, _ := mb.behind.At(int(id))
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case leader := <-mb.behind[id]:
-			g := mb.n.groups[id]
+		case leader := <-behind:
+			g, _ := mb.n.groups.At(int(id))
 			if err := g.CatchUp(ctx, leader, mb); err != nil && ctx.Err() == nil {
 				mb.n.log.Info("a replica did not catch up, and tries again", "shard", id, "from", fmt.Sprintf("%016x", leader), "error", err)
 			}

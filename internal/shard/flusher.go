@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/tidings-io/tidings/internal/grow"
 	"github.com/tidings-io/tidings/internal/wal"
 )
 
@@ -63,11 +64,13 @@ type FlusherOptions struct {
 type Flusher struct {
 	o       FlusherOptions
 	wake    chan struct{}
-	holding atomic.Bool  // a group waits for tails to shrink
-	applied atomic.Int64 // bytes of entries, all groups, since the start
+	coming  grow.List[*Group] // those of the options, and those added since
+	groups  []*Group          // as this Step found them
+	holding atomic.Bool       // a group waits for tails to shrink
+	applied atomic.Int64      // bytes of entries, all groups, since the start
 
 	job       *job
-	unswept   map[uint32]bool  // groups without a checkpoint since the start
+	unswept   map[uint32]bool  // groups of the options without a checkpoint since the start
 	forcedAt  map[uint32]int64 // applied, when the shard was last forced
 	compactAt int64            // unix ns
 	compacted int              // groups done in this round of compaction
@@ -105,10 +108,17 @@ func NewFlusher(o FlusherOptions) *Flusher {
 	f.compactAt = o.Clock() + int64(o.CompactEvery)
 	for _, g := range o.Groups {
 		f.unswept[g.o.ID] = o.Sweep != nil
-		g.applyHook, g.jobHook, g.held = f.noted, f.Wake, f.held
-		g.releaseLog() // as before the restart
+		f.Add(g)
 	}
 	return f
+}
+
+// Add takes on a group that is opened while the flusher runs, and has nothing to be
+// swept; its loop must not run yet. Any goroutine.
+func (f *Flusher) Add(g *Group) {
+	g.applyHook, g.jobHook, g.held = f.noted, f.Wake, f.held
+	g.releaseLog() // as before the restart
+	f.coming.Add(g)
 }
 
 // Wake tells the flusher to look around.
@@ -145,6 +155,7 @@ func (f *Flusher) Step() (did bool, err error) {
 	if now < f.pausedTo {
 		return false, nil
 	}
+	f.groups = f.coming.All()
 	for _, work := range []func(int64) (bool, error){f.flush, f.background, f.advance, f.compact} {
 		worked, err := work(now)
 		if errors.Is(err, syscall.ENOSPC) {
@@ -196,7 +207,7 @@ func (f *Flusher) flush(int64) (bool, error) {
 	// Not only after a flush of this one: a checkpoint empties tails too.
 	if f.holding.Load() && f.o.Store.TailBytes() <= f.o.TailLimit {
 		f.holding.Store(false)
-		for _, g := range f.o.Groups {
+		for _, g := range f.groups {
 			g.Wake()
 		}
 	}
@@ -206,7 +217,7 @@ func (f *Flusher) flush(int64) (bool, error) {
 // advance brings a checkpoint one stage further.
 func (f *Flusher) advance(int64) (bool, error) {
 	if f.job == nil {
-		for _, g := range f.o.Groups {
+		for _, g := range f.groups {
 			if f.job = g.takeJob(); f.job != nil {
 				break
 			}
@@ -259,7 +270,7 @@ func (f *Flusher) sweep(id uint32) error {
 
 // background does what machines have prepared.
 func (f *Flusher) background(int64) (did bool, err error) {
-	for _, g := range f.o.Groups {
+	for _, g := range f.groups {
 		b, ok := g.o.Machine.(Background)
 		if !ok {
 			continue
@@ -280,7 +291,7 @@ func (f *Flusher) background(int64) (did bool, err error) {
 func (f *Flusher) press() {
 	limit := 2 * f.o.CheckpointBytes
 	kept := int64(0)
-	for _, g := range f.o.Groups {
+	for _, g := range f.groups {
 		kept = max(kept, g.keeps.Load()) // the groups keep the same bytes
 	}
 	if f.o.WAL.Size() <= limit+kept {
@@ -288,7 +299,7 @@ func (f *Flusher) press() {
 	}
 	applied := f.applied.Load()
 	for _, id := range f.o.WAL.Oldest() {
-		for _, g := range f.o.Groups {
+		for _, g := range f.groups {
 			if g.o.ID != id || g.CheckpointDue() {
 				continue
 			}
@@ -308,8 +319,8 @@ func (f *Flusher) compact(now int64) (bool, error) {
 	if now < f.compactAt {
 		return false, nil
 	}
-	for f.compacted < len(f.o.Groups) {
-		g := f.o.Groups[f.compacted]
+	for f.compacted < len(f.groups) {
+		g := f.groups[f.compacted]
 		c, ok := g.o.Machine.(Compactor)
 		if ok {
 			did, err := c.Compact(time.Unix(0, now))

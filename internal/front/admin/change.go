@@ -375,6 +375,24 @@ func pubLine(topic string, list []publish, deferMs int64) string {
 	return commandLine(words...) + tail
 }
 
+func (f *Front) addShards(ctx context.Context, e *Engine, r *http.Request) (any, error) {
+	var body struct {
+		Count int `json:"count"`
+	}
+	if err := decode(r, &body, maxRequest); err != nil {
+		return nil, err
+	}
+	ids, waits, err := f.o.AddShards(ctx, body.Count)
+	f.sampler.changed()
+	if err != nil {
+		return nil, err
+	}
+	return ShardsAdded{
+		CLI:    commandLine("cluster", "shards", "add", strconv.Itoa(body.Count)),
+		Shards: ids, Total: len(e.Meta.View().Shards), Waits: waits,
+	}, nil
+}
+
 func (f *Front) transferShard(ctx context.Context, _ *Engine, r *http.Request) (any, error) {
 	id, err := shardParam(r)
 	if err != nil {

@@ -37,6 +37,10 @@ type Options struct {
 	// Transfer gives the leadership of a shard that this node leads to a
 	// member, by name, and waits until it is given.
 	Transfer func(ctx context.Context, shard uint32, to string) error
+	// AddShards adds so many data shards to the cluster, and returns their ids when
+	// this node has them and they have leaders; waits says what is still to come when
+	// that takes long.
+	AddShards func(ctx context.Context, count int) (ids []uint32, waits string, err error)
 	// Imports takes over what another server had; nil as long as the node starts.
 	Imports func() Importer
 	// Self tells what this node is; the front fills in the rest.
@@ -161,6 +165,7 @@ func (f *Front) api(mux *http.ServeMux) {
 	get(v1+"/nodes", f.listNodes)
 	get(v1+"/nodes/{node}", f.getNode)
 	get(v1+"/shards", f.listShards)
+	post(v1+"/shards", f.addShards)
 	post(v1+"/shards/{shard}/transfer", f.transferShard)
 	get(v1+"/lookup", f.lookup)
 	get(v1+"/diagnosis", f.diagnosis)

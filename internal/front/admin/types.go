@@ -56,6 +56,14 @@ type (
 		Waits string `json:"waits,omitempty"`
 	}
 
+	// ShardsAdded is the answer to adding data shards.
+	ShardsAdded struct {
+		CLI    string   `json:"cli"`
+		Shards []uint32 `json:"shards"`          // the new ones
+		Total  int      `json:"total"`           // data shards that there are now
+		Waits  string   `json:"waits,omitempty"` // what is not done yet
+	}
+
 	// Target is what a finding is about.
 	Target struct {
 		Topic   string  `json:"topic,omitempty"`
