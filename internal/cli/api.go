@@ -9,42 +9,24 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"strconv"
 	"strings"
-	"time"
-
-	"github.com/spf13/cobra"
 )
 
-// defaultServer is where a node's HTTP API listens when nobody said otherwise.
+// Where a node listens when nobody said otherwise: its HTTP API, and its admin
+// API.
 const (
-	defaultServer = "127.0.0.1:" + defaultPort
-	defaultPort   = "4151"
+	defaultServer    = "127.0.0.1:" + defaultPort
+	defaultPort      = "4151"
+	defaultAdmin     = "127.0.0.1:" + defaultAdminPort
+	defaultAdminPort = "4180"
 )
-
-// server is one of a node's HTTP addresses as the commands use it.
-type server struct {
-	flag    string // that names it, without dashes
-	port    string // where none is given
-	addr    string // as given: HOST[:PORT], with or without http:// or https://
-	timeout time.Duration
-	http    *http.Client
-}
-
-func serverFlags(cmd *cobra.Command) *server {
-	addr := os.Getenv("TIDINGS_SERVER")
-	if addr == "" {
-		addr = defaultServer
-	}
-	srv := &server{flag: "server", port: defaultPort, http: &http.Client{}}
-	cmd.Flags().StringVarP(&srv.addr, "server", "s", addr, "HTTP address of a node, https:// before it for TLS (environment TIDINGS_SERVER)")
-	cmd.Flags().DurationVar(&srv.timeout, "timeout", 30*time.Second, "how long to wait for an answer")
-	return srv
-}
 
 // host is the address as HOST:PORT.
 func (srv *server) host() (string, error) {
+	if err := srv.find(); err != nil {
+		return "", err
+	}
 	addr := strings.TrimPrefix(strings.TrimPrefix(srv.addr, "http://"), "https://")
 	addr = strings.TrimSuffix(addr, "/")
 	host, port, err := net.SplitHostPort(addr)
@@ -78,46 +60,53 @@ func (srv *server) send(ctx context.Context, method, path string, query url.Valu
 	if srv.timeout <= 0 {
 		return nil, nil, usagef("--timeout %s: want more than 0", srv.timeout)
 	}
-	host, err := srv.host()
-	if err != nil {
-		return nil, nil, err
-	}
 	ctx, cancel := context.WithTimeout(ctx, srv.timeout)
 	defer cancel()
-	a, err := srv.access()
+	resp, err := srv.open(ctx, method, path, query, body)
 	if err != nil {
 		return nil, nil, err
 	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return nil, nil, srv.unreachable(ctx, resp.Request.URL.Host, err)
+	}
+	return resp, answer, nil
+}
+
+// open sends a request and returns when the answer begins, for an answer that
+// is a stream. It lives as long as ctx; the caller closes its body.
+func (srv *server) open(ctx context.Context, method, path string, query url.Values, body []byte) (*http.Response, error) {
+	host, err := srv.host() // finds out all about the server
+	if err != nil {
+		return nil, err
+	}
 	u := url.URL{Scheme: "http", Host: host, Path: path, RawQuery: query.Encode()}
-	if a.tls != nil {
+	if srv.a.tls != nil {
 		u.Scheme = "https"
-		srv.transport(a.tls)
+		srv.transport(srv.a.tls)
 	}
 	req, err := http.NewRequestWithContext(ctx, method, u.String(), bytes.NewReader(body))
 	if err != nil {
-		return nil, nil, usagef("--%s %q: %w", srv.flag, srv.addr, err)
+		return nil, usagef("--%s %q: %w", srv.flag, srv.addr, err)
 	}
-	if a.secret != "" && srv.flag == "server" {
-		req.Header.Set("Authorization", "Bearer "+a.secret)
+	if srv.a.secret != "" && srv.flag == "server" {
+		req.Header.Set("Authorization", "Bearer "+srv.a.secret)
 	}
 	if srv.flag == "admin" && body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
 	resp, err := srv.http.Do(req)
 	if err != nil {
-		return nil, nil, srv.unreachable(ctx, host, err)
+		return nil, srv.unreachable(ctx, host, err)
 	}
-	defer resp.Body.Close()
-	answer, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return nil, nil, srv.unreachable(ctx, host, err)
-	}
-	return resp, answer, nil
+	return resp, nil
 }
 
 // unreachable says why there is no answer. Once a request has been sent, what
 // it asked for may have been done.
 func (srv *server) unreachable(ctx context.Context, host string, err error) error {
+	host = srv.at(host)
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return failf(exitTimeout, "no answer from %s within %s; it may still be done", host, srv.timeout)
 	}
@@ -155,7 +144,7 @@ func refused(status int, body []byte, query url.Values) error {
 	case "CHANNEL_NOT_FOUND":
 		return failf(exitNotFound, "channel %s not found on topic %s; `tidings channel ls %s` lists what is there", channel, topic, topic)
 	case "AUTH_FIRST":
-		return failf(exitDenied, "the node wants to know who asks: give its secret in the environment, as %s", envSecret)
+		return failf(exitDenied, "the node wants to know who asks: give its secret in the environment, as %s, or in a file that the context names", envSecret)
 	case "AUTH_FAILED":
 		return failf(exitDenied, "the node's auth servers do not know this %s, or can't be asked", envSecret)
 	case "TLS_REQUIRED":

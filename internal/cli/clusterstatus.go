@@ -6,7 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"os"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -16,42 +16,58 @@ import (
 	"github.com/tidings-io/tidings/internal/cluster"
 )
 
-// adminFlags are the flags of commands that speak to a node's admin address.
-func adminFlags(cmd *cobra.Command) *server {
-	const port = "4180"
-	addr := os.Getenv("TIDINGS_ADMIN")
-	if addr == "" {
-		addr = "127.0.0.1:" + port
-	}
-	srv := &server{flag: "admin", port: port, http: &http.Client{}}
-	cmd.Flags().StringVar(&srv.addr, "admin", addr, "admin address of a node, any of the cluster (environment TIDINGS_ADMIN)")
-	cmd.Flags().DurationVar(&srv.timeout, "timeout", 30*time.Second, "how long to wait for an answer")
-	return srv
-}
-
 // admin sends a request to the admin API and reads the answer into v.
 func (srv *server) admin(ctx context.Context, method, path string, body []byte, v any) error {
-	resp, answer, err := srv.send(ctx, method, path, nil, body)
+	return srv.adminQuery(ctx, method, path, nil, body, v)
+}
+
+// adminQuery is admin with a query.
+func (srv *server) adminQuery(ctx context.Context, method, path string, query url.Values, body []byte, v any) error {
+	resp, answer, err := srv.send(ctx, method, path, query, body)
 	if err != nil {
 		return err
 	}
-	if resp.Header.Get("X-NSQ-Content-Type") != "" || !strings.HasPrefix(resp.Header.Get("Content-Type"), "application/json") {
-		return failf(exitUnreachable, "%s answers, but not as a node does (status %d); is it the node's admin address?", resp.Request.URL.Host, resp.StatusCode)
+	if err := notAdmin(resp); err != nil {
+		return err
 	}
-	if resp.StatusCode == http.StatusOK {
-		if err := json.Unmarshal(answer, v); err != nil {
-			return failf(exitFailure, "the answer of %s can't be read: %w", resp.Request.URL.Host, err)
-		}
+	if resp.StatusCode != http.StatusOK {
+		return adminRefused(resp.StatusCode, answer)
+	}
+	if err := json.Unmarshal(answer, v); err != nil {
+		return failf(exitFailure, "the answer of %s can't be read: %w", resp.Request.URL.Host, err)
+	}
+	return nil
+}
+
+// notAdmin is nil if the answer is one of an admin address.
+func notAdmin(resp *http.Response) error {
+	kind := resp.Header.Get("Content-Type")
+	if resp.Header.Get("X-NSQ-Content-Type") == "" && (strings.HasPrefix(kind, "application/json") || strings.HasPrefix(kind, "text/event-stream")) {
 		return nil
 	}
-	var refusal struct{ Code, Message string }
+	return failf(exitUnreachable, "%s answers, but not as a node does (status %d); is it the node's admin address?", resp.Request.URL.Host, resp.StatusCode)
+}
+
+// adminRefused turns an error answer of the admin API into words.
+func adminRefused(status int, answer []byte) error {
+	var refusal struct{ Code, Message, Next string }
 	if err := json.Unmarshal(answer, &refusal); err != nil || refusal.Message == "" {
-		refusal.Message = fmt.Sprintf("status %d", resp.StatusCode)
+		refusal.Message = fmt.Sprintf("status %d", status)
 	}
-	if resp.StatusCode < http.StatusInternalServerError {
-		return failf(exitUsage, "%s", refusal.Message)
+	code := exitFailure
+	switch {
+	case status == http.StatusNotFound:
+		code = exitNotFound
+	case status == http.StatusUnauthorized || status == http.StatusForbidden:
+		code = exitDenied
+	case status == http.StatusConflict:
+		code = exitConflict
+	case refusal.Code == "TIMEOUT":
+		code = exitTimeout
+	case status < http.StatusInternalServerError:
+		code = exitUsage
 	}
-	return failf(exitFailure, "%s", refusal.Message)
+	return failf(code, "%s", refusal.Message)
 }
 
 func (srv *server) clusterStatus(ctx context.Context) (st cluster.Status, err error) {

@@ -96,8 +96,8 @@ func edgeOptions(c *config.Edge, logger leveledLogger) (o edge.Options, at node.
 		Version: version.NSQ, Logger: logger.Logger, LogLevel: logger.level,
 	}
 	secured := slices.IndexFunc(c.Upstream, func(a string) bool { return strings.HasPrefix(a, "https://") })
-	srv := &server{addr: c.Upstream[max(secured, 0)]}
-	a, err := srv.access()
+	var none namedContext // a server's settings are not a user's
+	a, err := none.access(c.Upstream[max(secured, 0)], false)
 	if err != nil {
 		return o, at, err
 	}

@@ -80,7 +80,7 @@ func describe(b *strings.Builder, cmd *cobra.Command) {
 }
 
 func TestReference(t *testing.T) {
-	t.Setenv("TIDINGS_SERVER", "")
+	contexts(t, "")
 	want := reference()
 	if *update {
 		if err := os.WriteFile(page, []byte(want), 0o644); err != nil {

@@ -181,11 +181,7 @@ func (o *subOptions) consume(ctx context.Context, s streams, out *printer) error
 	if err != nil {
 		return err
 	}
-	a, err := o.srv.access()
-	if err != nil {
-		return err
-	}
-	conn, err := dialPeer(ctx, addr, o.srv.timeout, a)
+	conn, err := dialPeer(ctx, addr, o.srv.timeout, o.srv.a)
 	if err != nil {
 		return err
 	}

@@ -197,6 +197,10 @@ var wanted = map[string]string{
 	"list":     `texts in brackets, such as ["127.0.0.1:4160"], without commas in them`,
 }
 
+// commandLine are the variables of commands that are no settings, and a test
+// build's.
+var commandLine = []string{"SERVER", "ADMIN", "CONTEXT", "SECRET", "CA", "CERT", "KEY", "VFS"}
+
 // environ picks the settings out of the environment. An empty value counts only
 // where empty text is a value.
 func environ(env []string, known map[string]Field) (values map[string]any, misspelt []string) {
@@ -217,7 +221,7 @@ func environ(env []string, known map[string]Field) (values map[string]any, missp
 			if value != "" || f.Type == "string" || f.Type == "list" {
 				values[f.Key()] = value
 			}
-		case rest == "SERVER" || rest == "SECRET" || rest == "CA" || rest == "VFS": // the command line's, and a test build's
+		case slices.Contains(commandLine, rest):
 		case elsewhere[name]:
 		default:
 			if near := nearest(strings.ToLower(rest), known); near != "" {
