@@ -27,7 +27,7 @@ var layers = [][]string{
 	{"internal/telemetry", "internal/telemetry/statsd", "internal/auth", "internal/accept", "internal/spool"},
 	{"internal/front/"},
 	{"internal/config"},
-	{"internal/node", "internal/bench", "internal/tools", "internal/importer", "internal/edge"},
+	{"internal/node", "internal/bench", "internal/tools", "internal/importer", "internal/edge", "internal/top"},
 	{"internal/cli"},
 	{"cmd/"},
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -64,8 +65,18 @@ func adminRefused(status int, answer []byte) error {
 		code = exitConflict
 	case refusal.Code == "TIMEOUT":
 		code = exitTimeout
+	case slices.Contains([]string{"NO_LEADER", "UNREACHABLE", "STARTING", "EXITING"}, refusal.Code):
+		code = exitUnreachable
 	case status < http.StatusInternalServerError:
 		code = exitUsage
+	}
+	switch next := refusal.Next; {
+	case refusal.Code == "TOPIC_NOT_FOUND":
+		refusal.Message += "; `tidings topic ls` lists what is there"
+	case refusal.Code == "CHANNEL_NOT_FOUND":
+		refusal.Message += "; `tidings channel ls TOPIC` lists what is there"
+	case next != "" && !strings.HasPrefix(next, "GET ") && !strings.Contains(next, "; GET "): // those are for programs
+		refusal.Message += "; " + next
 	}
 	return failf(code, "%s", refusal.Message)
 }

@@ -90,7 +90,7 @@ Commands that print data take --json. ` + exitHelp,
 	for group, cmds := range map[string][]*cobra.Command{
 		"node": {newDev(s), newServe(s), newEdge(s), newNSQD(s), newNSQLookupd(s), newNSQAdmin(s), newConfig(s)},
 		"use":  {newPub(s), newSub(s), newTopic(s), newChannel(s), newImport(s), newContext(s)},
-		"look": {newDoctor(s), newCluster(s), newLog(s), newBench(s), newVersion(s), newCompletion(s)},
+		"look": {newTop(s), newDoctor(s), newCluster(s), newLog(s), newBench(s), newVersion(s), newCompletion(s)},
 		"nsq":  newTools(s),
 	} {
 		for _, c := range cmds {

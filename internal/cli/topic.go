@@ -25,7 +25,7 @@ var verbs = []verb{
 }
 
 func newTopic(s streams) *cobra.Command {
-	children := []*cobra.Command{newTopicList(s), newTopicInfo(s)}
+	children := []*cobra.Command{newTopicList(s), newTopicInfo(s), newTopicPeek(s), newTopicTail(s)}
 	for _, v := range verbs {
 		children = append(children, newVerb(s, v, "topic", "TOPIC"))
 	}
@@ -33,7 +33,7 @@ func newTopic(s streams) *cobra.Command {
 }
 
 func newChannel(s streams) *cobra.Command {
-	children := []*cobra.Command{newChannelList(s), newChannelInfo(s), newChannelSet(s)}
+	children := []*cobra.Command{newChannelList(s), newChannelInfo(s), newChannelSet(s), newChannelPeek(s)}
 	for _, v := range verbs {
 		children = append(children, newVerb(s, v, "channel", "TOPIC CHANNEL"))
 	}

@@ -507,11 +507,12 @@ func merge(to, patch map[string]any) {
 func (a *api) events() {
 	t := a.t
 	a.ok("POST", "/api/v1/topics", `{"name": "seen"}`, nil)
-	watches := url.Values{"watch": {"topic:seen", "overview", "topics?q=seen", "nodes", "channel:seen/none"}}
+	a.ok("POST", "/api/v1/topics/seen/channels", `{"name": "heard"}`, nil)
+	watches := url.Values{"watch": {"topic:seen", "overview", "topics?q=seen", "nodes", "channel:seen/none", "channels?sort=-backlog", "channels?topic=seen&q=heard"}}
 	next, stop := a.watch("/api/v1/events?" + watches.Encode())
 	defer stop()
 	states := make(map[string]map[string]any)
-	for len(states) < 4 {
+	for len(states) < 6 {
 		var ev struct {
 			Watch string
 			Data  map[string]any
@@ -520,6 +521,9 @@ func (a *api) events() {
 			t.Fatal(err)
 		}
 		states[ev.Watch] = ev.Data
+	}
+	if own := states["channels?topic=seen&q=heard"]; own["total"] != 1.0 || own["order"].([]any)[0] != "seen/heard" {
+		t.Errorf("channels of a topic: %v", own)
 	}
 	a.ok("POST", "/api/v1/topics/seen/messages", `{"messages": [{"text": "x"}]}`, nil)
 	for records := 0.0; records != 1; {
@@ -552,6 +556,7 @@ func (a *api) events() {
 	}
 	a.refused("GET", "/api/v1/events", "", 400, "INVALID_REQUEST")
 	a.refused("GET", "/api/v1/events?watch=weather", "", 400, "INVALID_REQUEST")
+	a.refused("GET", "/api/v1/events?watch="+url.QueryEscape("channels?sort=weather"), "", 400, "INVALID_REQUEST")
 }
 
 func (a *api) tail() {

@@ -19,7 +19,7 @@ const (
 	viewersQueue = 64  // events that wait for one viewer
 	streamPulse  = 10 * time.Second
 	streamWrite  = 10 * time.Second // a viewer who takes longer is let go
-	rowsMax      = 200              // of topics in a watch
+	rowsMax      = 200              // of topics or channels in a watch
 	showsMax     = 8                // watches that are looked at at once
 	// roundShare is how many times as long as a round the time between two is: a
 	// node with very many topics spends a twentieth of a core, and is seen less
@@ -43,6 +43,8 @@ func parseWatch(text string) (watch, error) {
 		return func(_ context.Context, e *Engine, x *sample) (any, error) { return x.nodeState(e), nil }, nil
 	case text == "topics" || strings.HasPrefix(text, "topics?"):
 		return watchTopics(strings.TrimPrefix(strings.TrimPrefix(text, "topics"), "?"))
+	case text == "channels" || strings.HasPrefix(text, "channels?"):
+		return watchChannels(strings.TrimPrefix(strings.TrimPrefix(text, "channels"), "?"))
 	case kind == "topic" && named:
 		topic, err := url.PathUnescape(rest)
 		return watchTopic(topic), err
@@ -54,7 +56,7 @@ func parseWatch(text string) (watch, error) {
 			return watchChannel(t, c), nil
 		}
 	}
-	return nil, fault.New(fault.InvalidRequest, "watch %q: want overview, nodes, topics, topics?QUERY, topic:TOPIC or channel:TOPIC/CHANNEL", text)
+	return nil, fault.New(fault.InvalidRequest, "watch %q: want overview, nodes, topics, topics?QUERY, channels, channels?QUERY, topic:TOPIC or channel:TOPIC/CHANNEL", text)
 }
 
 func watchTopics(query string) (watch, error) {
@@ -72,6 +74,39 @@ func watchTopics(query string) (watch, error) {
 		for _, t := range p.Items {
 			rows.Order = append(rows.Order, t.Name)
 			rows.Rows[t.Name] = t
+		}
+		return rows, nil
+	}, nil
+}
+
+// watchChannels watches a page of the channels of all topics, or of those of the
+// topic that the query names.
+func watchChannels(query string) (watch, error) {
+	q, err := url.ParseQuery(query)
+	if err != nil {
+		return nil, fault.Wrap(fault.InvalidRequest, err)
+	}
+	l, err := listingOf(q, channelSorts, channelStates, rowsMax)
+	if err != nil {
+		return nil, err
+	}
+	topic := q.Get("topic")
+	return func(_ context.Context, _ *Engine, x *sample) (any, error) {
+		var p Page[ChannelRow]
+		if topic == "" {
+			p = x.channelPage(&l, x.all(), true)
+		} else {
+			t := x.byName[topic]
+			if t == nil {
+				return nil, topicNotFound(topic)
+			}
+			p = x.channelPage(&l, t.channels, false)
+		}
+		rows := ChannelRows{At: p.At, Order: make([]string, 0, len(p.Items)), Rows: make(map[string]ChannelRow), Total: p.Total, Missing: p.Missing}
+		for i := range p.Items {
+			name := p.Items[i].Topic + "/" + p.Items[i].Name
+			rows.Order = append(rows.Order, name)
+			rows.Rows[name] = p.Items[i]
 		}
 		return rows, nil
 	}, nil

@@ -204,6 +204,16 @@ type (
 		Missing []Missing           `json:"missing"`
 	}
 
+	// ChannelRows is a page of channels as a stream shows it; they are named
+	// TOPIC/CHANNEL.
+	ChannelRows struct {
+		At      int64                 `json:"at"`
+		Order   []string              `json:"order"`
+		Rows    map[string]ChannelRow `json:"rows"`
+		Total   int                   `json:"total"`
+		Missing []Missing             `json:"missing"`
+	}
+
 	// TopicBase is one topic.
 	TopicBase struct {
 		TopicRow
