@@ -64,7 +64,7 @@ func adminFlags(cmd *cobra.Command) *server {
 func (srv *server) common(cmd *cobra.Command) {
 	srv.wanted = new(string)
 	srv.flags = cmd.Flags()
-	cmd.Flags().StringVar(srv.wanted, "context", "", "context to take addresses, certificates and secret from (environment "+envContext+"; default: that of `tidings context use`)")
+	cmd.Flags().StringVar(srv.wanted, "context", "", "what to speak to, by a name that 'tidings context' knows (environment "+envContext+")")
 	cmd.Flags().DurationVar(&srv.timeout, "timeout", 30*time.Second, "how long to wait for an answer")
 	completeFlag(cmd, "context", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) { return contextsThere() })
 	completeFlag(cmd, srv.flag, cobra.NoFileCompletions)
