@@ -329,15 +329,9 @@ func showContext(cmd *cobra.Command, named string) (out shownContext, err error)
 		return out, err
 	}
 	out.Context, out.Origin = name, contextOrigin(name, explicit)
-	var c namedContext
-	if name != "" {
-		file, err := loadContexts()
-		if err != nil {
-			return out, err
-		}
-		if c, err = file.get(name); err != nil {
-			return out, err
-		}
+	c, err := contextNamed(name)
+	if err != nil {
+		return out, err
 	}
 	srv := &server{flags: cmd.Flags(), wanted: &named}
 	at := func(srv *server, inContext string) (shownSource, error) {

@@ -64,7 +64,7 @@ func adminFlags(cmd *cobra.Command) *server {
 func (srv *server) common(cmd *cobra.Command) {
 	srv.wanted = new(string)
 	srv.flags = cmd.Flags()
-	cmd.Flags().StringVar(srv.wanted, "context", "", "context to take addresses, certificates and secret from (environment "+envContext+"; default: that of `tidings context use`)")
+	cmd.Flags().StringVar(srv.wanted, "context", "", "what to speak to, by a name that 'tidings context' knows (environment "+envContext+")")
 	cmd.Flags().DurationVar(&srv.timeout, "timeout", 30*time.Second, "how long to wait for an answer")
 	completeFlag(cmd, "context", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) { return contextsThere() })
 	completeFlag(cmd, srv.flag, cobra.NoFileCompletions)
@@ -101,33 +101,29 @@ func (srv *server) find() error {
 	if srv.origin != "" || srv.flags == nil {
 		return nil
 	}
-	name, explicit, err := wantedContext(*srv.wanted)
-	if err != nil {
-		return err
-	}
-	env := srv.fromEnv()
-	var c namedContext
-	switch {
-	case srv.flags.Changed(srv.flag):
-		srv.origin = fromFlag
-		if !explicit {
-			name = ""
+	explicit := *srv.wanted != ""
+	env, given := srv.fromEnv(), srv.flags.Changed(srv.flag)
+	name := ""
+	if explicit || !given && env == "" { // else no context counts, nor what is wrong with them
+		var err error
+		if name, _, err = wantedContext(*srv.wanted); err != nil {
+			return err
 		}
+	}
+	switch {
+	case given:
+		srv.origin = fromFlag
 	case env != "" && !explicit:
-		srv.origin, srv.addr, name = fromEnvironment, env, ""
+		srv.origin, srv.addr = fromEnvironment, env
 	case name == "":
 		srv.origin = fromDefault
 	default:
 		srv.origin = fromContext
 	}
-	if name != "" {
-		file, err := loadContexts()
-		if err != nil {
-			return err
-		}
-		if c, err = file.get(name); err != nil {
-			return err
-		}
+	c, err := contextNamed(name)
+	if err != nil {
+		srv.origin = ""
+		return err
 	}
 	if srv.origin == fromContext {
 		if srv.addr = c.address(srv.flag); srv.addr == "" {
@@ -138,8 +134,22 @@ func (srv *server) find() error {
 	}
 	srv.context = name
 	srv.from = c.sources(explicit)
-	srv.a, err = srv.from.access(srv.addr)
+	if srv.a, err = srv.from.access(srv.addr); err != nil {
+		srv.origin = ""
+	}
 	return err
+}
+
+// contextNamed is the context of that name, none for an empty one.
+func contextNamed(name string) (namedContext, error) {
+	if name == "" {
+		return namedContext{}, nil
+	}
+	file, err := loadContexts()
+	if err != nil {
+		return namedContext{}, err
+	}
+	return file.get(name)
 }
 
 // wantedContext is the context that holds, empty for none; explicit says that

@@ -45,9 +45,18 @@ func reference() string {
 		}
 		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", f.Key(), f.Type, code(f.String()), help)
 	}
-	b.WriteString("\nThe command line finds a node by `--server` or `TIDINGS_SERVER`, its HTTP address; the default is `127.0.0.1:4151`.\n" +
-		"`https://` before it is TLS, with the authorities in the PEM file that `TIDINGS_CA` names, else the system's; the secret for a node\n" +
-		"with AUTH is in `TIDINGS_SECRET`.\n\n" +
+	b.WriteString("\n`tidings config show --origin` shows the settings of a running node and where each comes from; with `-c FILE` or settings as\n" +
+		"flags, those of a start.\n\n" +
+		"## What commands speak to\n\n" +
+		"Commands find a node by its HTTP address, `--server` or `TIDINGS_SERVER`, or by its admin address, `--admin` or `TIDINGS_ADMIN`;\n" +
+		"the defaults are `127.0.0.1:4151` and `127.0.0.1:4180`. `https://` before an address is TLS, with the authorities in the PEM file\n" +
+		"that `TIDINGS_CA` names, else the system's, and the certificate of `TIDINGS_CERT` and `TIDINGS_KEY` where the node wants one. The\n" +
+		"secret for a node with AUTH is in `TIDINGS_SECRET`.\n\n" +
+		"`tidings context add NAME` keeps all that under a name, in `tidings/contexts.toml` of `$XDG_CONFIG_HOME`, else of `~/.config`: tables\n" +
+		"`[context.NAME]` with `server`, `admin`, `ca_file`, `cert_file`, `key_file` and `secret_file`, and `current`, which `tidings context use`\n" +
+		"sets. What holds, the strongest first: the address's own flag, the context of `--context`, the address's variable, the context of\n" +
+		"`TIDINGS_CONTEXT`, the current context, the default; `tidings context show` tells. The certificates and the secret of a context go to its\n" +
+		"own addresses only, and to those on a command line with `--context`.\n\n" +
 		"## Under the name nsqd\n\n" +
 		"`tidings nsqd`, or the binary called as `nsqd`, takes nsqd's flags (`-x v`, `-x=v`, `--x v` and `--x=v`) and its configuration\n" +
 		"file. Settings of nsqd's that mean nothing here are accepted with a warning. Data is in\n" +
