@@ -20,7 +20,7 @@ func TestCluster(t *testing.T) {
 	kill.Kills, kill.Publishers, kill.Patience = 1, 6, time.Minute
 	c := bench.Comparison{
 		Self: self, Dir: t.TempDir(), Rounds: 1,
-		Workloads: []bench.Workload{short(t, "cluster-publish"), short(t, "cluster-batch"), kill},
+		Workloads: []bench.Workload{short(t, "cluster-publish"), short(t, "cluster-batch"), kill, short(t, "cluster-delivery")},
 	}
 	r, err := c.Do(t.Context())
 	if err != nil {
@@ -29,7 +29,7 @@ func TestCluster(t *testing.T) {
 	if bad := r.Bad(); len(bad) > 0 {
 		t.Error(bad)
 	}
-	if len(r.Rows) != 3 {
+	if len(r.Rows) != 4 {
 		t.Fatalf("%d rows", len(r.Rows))
 	}
 	for _, row := range r.Rows {
@@ -39,6 +39,9 @@ func TestCluster(t *testing.T) {
 	}
 	if k := r.Rows[2].Figures; k["kills"] != 1 || k["gap_median_ms"] <= 0 || k["gap_max_ms"] < k["gap_median_ms"] {
 		t.Errorf("one kill: %v", k)
+	}
+	if f := r.Rows[3].Figures; f["leader_rate"] <= 0 || f["rate_ratio"] <= 0 {
+		t.Errorf("delivery: %v", f)
 	}
 	nothingLeft(t, c.Dir)
 }

@@ -123,7 +123,8 @@ func natsSystems() []System {
 		},
 		{
 			Name: "jetstream-3-always", Peer: "nats-server", Durability: SyncedByMost,
-			Workloads: together(), Cluster: natsClusterSpec("sync_interval: always"),
+			// A consumer there has a leader of its own, which need not be the stream's.
+			Workloads: []string{"cluster-publish", "cluster-batch", "cluster-kill"}, Cluster: natsClusterSpec("sync_interval: always"),
 		},
 	}
 }
@@ -243,6 +244,7 @@ func Standard() []Workload {
 		defaults("cluster-publish"),
 		defaults("cluster-batch"),
 		defaults("cluster-kill"),
+		defaults("cluster-delivery"),
 	}
 }
 

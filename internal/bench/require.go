@@ -54,6 +54,8 @@ func (w Workload) result() string {
 		return "rss"
 	case "cluster-kill":
 		return "gap_median_ms"
+	case "cluster-delivery":
+		return "cpu_ratio"
 	}
 	return "rate"
 }

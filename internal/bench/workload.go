@@ -43,6 +43,7 @@ var kinds = []struct{ name, number, text string }{
 	{"cluster-publish", "W9", "publish one by one, through all nodes of a cluster of three"},
 	{"cluster-batch", "W9", "publish in batches, through all nodes of a cluster of three"},
 	{"cluster-kill", "W9", "kill -9 of a cluster's leader under load: how long publishing stops"},
+	{"cluster-delivery", "", "consume at a node of three that does not lead, against at the one that does"},
 	{"topics", "", "publish and consume on many topics, against the same on one"},
 	{"ephemeral", "", "publish in batches and consume at once, on an #ephemeral topic and channel"},
 }
@@ -107,6 +108,8 @@ func defaults(name string) Workload {
 		w.Publishers, w.Batch, w.InFlight, w.Kills, w.Duration, w.Patience = 64, 1, 1, 5, 4*time.Second, 20*time.Second
 	case "batch", "cluster-batch":
 		w.Count, w.Duration = 2_000_000, 3*time.Second
+	case "cluster-delivery":
+		w.Count = 500_000
 	case "drain":
 		w.Size, w.Count = 1024, 300_000
 	case "fanout":
@@ -204,6 +207,8 @@ func (w Workload) ID() string {
 		return fmt.Sprintf("cluster-publish-%d-%d", w.Publishers, w.Size)
 	case "cluster-batch":
 		return fmt.Sprintf("cluster-batch-%d", w.Size)
+	case "cluster-delivery":
+		return fmt.Sprintf("cluster-delivery-%d", w.Size)
 	case "drain":
 		return fmt.Sprintf("drain-%d", w.Consumers)
 	case "fanout":

@@ -233,6 +233,11 @@ var errCut = errors.New("the link is cut")
 // Call implements broker.Peers: what comes back from a node that is cut off
 // meanwhile is lost.
 func (m *member) Call(ctx context.Context, node uint64, method broker.Method, request []byte, done func([]byte, error)) {
+	m.CallInto(ctx, node, method, request, func(n int) []byte { return make([]byte, n) }, done)
+}
+
+// CallInto implements broker.Peers.
+func (m *member) CallInto(ctx context.Context, node uint64, method broker.Method, request []byte, room func(int) []byte, done func([]byte, error)) {
 	to := m.c.reach(m.id, node)
 	if to == nil {
 		go done(nil, fmt.Errorf("%w: %w", broker.ErrNotSent, errCut))
@@ -240,7 +245,11 @@ func (m *member) Call(ctx context.Context, node uint64, method broker.Method, re
 	}
 	once := sync.OnceFunc(func() { done(nil, errCut) })
 	stop := context.AfterFunc(ctx, once)
-	to.Serve(ctx, method, slices.Clone(request), func(reply []byte, err error) {
+	to.Serve(ctx, method, slices.Clone(request), func(reply []byte, sent func(), err error) {
+		reply = append(room(len(reply))[:0], reply...)
+		if sent != nil {
+			sent()
+		}
 		if !stop() {
 			return
 		}

@@ -291,7 +291,7 @@ func TestServeRefusesNonsense(t *testing.T) {
 	for _, method := range []broker.Method{broker.MethodPublish, broker.MethodCommand, 99} {
 		for _, request := range []string{"", "\x01", "\x02abc", "\x01\x01\x00\x06orders", strings.Repeat("\x01", 100)} {
 			got := make(chan error, 1)
-			one.Serve(context.Background(), method, []byte(request), func(_ []byte, err error) { got <- err })
+			one.Serve(context.Background(), method, []byte(request), func(_ []byte, _ func(), err error) { got <- err })
 			if err := <-got; fault.CodeOf(err) != fault.InvalidRequest && fault.CodeOf(err) != fault.Unsupported {
 				t.Errorf("method %d, %q: %v", method, request, err)
 			}

@@ -16,6 +16,9 @@ func (selfish) Others() []uint64 { return nil }
 
 func (selfish) Call(context.Context, uint64, Method, []byte, func([]byte, error)) {}
 
+func (selfish) CallInto(context.Context, uint64, Method, []byte, func(int) []byte, func([]byte, error)) {
+}
+
 // TestEnqueueAllocates: a publish costs one allocation where the node is alone, and
 // one more for its place among those of the node where there are others.
 func TestEnqueueAllocates(t *testing.T) {

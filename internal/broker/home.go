@@ -114,8 +114,8 @@ func (t *Topic) openAt(ctx context.Context, c *channelInUse, node uint64) error 
 		t.b.o.Peers.Call(ctx, node, MethodRelay, appendRelayed(nil, &r), func(reply []byte, err error) {
 			cancel()
 			if err == nil {
-				var p *relayAnswer
-				if p, err = decodeRelayReply(reply); err == nil {
+				var p relayAnswer
+				if err = decodeRelayReply(reply, &p); err == nil {
 					err = p.refused
 				}
 			} else {

@@ -181,18 +181,19 @@ func (n *mirrorNode) abandon() {
 }
 
 // serveRelay is the leader's side of a request.
-func (b *Broker) serveRelay(request []byte, respond func([]byte, error)) {
-	q, err := decodeRelayed(request)
-	if err != nil {
-		respond(nil, err)
+func (b *Broker) serveRelay(request []byte, respond func(reply []byte, sent func(), err error)) {
+	q := requests.Get().(*relayed)
+	if err := decodeRelayed(request, q); err != nil {
+		respond(nil, nil, err)
 		return
 	}
 	b.tasks.spawn(func(ctx context.Context) {
-		var p relayReply
 		ctx, cancel := context.WithTimeout(ctx, patience)
 		defer cancel()
-		err := b.relay(ctx, q, &p)
-		respond(p.encode(err), nil)
+		p := replies.Get().(*relayReply)
+		err := b.relay(ctx, q, p)
+		requests.Put(q)
+		respond(p.encode(err), func() { p.reset(); replies.Put(p) }, nil)
 	})
 }
 
@@ -240,7 +241,7 @@ func (b *Broker) relay(ctx context.Context, q *relayed, p *relayReply) error {
 		}
 	}
 	r.holds(q.Holds)
-	r.ops(t.codec, q.Ops)
+	r.ops(q.Ops)
 	r.closes(q.Closes)
 	r.pulls(t.codec, q.Pulls)
 	if c.ch.Err() != nil {
@@ -373,10 +374,10 @@ func (r *relaying) open(b *Broker, q *relayed, o *delivery.MirrorOpen) error {
 		r.n.drop(old.id)
 		old.sub.Close(false)
 	}
-	m := &mirror{id: o.Mirror, conversation: q.conversation, c: r.c}
+	m, n := &mirror{id: o.Mirror, conversation: q.conversation, c: r.c}, r.n
 	sub, err := r.c.ch.Subscribe(delivery.SubOptions{
 		MsgTimeout: o.MsgTimeout, MaxMsgTimeout: o.MaxMsgTimeout, SampleRate: o.SampleRate, Relayed: true,
-		Notify: func() { b.ringMirror(r.n, m) },
+		Notify: func() { b.ringMirror(n, m) },
 	})
 	if err != nil {
 		return err
@@ -425,30 +426,14 @@ func (r *relaying) holds(list []delivery.MirrorHolds) {
 
 // ops does answers in their order, those of one consumer that follow each other
 // under one lock.
-func (r *relaying) ops(codec delivery.Codec, list []delivery.RelayedOp) {
-	room := scratches.Get().(*scratch)
-	defer scratches.Put(room)
-	ops, errs := room.ops, room.errs
-	defer func() { room.ops, room.errs = ops[:0], errs[:0] }()
+func (r *relaying) ops(list []delivery.RelayedOp) {
 	for from := 0; from < len(list); {
 		to := from + 1
 		for to < len(list) && list[to].Mirror == list[from].Mirror {
 			to++
 		}
 		if m := r.mirror(list[from].Mirror); m != nil {
-			ops = ops[:0]
-			for i := from; i < to; i++ {
-				o := &list[i]
-				ops = append(ops, delivery.Op{Kind: o.Kind, ID: codec.ID(o.Part, o.Offset), Delay: o.Delay, Attempts: o.Attempts})
-			}
-			errs = slices.Grow(errs[:0], len(ops))[:len(ops)]
-			clear(errs)
-			m.sub.Do(ops, errs)
-			for i, err := range errs {
-				if err != nil {
-					r.p.fail(from+i, err)
-				}
-			}
+			m.sub.DoRelayed(list[from:to], func(i int, err error) { r.p.fail(from+i, err) })
 		}
 		from = to
 	}
@@ -468,11 +453,7 @@ func (r *relaying) closes(list []delivery.MirrorClose) {
 }
 
 // scratch is what requests are done with, one after the other.
-type scratch struct {
-	got  []delivery.Delivery
-	ops  []delivery.Op
-	errs []error
-}
+type scratch struct{ got []delivery.Delivery }
 
 var scratches = sync.Pool{New: func() any { return new(scratch) }}
 
@@ -491,7 +472,7 @@ func (r *relaying) pulls(codec delivery.Codec, list []delivery.MirrorPull) {
 		if m == nil {
 			continue
 		}
-		left := min(messagesBytes, pullBytes-len(r.p.pulled))
+		left := min(messagesBytes, pullBytes-len(r.p.b))
 		if left <= 0 {
 			r.p.pull(x.Mirror, false, nil, at)
 			continue

@@ -21,6 +21,10 @@ type Peers interface {
 	// any more. Calls of one goroutine to one node arrive in order while the link
 	// holds. An error that is ErrNotSent says that the request never left.
 	Call(ctx context.Context, node uint64, m Method, request []byte, done func(reply []byte, err error))
+	// CallInto is Call for replies that may be long: one is read into the n bytes that
+	// room returns. room is called at most once, before done; it must not block. What it
+	// has returned must not be used again when done gets an error.
+	CallInto(ctx context.Context, node uint64, m Method, request []byte, room func(n int) []byte, done func(reply []byte, err error))
 	// Others are the Raft ids of the other members that can be reached now, as far as
 	// this node knows. It must not block.
 	Others() []uint64
@@ -49,11 +53,13 @@ const (
 	MethodLast = MethodPassed
 )
 
-// Serve answers a request of another node. It does not block; respond is called
+// Serve answers a request of another node. It does not block; answer is called
 // once, on any goroutine, and must not block. The request's bytes are the broker's
-// from now on. The requests of one node are to come in the order in which it sent
-// them.
-func (b *Broker) Serve(_ context.Context, m Method, request []byte, respond func(reply []byte, err error)) {
+// from now on, and so are the reply's again when sent, where it is not nil, is called:
+// once, when they are not read any more. The requests of one node are to come in the
+// order in which it sent them.
+func (b *Broker) Serve(_ context.Context, m Method, request []byte, answer func(reply []byte, sent func(), err error)) {
+	respond := func(reply []byte, err error) { answer(reply, nil, err) }
 	switch {
 	case b.o.Peers == nil:
 		respond(nil, fault.New(fault.Unsupported, "this node serves no others"))
@@ -62,7 +68,7 @@ func (b *Broker) Serve(_ context.Context, m Method, request []byte, respond func
 	case m == MethodCommand:
 		b.serveCommand(request, respond)
 	case m == MethodRelay:
-		b.serveRelay(request, respond)
+		b.serveRelay(request, answer)
 	case m == MethodRing:
 		b.serveRing(request, respond)
 	case m == MethodPresence:

@@ -8,6 +8,7 @@ import (
 
 	"github.com/tidings-io/tidings/internal/broker/delivery"
 	"github.com/tidings-io/tidings/internal/fault"
+	"github.com/tidings-io/tidings/internal/seglog"
 )
 
 const (
@@ -19,14 +20,17 @@ const (
 	relayPauseMax = time.Second
 	relayTimeout  = 2 * time.Second
 	ringTimeout   = time.Second
-	// relayItems is about how many things one request tells.
-	relayItems = 4096
+	// relayItems is about how many things one request tells, and requestBytes about how
+	// many bytes most requests have at most.
+	relayItems   = 4096
+	requestBytes = 256
 )
 
 // relays is what this node says to the leaders of its consumers' partitions.
 type relays struct {
-	b    *Broker
-	bell chan struct{}
+	b      *Broker
+	bell   chan struct{}
+	chunks *seglog.ChunkPool // for what leaders reply
 
 	mu            sync.Mutex
 	queue         []sending
@@ -42,7 +46,7 @@ type sending interface {
 
 func newRelays(b *Broker) *relays {
 	return &relays{
-		b: b, bell: make(chan struct{}, 1), conversations: make(map[uint64]*conversation), lives: make(map[uint64]uint64),
+		b: b, bell: make(chan struct{}, 1), chunks: seglog.NewChunkPool(seglog.PoisonChunks), conversations: make(map[uint64]*conversation), lives: make(map[uint64]uint64),
 	}
 }
 
@@ -297,21 +301,32 @@ func (v *conversation) send(ctx context.Context, b *Broker) {
 		r.channelID = v.c.id
 	}
 	ctx, cancel := context.WithTimeout(ctx, relayTimeout)
-	b.o.Peers.Call(ctx, v.node, MethodRelay, appendRelayed(nil, &r), func(reply []byte, err error) {
+	var chunk *seglog.Chunk
+	room := func(n int) []byte {
+		chunk = v.b.relays.chunks.Get(n)
+		return chunk.Bytes()
+	}
+	b.o.Peers.CallInto(ctx, v.node, MethodRelay, appendRelayed(make([]byte, 0, requestBytes), &r), room, func(reply []byte, err error) {
 		cancel()
-		v.answered(reply, err)
+		if err != nil { // chunk may still be written to: the garbage collector takes it
+			v.failed(err)
+			return
+		}
+		v.answered(reply, chunk)
+		chunk.Release()
 	})
 }
 
-// answered takes the leader's reply.
-func (v *conversation) answered(reply []byte, err error) {
-	var p *relayAnswer
+// answered takes the leader's reply, which stands in the chunk.
+func (v *conversation) answered(reply []byte, chunk *seglog.Chunk) {
+	p := answers.Get().(*relayAnswer)
+	err := decodeRelayReply(reply, p)
 	if err == nil {
-		if p, err = decodeRelayReply(reply); err == nil {
-			defer v.b.relays.lived(v.node, p.life) // after the reply has had its effect
-			err = p.refused
-		}
+		p.Chunk = chunk
+		defer v.b.relays.lived(v.node, p.life) // after the reply has had its effect
+		err = p.refused
 	}
+	defer func() { p.reset(); answers.Put(p) }()
 	if err != nil {
 		v.failed(err)
 		return

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"math"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/tidings-io/tidings/internal/broker/delivery"
@@ -11,9 +12,12 @@ import (
 	"github.com/tidings-io/tidings/internal/fault"
 )
 
-// What nodes tell each other about consumers, on a wire: format 1, then the fields
+// What nodes tell each other about consumers, on a wire: format 2, then the fields
 // of the structs below in their order. Durations in µs.
-const relayFormat = 1
+const relayFormat = 2
+
+// opsMax bounds the answers in one request.
+const opsMax = 64 << 10
 
 // sender is who asks: its Raft id, and which life of that node.
 type sender struct{ node, boot uint64 }
@@ -47,11 +51,7 @@ func appendRelayed(b []byte, r *relayed) []byte {
 			b = wire.AppendUints(b, uint64(m.Part), uint64(m.Offset), uint64(m.Attempts), micros(m.Age), micros(m.Left))
 		}
 	}
-	b = wire.AppendUints(b, uint64(len(r.Ops)))
-	for i := range r.Ops {
-		o := &r.Ops[i]
-		b = wire.AppendUints(b, o.Mirror, uint64(o.Kind), uint64(o.Part), uint64(o.Offset), uint64(o.Attempts), micros(o.Delay))
-	}
+	b = appendOps(b, r.Ops)
 	b = wire.AppendUints(b, uint64(len(r.Closes)))
 	for i := range r.Closes {
 		b = wire.AppendUints(b, r.Closes[i].Mirror, flag(r.Closes[i].Abnormal), flag(r.Closes[i].Ended), flag(r.Closes[i].Moved))
@@ -63,12 +63,52 @@ func appendRelayed(b []byte, r *relayed) []byte {
 	return b
 }
 
-func decodeRelayed(b []byte) (*relayed, error) {
+// appendOps writes answers. Those of one consumer to neighbours that say the same are
+// one: mostly FINs in the order of the messages.
+func appendOps(b []byte, ops []delivery.RelayedOp) []byte {
+	b = wire.AppendUints(b, uint64(len(ops)))
+	for len(ops) > 0 {
+		o := &ops[0]
+		n := 1
+		for next := *o; n < len(ops); n++ {
+			if next.Offset++; ops[n] != next {
+				break
+			}
+		}
+		b = wire.AppendUints(b, uint64(n), o.Mirror, uint64(o.Kind), uint64(o.Part), uint64(o.Offset), uint64(o.Attempts), micros(o.Delay))
+		ops = ops[n:]
+	}
+	return b
+}
+
+// readOps appends answers to dst.
+func readOps(r *wire.Reader, dst []delivery.RelayedOp) []delivery.RelayedOp {
+	for left := r.UpTo(opsMax); left > 0 && !r.Bad; {
+		n := r.UpTo(left)
+		o := delivery.RelayedOp{
+			Mirror: r.Uint(), Kind: delivery.OpKind(r.UpTo(uint64(delivery.Return))), Part: part32(r), Offset: offset(r),
+			Attempts: uint16(r.UpTo(math.MaxUint16)), Delay: duration(r),
+		}
+		r.Bad = r.Bad || n == 0 || uint64(o.Offset) > math.MaxInt64-n
+		if left -= n; r.Bad {
+			break
+		}
+		for range n {
+			dst = append(dst, o)
+			o.Offset++
+		}
+	}
+	return dst
+}
+
+// decodeRelayed reads a request into q, whose memory it uses.
+func decodeRelayed(b []byte, q *relayed) error {
 	r, err := beginRelay(b, "request of a relay")
 	if err != nil {
-		return nil, err
+		return err
 	}
-	q := &relayed{from: sender{r.Uint(), r.Uint()}, conversation: r.Uint(), number: r.Uint(), topic: r.Uint(), channelID: r.Uint()}
+	ops, pulls := q.Ops[:0], q.Pulls[:0]
+	*q = relayed{from: sender{r.Uint(), r.Uint()}, conversation: r.Uint(), number: r.Uint(), topic: r.Uint(), channelID: r.Uint()}
 	q.channel = string(r.Bytes())
 	for range r.Count() {
 		q.Opens = append(q.Opens, delivery.MirrorOpen{
@@ -84,34 +124,41 @@ func decodeRelayed(b []byte) (*relayed, error) {
 		}
 		q.Holds = append(q.Holds, h)
 	}
-	for range r.Count() {
-		q.Ops = append(q.Ops, delivery.RelayedOp{
-			Mirror: r.Uint(), Kind: delivery.OpKind(r.UpTo(uint64(delivery.Return))), Part: part32(r), Offset: offset(r),
-			Attempts: uint16(r.UpTo(math.MaxUint16)), Delay: duration(r),
-		})
-	}
+	q.Ops = readOps(r, ops)
 	for range r.Count() {
 		q.Closes = append(q.Closes, delivery.MirrorClose{
 			Mirror: r.Uint(), Abnormal: r.UpTo(1) == 1, Ended: r.UpTo(1) == 1, Moved: r.UpTo(1) == 1,
 		})
 	}
+	q.Pulls = pulls
 	for range r.Count() {
 		q.Pulls = append(q.Pulls, delivery.MirrorPull{Mirror: r.Uint(), N: int(r.UpTo(math.MaxInt32))})
 	}
 	if r.Bad || len(r.B) > 0 || !ValidChannel(q.channel) {
-		return nil, r.Malformed("request of a relay")
+		return r.Malformed("request of a relay")
 	}
-	return q, nil
+	return nil
 }
 
-// relayedOverhead is about what a message takes in a reply beside its body and key.
-const relayedOverhead = 28
-
-// relayReply is being written: what was pulled is copied into it at once.
+// relayReply is being written: what was pulled is copied into it at once. It begins
+// with that, each with a 1 before it and the last with a 0 behind.
 type relayReply struct {
-	life                                 uint64 // see mirrorNode; 0: not told
-	failures, lost, unknown, pulled      []byte
-	nFailures, nLost, nUnknown, nPulleds uint64
+	life                       uint64 // see mirrorNode; 0: not told
+	b                          []byte // nil: nothing was pulled
+	failures, lost, unknown    []byte
+	nFailures, nLost, nUnknown uint64
+}
+
+// reset empties p and keeps its memory, when it is not very much.
+func (p *relayReply) reset() {
+	*p = relayReply{b: kept(p.b), failures: kept(p.failures), lost: kept(p.lost), unknown: kept(p.unknown)}
+}
+
+func kept(b []byte) []byte {
+	if cap(b) > 2*pullBytes {
+		return nil
+	}
+	return b[:0]
 }
 
 func (p *relayReply) fail(op int, err error) {
@@ -129,35 +176,38 @@ func (p *relayReply) unknownMirror(id uint64) {
 	p.nUnknown++
 }
 
-func (p *relayReply) pull(mirror uint64, waits bool, got []delivery.Delivery, at func(delivery.ID) (part int32, offset int64)) {
-	size := 3 * binary.MaxVarintLen64
-	for i := range got {
-		size += relayedOverhead + len(got[i].Body) + len(got[i].Key)
-	}
-	p.pulled = slices.Grow(p.pulled, size)
-	p.pulled = wire.AppendUints(p.pulled, mirror, flag(waits), uint64(len(got)))
-	p.nPulleds++
-	for i := range got {
-		d := &got[i]
-		part, offset := at(d.ID)
-		p.pulled = wire.AppendUints(p.pulled, uint64(part), uint64(offset), uint64(d.TimeNs), uint64(d.Attempts), flag(d.Key != nil))
-		p.pulled = wire.AppendBytes(p.pulled, d.Body)
-		if d.Key != nil {
-			p.pulled = wire.AppendBytes(p.pulled, d.Key)
-		}
+// begin writes what stands before all.
+func (p *relayReply) begin() {
+	if len(p.b) == 0 {
+		p.b = append(p.b, relayFormat)
 	}
 }
 
-func (p *relayReply) encode(err error) []byte {
-	b := make([]byte, 0, 64+len(p.failures)+len(p.lost)+len(p.unknown)+len(p.pulled))
-	b = wire.AppendError(append(b, relayFormat), err)
-	b = wire.AppendUints(b, p.life)
-	for _, list := range []struct {
-		n uint64
-		b []byte
-	}{{p.nFailures, p.failures}, {p.nLost, p.lost}, {p.nUnknown, p.unknown}, {p.nPulleds, p.pulled}} {
-		b = append(binary.AppendUvarint(b, list.n), list.b...)
+func (p *relayReply) pull(mirror uint64, waits bool, got []delivery.Delivery, at func(delivery.ID) (part int32, offset int64)) {
+	p.begin()
+	b := wire.AppendUints(p.b, 1, mirror, flag(waits), uint64(len(got)))
+	for i := range got {
+		d := &got[i]
+		part, offset := at(d.ID)
+		b = wire.AppendUints(b, uint64(part), uint64(offset), uint64(d.TimeNs), uint64(d.Attempts), flag(d.Key != nil))
+		b = wire.AppendBytes(b, d.Body)
+		if d.Key != nil {
+			b = wire.AppendBytes(b, d.Key)
+		}
 	}
+	p.b = b
+}
+
+// encode ends the reply.
+func (p *relayReply) encode(err error) []byte {
+	p.begin()
+	b := wire.AppendUints(p.b, 0)
+	b = wire.AppendError(b, err)
+	b = wire.AppendUints(b, p.life)
+	b = append(binary.AppendUvarint(b, p.nFailures), p.failures...)
+	b = append(binary.AppendUvarint(b, p.nLost), p.lost...)
+	b = append(binary.AppendUvarint(b, p.nUnknown), p.unknown...)
+	p.b = b
 	return b
 }
 
@@ -166,15 +216,43 @@ type relayAnswer struct {
 	refused error  // the leader's
 	life    uint64 // what its word of consumers belongs to; 0: it does not say
 	delivery.RelayReply
+	messages []delivery.RelayedMessage // of all that was pulled
 }
 
-// decodeRelayReply reads a reply. Bodies stand in b.
-func decodeRelayReply(b []byte) (*relayAnswer, error) {
+// reset empties p and keeps its memory.
+func (p *relayAnswer) reset() {
+	clear(p.Pulled)
+	clear(p.messages)
+	*p = relayAnswer{messages: p.messages[:0], RelayReply: delivery.RelayReply{
+		Failures: p.Failures[:0], Lost: p.Lost[:0], Unknown: p.Unknown[:0], Pulled: p.Pulled[:0],
+	}}
+}
+
+// Those that nobody reads any more.
+var (
+	requests = sync.Pool{New: func() any { return new(relayed) }}
+	replies  = sync.Pool{New: func() any { return new(relayReply) }}
+	answers  = sync.Pool{New: func() any { return new(relayAnswer) }}
+)
+
+// decodeRelayReply reads a reply into p, whose memory it uses. Bodies stand in b.
+func decodeRelayReply(b []byte, p *relayAnswer) error {
 	r, bad := beginRelay(b, "reply to a relay")
 	if bad != nil {
-		return nil, bad
+		return bad
 	}
-	p := &relayAnswer{refused: r.Error(), life: r.Uint()}
+	p.reset()
+	for r.UpTo(1) == 1 {
+		m := delivery.MirrorPulled{Mirror: r.Uint(), Waits: r.UpTo(1) == 1}
+		from, n := len(p.messages), r.Count()
+		p.messages = slices.Grow(p.messages, n)
+		for range n {
+			p.messages = append(p.messages, readRelayedMessage(r))
+		}
+		m.Messages = p.messages[from:len(p.messages):len(p.messages)]
+		p.Pulled = append(p.Pulled, m)
+	}
+	p.refused, p.life = r.Error(), r.Uint()
 	for range r.Count() {
 		p.Failures = append(p.Failures, delivery.OpFailure{Index: int(r.UpTo(math.MaxInt32)), Owner: r.UpTo(1) == 1})
 	}
@@ -184,20 +262,10 @@ func decodeRelayReply(b []byte) (*relayAnswer, error) {
 	for range r.Count() {
 		p.Unknown = append(p.Unknown, r.Uint())
 	}
-	for range r.Count() {
-		m := delivery.MirrorPulled{Mirror: r.Uint(), Waits: r.UpTo(1) == 1}
-		if n := r.Count(); n > 0 {
-			m.Messages = make([]delivery.RelayedMessage, n)
-		}
-		for i := range m.Messages {
-			m.Messages[i] = readRelayedMessage(r)
-		}
-		p.Pulled = append(p.Pulled, m)
-	}
 	if r.Bad || len(r.B) > 0 {
-		return nil, r.Malformed("reply to a relay")
+		return r.Malformed("reply to a relay")
 	}
-	return p, nil
+	return nil
 }
 
 func readRelayedMessage(r *wire.Reader) delivery.RelayedMessage {

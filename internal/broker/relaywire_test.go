@@ -14,9 +14,13 @@ func sampleRelayed() *relayed {
 	return &relayed{
 		from: sender{7, 1 << 60}, conversation: 3, number: 9, topic: 12, channelID: 14, channel: "audit",
 		RelayRequest: delivery.RelayRequest{
-			Opens:  []delivery.MirrorOpen{{Mirror: 1, MsgTimeout: time.Minute, MaxMsgTimeout: time.Hour, SampleRate: 50}},
-			Holds:  []delivery.MirrorHolds{{Mirror: 1, Messages: []delivery.HeldMessage{{Part: 2, Offset: 1 << 40, Attempts: 3, Age: time.Second, Left: 5 * time.Second}}}},
-			Ops:    []delivery.RelayedOp{{Mirror: 1, Kind: delivery.Return, Part: 1, Offset: 5, Attempts: 1, Delay: time.Millisecond}},
+			Opens: []delivery.MirrorOpen{{Mirror: 1, MsgTimeout: time.Minute, MaxMsgTimeout: time.Hour, SampleRate: 50}},
+			Holds: []delivery.MirrorHolds{{Mirror: 1, Messages: []delivery.HeldMessage{{Part: 2, Offset: 1 << 40, Attempts: 3, Age: time.Second, Left: 5 * time.Second}}}},
+			Ops: []delivery.RelayedOp{
+				{Mirror: 1, Kind: delivery.Return, Part: 1, Offset: 5, Attempts: 1, Delay: time.Millisecond},
+				{Mirror: 1, Part: 1, Offset: 6, Attempts: 1}, {Mirror: 1, Part: 1, Offset: 7, Attempts: 1}, {Mirror: 1, Part: 1, Offset: 8, Attempts: 1},
+				{Mirror: 1, Part: 1, Offset: 9, Attempts: 2}, {Mirror: 2, Part: 1, Offset: 10, Attempts: 2}, {Mirror: 2, Part: 1, Offset: 12, Attempts: 2},
+			},
 			Closes: []delivery.MirrorClose{{Mirror: 4, Abnormal: true}, {Mirror: 5, Ended: true, Moved: true}},
 			Pulls:  []delivery.MirrorPull{{Mirror: 1, N: 2500}, {Mirror: 2}},
 		},
@@ -25,8 +29,8 @@ func sampleRelayed() *relayed {
 
 func TestRelayWire(t *testing.T) {
 	want := sampleRelayed()
-	got, err := decodeRelayed(appendRelayed(nil, want))
-	if err != nil {
+	got := new(relayed)
+	if err := decodeRelayed(appendRelayed(nil, want), got); err != nil {
 		t.Fatal(err)
 	}
 	if d := cmp.Diff(want, got, cmp.AllowUnexported(relayed{}, sender{})); d != "" {
@@ -43,7 +47,8 @@ func TestRelayWire(t *testing.T) {
 		return part, offset
 	})
 	p.life = 1 << 63
-	reply, bad := decodeRelayReply(p.encode(fault.New(fault.NotLeader, "gone")))
+	var reply relayAnswer
+	bad := decodeRelayReply(p.encode(fault.New(fault.NotLeader, "gone")), &reply)
 	if bad != nil || fault.CodeOf(reply.refused) != fault.NotLeader || reply.life != p.life {
 		t.Fatal(reply, bad)
 	}
@@ -79,14 +84,15 @@ func FuzzDecodeRelayed(f *testing.F) {
 	f.Add((&rung{bells: []bell{{3, 4}}}).encode())
 	f.Add((&relayReply{}).encode(nil))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if q, err := decodeRelayed(b); err == nil {
-			again, err := decodeRelayed(appendRelayed(nil, q))
+		q, again := new(relayed), new(relayed)
+		if decodeRelayed(b, q) == nil {
+			err := decodeRelayed(appendRelayed(nil, q), again)
 			if err != nil || !cmp.Equal(q, again, cmp.AllowUnexported(relayed{}, sender{})) {
 				t.Error(cmp.Diff(q, again, cmp.AllowUnexported(relayed{}, sender{})), err)
 			}
 		}
 		_, _ = decodeRung(b)
 		_, _ = decodePresence(b)
-		_, _ = decodeRelayReply(b)
+		_ = decodeRelayReply(b, new(relayAnswer))
 	})
 }

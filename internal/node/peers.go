@@ -26,6 +26,16 @@ func (p peers) Call(ctx context.Context, node uint64, m broker.Method, request [
 	}
 }
 
+// CallInto implements broker.Peers.
+func (p peers) CallInto(ctx context.Context, node uint64, m broker.Method, request []byte, room func(int) []byte, done func([]byte, error)) {
+	err := p.mb.transport.GoInto(ctx, transport.Peer{ID: node}, methodBroker+transport.Method(m), request, room, func(reply []byte, err error) {
+		done(reply, notSent(err))
+	})
+	if err != nil {
+		done(nil, notSent(err))
+	}
+}
+
 // Others are the members with a lease that this node has a link to.
 func (p peers) Others() (ids []uint64) {
 	for _, m := range p.mb.n.live(p.mb.n.meta.View()) {
@@ -47,12 +57,12 @@ func notSent(err error) error {
 // handleBroker serves what other nodes ask of the shards that this one leads.
 func (mb *member) handleBroker() {
 	for m := broker.MethodPublish; m <= broker.MethodLast; m++ {
-		mb.transport.HandleAsync(methodBroker+transport.Method(m), func(ctx context.Context, from transport.From, request []byte, respond func([]byte, error)) {
+		mb.transport.HandleLent(methodBroker+transport.Method(m), func(ctx context.Context, from transport.From, request []byte, respond transport.Respond) {
 			switch {
 			case !from.Known:
-				respond(nil, fault.New(fault.Forbidden, "ask for a shard: %s is no member", from.Name))
+				respond(nil, nil, fault.New(fault.Forbidden, "ask for a shard: %s is no member", from.Name))
 			case mb.group(0) == nil:
-				respond(nil, fault.New(fault.NotLeader, "ask for a shard: the node %s is starting", mb.self.Name))
+				respond(nil, nil, fault.New(fault.NotLeader, "ask for a shard: the node %s is starting", mb.self.Name))
 			default:
 				mb.n.broker.Serve(ctx, m, request, respond)
 			}

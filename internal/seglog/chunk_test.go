@@ -63,7 +63,7 @@ func TestReadsTakeWholeBatches(t *testing.T) {
 
 // TestReadChunkDoesNotAllocate once memory has been lent.
 func TestReadChunkDoesNotAllocate(t *testing.T) {
-	if poisonChunks {
+	if PoisonChunks {
 		t.Skip("the race detector's pools forget")
 	}
 	s := open(t, disk(), Options{})

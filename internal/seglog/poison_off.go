@@ -2,5 +2,5 @@
 
 package seglog
 
-// poisonChunks: see the other build.
-const poisonChunks = false
+// PoisonChunks: see the other build.
+const PoisonChunks = false

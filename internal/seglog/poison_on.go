@@ -2,5 +2,5 @@
 
 package seglog
 
-// poisonChunks: builds for tests overwrite what is given back.
-const poisonChunks = true
+// PoisonChunks: builds for tests overwrite what is given back.
+const PoisonChunks = true

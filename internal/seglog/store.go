@@ -94,7 +94,7 @@ func Open(fs vfs.FS, dir string, o Options) (*Store, error) {
 	}
 	return &Store{
 		fs: fs, dir: dir, o: o, log: o.Logger,
-		files: newFiles(fs, o.OpenFiles), chunks: NewChunkPool(poisonChunks),
+		files: newFiles(fs, o.OpenFiles), chunks: NewChunkPool(PoisonChunks),
 		logs: make(map[LogID]*Log),
 		bad:  make(map[damage]struct{}),
 	}, nil

@@ -309,6 +309,52 @@ func TestStopWithCallsUnderWay(t *testing.T) {
 	})
 }
 
+// A reply stands in the memory that its caller lends, and the handler gets that of
+// its own back.
+func TestLentReplies(t *testing.T) {
+	overBoth(t, func(t *testing.T, r *rig) {
+		a, b := r.start("a", nil), r.start("b", nil)
+		r.meet()
+		sent := make(chan int, 3)
+		memory := make([]byte, 100_000)
+		b.HandleLent(methodEcho, func(_ context.Context, _ From, req []byte, respond Respond) {
+			if len(req) == 0 {
+				respond(nil, func() { sent <- 0 }, fault.NotLeader)
+				return
+			}
+			n := copy(memory, bytes.Repeat(req, len(memory)))
+			respond(memory[:n], func() { clear(memory); sent <- n }, nil)
+		})
+		type result struct {
+			reply []byte
+			err   error
+		}
+		got := make(chan result, 1)
+		ask := func(req string, room func(int) []byte) result {
+			t.Helper()
+			done := func(reply []byte, err error) { got <- result{reply, err} }
+			if err := a.GoInto(within(t, 20*time.Second), Peer{ID: b.o.RaftID}, methodEcho, []byte(req), room, done); err != nil {
+				t.Fatal(err)
+			}
+			return <-got
+		}
+		lent := make([]byte, len(memory)+1)
+		for _, req := range []string{"x", "y"} {
+			x := ask(req, func(n int) []byte { return lent[:n] })
+			if want := bytes.Repeat([]byte(req), len(memory)); x.err != nil || !bytes.Equal(lent[:len(memory)], want) || &x.reply[0] != &lent[0] {
+				t.Errorf("%s: %d bytes, %v", req, len(x.reply), x.err)
+			}
+			if n := <-sent; n != len(memory) {
+				t.Errorf("%d bytes were sent", n)
+			}
+		}
+		x := ask("", func(int) []byte { t.Error("room for an error"); return nil })
+		if fault.CodeOf(x.err) != fault.NotLeader || <-sent != 0 {
+			t.Error(x.err)
+		}
+	})
+}
+
 func TestTwoHandlersPanic(t *testing.T) {
 	inMemory(t, nil, func(t *testing.T, _ *rig, a, _ *node) {
 		a.serveEcho()

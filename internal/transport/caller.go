@@ -22,8 +22,9 @@ type call struct {
 	size   int
 	state  atomic.Int32 // queued, left or cancelled
 	done   func([]byte, error)
-	stream *Stream     // of a fetch
-	unhook func() bool // stops watching the context
+	room   func(n int) []byte // of GoInto
+	stream *Stream            // of a fetch
+	unhook func() bool        // stops watching the context
 }
 
 // States of a request. Only queued changes, once.
@@ -97,6 +98,18 @@ func (t *Transport) Go(ctx context.Context, to Peer, method Method, request []by
 		return notSent(to.String(), fault.Unreachable, err)
 	}
 	return p.links[Calls].calls.begin(ctx, kindCall, method, request, &call{done: done})
+}
+
+// GoInto is Go for replies that may be long: one is read into the n bytes that room
+// returns. room is called at most once, before done, on a goroutine of the transport;
+// it must not block. When done gets an error, the transport may go on to write to
+// what room has returned: that must not be used again.
+func (t *Transport) GoInto(ctx context.Context, to Peer, method Method, request []byte, room func(n int) []byte, done func(reply []byte, err error)) error {
+	p, err := t.find(to)
+	if err != nil {
+		return notSent(to.String(), fault.Unreachable, err)
+	}
+	return p.links[Calls].calls.begin(ctx, kindCall, method, request, &call{room: room, done: done})
 }
 
 // begin sends a request.
@@ -231,6 +244,20 @@ func (c *caller) find(id uint64) *call {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.pending[id]
+}
+
+// room is where a reply is to be read to; nil: nowhere in particular.
+func (c *caller) room(h header) []byte {
+	if h.kind != kindReply || h.flags != 0 {
+		return nil
+	}
+	x := c.find(h.id)
+	if x == nil || x.room == nil {
+		return nil
+	}
+	room := x.room
+	x.room = nil // a second reply of that id ends the connection
+	return room(int(h.length))
 }
 
 // handle takes what comes on the link.

@@ -98,6 +98,8 @@ type reader struct {
 	limit int // largest payload
 	head  [headerSize]byte
 	raft  []byte // payload of Raft messages, which are decoded before the next is read
+	// room lends the memory for a payload; nil, or nil from it: it is made anew.
+	room func(h header) []byte
 }
 
 // maxReused bounds the buffer that a link keeps for the payloads it reads or
@@ -105,7 +107,7 @@ type reader struct {
 const maxReused = 2 << 20
 
 // next reads a frame. The payload of a Raft message is valid until the next
-// call, all others belong to the caller. io.EOF stands for an end between two
+// call, others stand in what room has lent, or belong to the caller. io.EOF stands for an end between two
 // frames.
 func (r *reader) next() (header, []byte, error) {
 	if _, err := io.ReadFull(r.r, r.head[:]); err != nil {
@@ -134,6 +136,11 @@ func (r *reader) next() (header, []byte, error) {
 func (r *reader) buffer(h header) []byte {
 	n := int(h.length)
 	if h.kind != kindRaft || n > maxReused {
+		if r.room != nil {
+			if b := r.room(h); b != nil {
+				return b
+			}
+		}
 		return make([]byte, n)
 	}
 	if cap(r.raft) < n {

@@ -201,7 +201,7 @@ func (l *link) session() (up bool, err error) {
 	}
 	s := session{box: l.box, handle: unexpected, report: l.report, idle: l.idle}
 	if l.calls != nil {
-		s.handle = l.calls.handle
+		s.handle, s.room = l.calls.handle, l.calls.room
 	}
 	err = w.serve(ctx, s)
 	l.box.doubt(w.shards)

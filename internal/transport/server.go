@@ -12,7 +12,7 @@ import (
 // handler is what answers a method: exactly one of the three.
 type handler struct {
 	sync   func(ctx context.Context, from From, request []byte) ([]byte, error)
-	async  func(ctx context.Context, from From, request []byte, respond func(reply []byte, err error))
+	async  func(ctx context.Context, from From, request []byte, respond Respond)
 	stream func(ctx context.Context, from From, request []byte, send func(chunk []byte) error) error
 }
 
@@ -25,11 +25,23 @@ func (t *Transport) Handle(method Method, f func(ctx context.Context, from From,
 	t.handle(method, handler{sync: f})
 }
 
+// Respond answers a call, with a reply or an error. sent, where it is not nil, is
+// called once when the reply is not read any more, on any goroutine: until then it
+// must not be changed. It must not block.
+type Respond func(reply []byte, sent func(), err error)
+
 // HandleAsync answers calls of a method with f, which is called for the calls of
 // one peer in the order in which they were sent. f must not block; it, or whoever
 // it hands the call to, calls respond once, at any time and from any goroutine.
 // The reply must not be changed afterwards. request belongs to the handler.
 func (t *Transport) HandleAsync(method Method, f func(ctx context.Context, from From, request []byte, respond func(reply []byte, err error))) {
+	t.HandleLent(method, func(ctx context.Context, from From, request []byte, respond Respond) {
+		f(ctx, from, request, func(reply []byte, err error) { respond(reply, nil, err) })
+	})
+}
+
+// HandleLent is HandleAsync for handlers that want the memory of their replies back.
+func (t *Transport) HandleLent(method Method, f func(ctx context.Context, from From, request []byte, respond Respond)) {
 	t.handle(method, handler{async: f})
 }
 
@@ -122,12 +134,12 @@ func (s *server) request(h header, payload []byte) error {
 	case f.sync != nil:
 		s.wg.Go(func() {
 			reply, err := f.sync(ctx, s.in.from(), payload)
-			s.reply(h, x, reply, err)
+			s.reply(h, x, reply, nil, err)
 		})
 	default:
 		var once sync.Once
-		f.async(ctx, s.in.from(), payload, func(reply []byte, err error) {
-			once.Do(func() { s.reply(h, x, reply, err) })
+		f.async(ctx, s.in.from(), payload, func(reply []byte, sent func(), err error) {
+			once.Do(func() { s.reply(h, x, reply, sent, err) })
 		})
 	}
 	return nil
@@ -178,12 +190,12 @@ func (s *server) release(id uint64, x *served) {
 
 // reject answers a request that no handler has seen.
 func (s *server) reject(h header, why error) error {
-	s.answer(h, flagError|flagNotStarted, encodeError(why))
+	s.answer(h, flagError|flagNotStarted, encodeError(why), nil)
 	return nil
 }
 
 // reply answers a call.
-func (s *server) reply(h header, x *served, reply []byte, err error) {
+func (s *server) reply(h header, x *served, reply []byte, sent func(), err error) {
 	s.release(h.id, x)
 	if err == nil {
 		_, waiting := s.box.waiting()
@@ -194,19 +206,25 @@ func (s *server) reply(h header, x *served, reply []byte, err error) {
 			err = fault.New(fault.Overloaded, "it was done, but %d bytes of replies wait", waiting)
 		}
 	}
-	if err != nil {
-		s.answer(h, flagError, encodeError(err))
+	if err == nil {
+		s.answer(h, 0, reply, sent)
 		return
 	}
-	s.answer(h, 0, reply)
+	if sent != nil {
+		sent()
+	}
+	s.answer(h, flagError, encodeError(err), nil)
 }
 
 // answer queues the last frame of a request. A peer that sends requests beyond
 // its bounds and reads no answer is cut off: an error is queued whatever else
 // waits, because the request was done with.
-func (s *server) answer(h header, flags uint8, body []byte) {
+func (s *server) answer(h header, flags uint8, body []byte, sent func()) {
 	if n, _ := s.box.waiting(); n > 2*(s.in.t.o.MaxCalls+s.in.t.o.MaxStreams) {
 		s.in.cancel(malformed("the peer sends requests and reads no replies"))
+		if sent != nil {
+			sent()
+		}
 		return
 	}
 	k := kindReply
@@ -214,7 +232,12 @@ func (s *server) answer(h header, flags uint8, body []byte) {
 		k = kindEnd
 	}
 	it := item{head: header{kind: k, flags: flags, id: h.id}, body: body, size: headerSize + len(body)}
-	_ = s.box.pushUrgent(it) // without a link nobody waits for it
+	if sent != nil {
+		it.done = func(error) { sent() }
+	}
+	if s.box.pushUrgent(it) != nil && sent != nil { // without a link nobody waits for it
+		sent()
+	}
 }
 
 // stream runs a stream's handler.
@@ -222,10 +245,10 @@ func (s *server) stream(ctx context.Context, h header, request []byte, f handler
 	err := f.stream(ctx, s.in.from(), request, func(chunk []byte) error { return s.send(ctx, h.id, x, chunk) })
 	s.release(h.id, x)
 	if err != nil {
-		s.answer(h, flagError, encodeError(err))
+		s.answer(h, flagError, encodeError(err), nil)
 		return
 	}
-	s.answer(h, 0, nil)
+	s.answer(h, 0, nil, nil)
 }
 
 // send writes a chunk when the reader has room for it.

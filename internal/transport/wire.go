@@ -110,6 +110,7 @@ func (w *wire) send(h header, payload []byte) error {
 type session struct {
 	box    *outbox
 	handle func(header, []byte) error // on the reading goroutine; must not block
+	room   func(header) []byte        // reader.room; may be nil
 	report func()                     // losses, on the writing goroutine
 	idle   func(since time.Time) bool // the connection is no longer wanted
 }
@@ -143,6 +144,7 @@ func isTimeout(err error) bool {
 }
 
 func (w *wire) readLoop(s session) error {
+	w.in.room = s.room
 	for {
 		h, payload, err := w.in.next()
 		if err != nil {

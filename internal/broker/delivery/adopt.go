@@ -1,7 +1,6 @@
 package delivery
 
 import (
-	"maps"
 	"math"
 	"slices"
 
@@ -22,9 +21,9 @@ import (
 // they stand in the table like any other. What is answered before is done without:
 // the cursor will skip it, or deliver it with the right number, or Due is told.
 type looseSlots struct {
-	loose      map[int64]int32 // by offset
-	aheadCount int64           // those with flagAhead
-	ops        []relayOp       // answers to be told, or to be done at Begin
+	loose      slotMap
+	aheadCount int64     // those with flagAhead
+	ops        []relayOp // answers to be told, or to be done at Begin
 
 	// marks are parked messages that were answered before Due brought them: it brings
 	// them again with this due time, or (markGone) not at all. Other entries are old.
@@ -55,21 +54,13 @@ func (l *Lane) addLoose(offset int64, attempts uint16) int32 {
 }
 
 // looseOffsets are the offsets of what is loose, in order.
-func (l *Lane) looseOffsets() []int64 {
-	if len(l.loose) == 0 {
-		return nil
-	}
-	return slices.Sorted(maps.Keys(l.loose))
-}
+func (l *Lane) looseOffsets() []int64 { return l.loose.offsets() }
 
 // setLoose enters slot i, which stands nowhere.
 func (l *Lane) setLoose(i int32) {
 	e := &l.ch.slots.slots[i]
 	e.flags |= flagLoose
-	if l.loose == nil {
-		l.loose = make(map[int64]int32)
-	}
-	l.loose[e.offset] = i
+	l.loose.set(e.offset, i)
 	if !l.away() && l.isAhead(e.offset) {
 		e.flags |= flagAhead
 		l.aheadCount++
@@ -82,7 +73,7 @@ func (l *Lane) setLoose(i int32) {
 // unloose takes slot i out.
 func (l *Lane) unloose(i int32) {
 	e := &l.ch.slots.slots[i]
-	delete(l.loose, e.offset)
+	l.loose.remove(e.offset)
 	if e.flags&flagAhead != 0 {
 		l.aheadCount--
 	}
@@ -127,15 +118,15 @@ func (l *Lane) begin(st partition.Start) {
 	loose, ops := l.loose, l.ops
 	order := l.looseOffsets()
 	if l.begun {
-		loose, ops, order = nil, nil, nil
+		loose, ops, order = slotMap{}, nil, nil
 	} else {
-		l.loose = nil
+		l.loose = slotMap{}
 	}
 	l.reset(st)
 	l.begun = true
 	c := l.ch
 	for _, o := range order {
-		i := loose[o]
+		i := loose.get(o)
 		e := &c.slots.slots[i]
 		l.setLoose(i)
 		if n := l.numbers[e.offset]; n > e.attempts && e.flags&flagAhead != 0 {
@@ -176,7 +167,7 @@ func (l *Lane) doLate(op *relayOp, now int64) {
 // table and moves the cursor on. It reports false if nobody holds it. Its place in
 // the ring is empty.
 func (l *Lane) adoptNext() bool {
-	i := l.loose[l.cursor]
+	i := l.loose.get(l.cursor)
 	if i == 0 {
 		return false
 	}
@@ -198,7 +189,7 @@ func (l *Lane) adoptDue(e parked.Entry) bool {
 		}
 		delete(l.marks, e.Offset)
 	}
-	i := l.loose[e.Offset]
+	i := l.loose.get(e.Offset)
 	if i == 0 {
 		return false
 	}
@@ -226,8 +217,8 @@ func (l *Lane) passLoose(from, to int64) {
 	if l.aheadCount == 0 {
 		return
 	}
-	for o, i := range l.loose {
-		if e := &l.ch.slots.slots[i]; from <= o && o < to && e.flags&flagAhead != 0 {
+	for _, o := range l.looseOffsets() {
+		if e := &l.ch.slots.slots[l.loose.get(o)]; from <= o && o < to && e.flags&flagAhead != 0 {
 			e.flags &^= flagAhead
 			l.aheadCount--
 		}
@@ -236,11 +227,11 @@ func (l *Lane) passLoose(from, to int64) {
 
 // forgetLoose forgets what is loose of from ≤ o < to: it is given up.
 func (l *Lane) forgetLoose(from, to int64) {
-	if len(l.loose) == 0 {
+	if l.loose.len() == 0 {
 		return
 	}
 	for _, o := range l.looseOffsets() {
-		if i := l.loose[o]; from <= o && o < to {
+		if i := l.loose.get(o); from <= o && o < to {
 			s := l.ch.subs[l.ch.slots.slots[i].sub]
 			s.release(i)
 			l.drop(i)

@@ -79,6 +79,12 @@ func (s *Subscription) answer(op *Op, now int64) error {
 	if !ok {
 		return fault.NotInFlight
 	}
+	return s.answerAt(part, offset, op, now)
+}
+
+// answerAt is answer for the message in that place.
+func (s *Subscription) answerAt(part int32, offset int64, op *Op, now int64) error {
+	c := s.ch
 	l := c.lane(part)
 	if l == nil {
 		return fault.NotInFlight

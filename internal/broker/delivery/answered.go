@@ -96,7 +96,7 @@ func (r *Relay) takePulled(q *RelayRequest, p *RelayReply) {
 		m.waits = x.Waits && !m.rung && !m.reopen && !m.closing
 		m.rung = false
 		for j := range x.Messages {
-			m.s.receive(r, &x.Messages[j], now)
+			m.s.receive(r, &x.Messages[j], p.Chunk, now)
 		}
 	}
 	for i := range q.Pulls {

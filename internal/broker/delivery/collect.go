@@ -19,7 +19,7 @@ func (r *Relay) Collect(q *RelayRequest, maxItems int) bool {
 	c := r.ch
 	c.mu.Lock()
 	defer c.unlock()
-	r.woken = false
+	r.woken, r.hasty, r.late = false, false, false
 	q.reset()
 	if r.isOut || r.failed {
 		return false
@@ -103,7 +103,7 @@ func (r *Relay) collectOps(q *RelayRequest, now int64, n int) (all bool) {
 		rest := copy(l.ops, l.ops[k:])
 		clear(l.ops[rest:])
 		if l.ops = l.ops[:rest]; rest == 0 {
-			l.ops = nil
+			l.emptyOps()
 		}
 		all = all && rest == 0
 	}
@@ -180,7 +180,7 @@ func (r *Relay) open(q *RelayRequest, m *mirror, now int64) {
 func (r *Relay) holdAnswered(q *RelayRequest, opening map[*Subscription]int, now int64) {
 	add := func(l *Lane, op *relayOp) {
 		at, ok := opening[op.sub]
-		if !ok || !op.ends() || l.loose[op.offset] != 0 {
+		if !ok || !op.ends() || l.loose.get(op.offset) != 0 {
 			return
 		}
 		h := &q.Holds[at]

@@ -2,8 +2,10 @@ package delivery
 
 import (
 	"slices"
+	"sync"
 
 	"github.com/tidings-io/tidings/internal/fault"
+	"github.com/tidings-io/tidings/internal/seglog"
 )
 
 // pulling is what a subscription has with other nodes' leaders.
@@ -11,7 +13,7 @@ type pulling struct {
 	mirrors []*mirror
 	// promised is how much of the window relays have asked leaders for, or will.
 	promised int64
-	inbox    []parcel // pulled and not taken, in their order; may hold stale ones
+	inbox    inbox    // pulled and not taken; may hold stale ones
 	pulled   slotList // their slots (flagInbox), by deadline
 	turn     int      // who may ask next when the window is not enough for all
 	// reserved is how much of the window is for the partitions that are led here, as long
@@ -23,24 +25,97 @@ type pulling struct {
 // parcel is a message that was pulled.
 type parcel struct {
 	lane     int32 // index in Channel.lanes
+	slot     int32
 	attempts uint16
 	offset   int64
 	timeNs   int64
 	body     []byte
 	key      []byte
+	chunk    *seglog.Chunk // where body and key stand
+}
+
+// inbox is parcels in their order. Of those that stand in one chunk and behind each
+// other, the last that leaves gives it back.
+type inbox struct {
+	list []parcel // from first on
+	from int
+}
+
+// inboxes are the memory of inboxes that are empty.
+var inboxes = sync.Pool{New: func() any { return new([]parcel) }}
+
+func (b *inbox) len() int { return len(b.list) - b.from }
+
+// at is the i-th parcel.
+func (b *inbox) at(i int) *parcel { return &b.list[b.from+i] }
+
+// push appends a parcel.
+func (b *inbox) push(p *parcel) {
+	if b.list == nil {
+		b.list = *inboxes.Get().(*[]parcel)
+	}
+	if n := b.len(); n == 0 || b.at(n-1).chunk != p.chunk {
+		p.chunk.Hold()
+	}
+	if b.from > len(b.list)/2 && len(b.list) == cap(b.list) {
+		n := copy(b.list, b.list[b.from:])
+		clear(b.list[n:])
+		b.list, b.from = b.list[:n], 0
+	}
+	b.list = append(b.list, *p)
+}
+
+// drop takes the first n parcels out.
+func (b *inbox) drop(n int) {
+	for i := range n {
+		p := b.at(i)
+		if i+1 == b.len() || b.at(i+1).chunk != p.chunk {
+			p.chunk.Release()
+		}
+	}
+	clear(b.list[b.from : b.from+n])
+	b.from += n
+	b.rest()
+}
+
+// cut takes the last parcel out.
+func (b *inbox) cut() {
+	n := b.len()
+	p := b.at(n - 1)
+	if n == 1 || b.at(n-2).chunk != p.chunk {
+		p.chunk.Release()
+	}
+	*p = parcel{}
+	b.list = b.list[:len(b.list)-1]
+	b.rest()
+}
+
+// inboxCap is the most parcels that memory is kept for.
+const inboxCap = 16 << 10
+
+// rest gives the memory of an inbox back that is empty.
+func (b *inbox) rest() {
+	if b.len() > 0 || b.list == nil {
+		return
+	}
+	if list := b.list[:0]; cap(list) <= inboxCap {
+		inboxes.Put(&list)
+	}
+	*b = inbox{}
 }
 
 // slotOf finds the slot of a parcel; 0: it is not the subscription's any more, or was
 // taken.
 func (s *Subscription) slotOf(p *parcel) int32 {
-	i := s.ch.lanes[p.lane].find(p.offset)
-	if i == 0 {
+	slots := s.ch.slots.slots
+	if int(p.slot) >= len(slots) {
 		return 0
 	}
-	if e := &s.ch.slots.slots[i]; e.sub != s.id || e.flags&flagInbox == 0 || e.attempts != p.attempts {
+	e := &slots[p.slot]
+	if e.sub != s.id || e.flags&flagInbox == 0 || e.offset != p.offset || e.lane != p.lane || e.attempts != p.attempts {
 		return 0
 	}
-	return i
+	return p.slot
 }
 
 // takeInbox appends what was pulled to dst, until bodies exceed room, and returns
@@ -51,8 +126,8 @@ func (s *Subscription) takeInbox(dst []Delivery, room int) ([]Delivery, int) {
 		return dst, room
 	}
 	n := 0
-	for ; n < len(s.inbox) && room > 0; n++ {
-		p := &s.inbox[n]
+	for ; n < s.inbox.len() && room > 0; n++ {
+		p := s.inbox.at(n)
 		i := s.slotOf(p)
 		if i == 0 {
 			continue
@@ -66,23 +141,16 @@ func (s *Subscription) takeInbox(dst []Delivery, room int) ([]Delivery, int) {
 			ID:     c.cfg.Codec.ID(c.lanes[p.lane].part, p.offset),
 			TimeNs: p.timeNs, Attempts: p.attempts, Body: p.body, Key: p.key,
 		})
+		s.keep(p.chunk)
 		room -= len(p.body)
 	}
-	s.dropInbox(n)
+	s.inbox.drop(n)
 	s.armTimeout()
 	return dst, room
 }
 
-// dropInbox takes the first n parcels out.
-func (s *Subscription) dropInbox(n int) {
-	clear(s.inbox[:n])
-	if s.inbox = s.inbox[n:]; len(s.inbox) == 0 {
-		s.inbox = nil
-	}
-}
-
-// receive puts a message that was pulled through r into the inbox.
-func (s *Subscription) receive(r *Relay, m *RelayedMessage, now int64) {
+// receive puts a message that was pulled through r into the inbox; it stands in chunk.
+func (s *Subscription) receive(r *Relay, m *RelayedMessage, chunk *seglog.Chunk, now int64) {
 	c := s.ch
 	l := c.lane(m.Part)
 	if l == nil || l.relay != r {
@@ -107,8 +175,8 @@ func (s *Subscription) receive(r *Relay, m *RelayedMessage, now int64) {
 	e.delivered, e.deadline = since, max(since+s.timeoutNs/2, now)
 	c.slots.insertByDeadline(&s.pulled, i)
 	s.inFlightCount++
-	s.inbox = append(s.inbox, parcel{
-		lane: l.index, attempts: e.attempts, offset: m.Offset, timeNs: m.TimeNs, body: m.Body, key: m.Key,
+	s.inbox.push(&parcel{
+		lane: l.index, slot: i, attempts: e.attempts, offset: m.Offset, timeNs: m.TimeNs, body: m.Body, key: m.Key, chunk: chunk,
 	})
 	c.arm(e.deadline)
 }
@@ -121,10 +189,10 @@ func (s *Subscription) expireInbox(now int64) {
 		s.putBack(s.ch.lanes[slots.slots[i].lane], i)
 	}
 	n := 0
-	for n < len(s.inbox) && s.slotOf(&s.inbox[n]) == 0 {
+	for n < s.inbox.len() && s.slotOf(s.inbox.at(n)) == 0 {
 		n++
 	}
-	s.dropInbox(n)
+	s.inbox.drop(n)
 }
 
 // trim takes back what the window does not cover any more: what leaders have not
@@ -139,20 +207,19 @@ func (s *Subscription) trim() {
 		m.want -= cut
 		s.promised -= cut
 	}
-	for n := len(s.inbox); n > 0 && s.inFlightCount > s.window; n-- {
-		p := &s.inbox[n-1]
+	for s.inbox.len() > 0 && s.inFlightCount > s.window {
+		p := s.inbox.at(s.inbox.len() - 1)
 		if i := s.slotOf(p); i != 0 {
 			s.release(i)
 			s.putBack(s.ch.lanes[p.lane], i)
 		}
-		*p = parcel{}
-		s.inbox = s.inbox[:n-1]
+		s.inbox.cut()
 	}
 }
 
 // arrived wakes the consumer for what is in its inbox.
 func (s *Subscription) arrived() {
-	if len(s.inbox) > 0 && s.state == subWaiting && !s.ch.paused && s.ch.closed == nil {
+	if s.inbox.len() > 0 && s.state == subWaiting && !s.ch.paused && s.ch.closed == nil {
 		s.state = subRung
 		s.settle()
 		s.notify()
@@ -185,7 +252,7 @@ func (s *Subscription) narrow() {
 // window or brought a leader something.
 func (s *Subscription) share() {
 	c := s.ch
-	if len(c.relays) == 0 || s.relayed || s.closed || c.paused || c.closed != nil || len(s.inbox) > 0 {
+	if len(c.relays) == 0 || s.relayed || s.closed || c.paused || c.closed != nil || s.inbox.len() > 0 {
 		return
 	}
 	open := s.open() - s.claim
@@ -235,7 +302,7 @@ func (s *Subscription) share() {
 func (s *Subscription) leaveRelays(abnormal, abandoned bool) {
 	c := s.ch
 	s.trim()
-	s.inbox = nil
+	s.inbox.drop(s.inbox.len())
 	var gone []int32
 	for i := s.inFlight.head; i != 0; i = c.slots.slots[i].next {
 		if c.lanes[c.slots.slots[i].lane].away() {

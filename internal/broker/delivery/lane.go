@@ -289,7 +289,7 @@ func (l *Lane) reset(st partition.Start) {
 		c.slots.give(i)
 	})
 	for _, o := range l.looseOffsets() {
-		i := l.loose[o]
+		i := l.loose.get(o)
 		sub := c.subs[c.slots.slots[i].sub]
 		sub.release(i)
 		sub.settle()
@@ -324,10 +324,10 @@ func (l *Lane) reset(st partition.Start) {
 
 // find returns the slot of offset; 0 when it has none.
 func (l *Lane) find(offset int64) int32 {
-	if i := l.table.find(&l.ch.slots, offset); i != 0 || len(l.loose) == 0 {
+	if i := l.table.find(&l.ch.slots, offset); i != 0 {
 		return i
 	}
-	return l.loose[offset]
+	return l.loose.get(offset)
 }
 
 // rests reports whether the lane delivers nothing for now.

@@ -46,6 +46,25 @@ func (s *Subscription) Pull(dst []Delivery, n, maxBytes int) (out []Delivery, wa
 	return dst, waits, err
 }
 
+// DoRelayed is Do for a relayed subscription. fail is called for each that fails, with
+// its place in ops and the error of Do, under the channel's lock: it must not block.
+func (s *Subscription) DoRelayed(ops []RelayedOp, fail func(i int, err error)) {
+	c := s.ch
+	c.mu.Lock()
+	now := c.now()
+	for i := range ops {
+		r := &ops[i]
+		op := Op{Kind: r.Kind, Delay: r.Delay, Attempts: r.Attempts}
+		if err := s.answerAt(r.Part, r.Offset, &op, now); err != nil {
+			fail(i, err)
+		}
+	}
+	s.share()
+	s.settle()
+	c.ring()
+	c.unlock()
+}
+
 // Adopt makes messages in flight that the consumer holds of partitions that this
 // node has just begun to lead. It appends those that are not the consumer's any
 // more to lost: finished, to be delivered again, or another's. Messages of partitions

@@ -1,6 +1,10 @@
 package delivery
 
-import "time"
+import (
+	"time"
+
+	"github.com/tidings-io/tidings/internal/seglog"
+)
 
 // A consumer of a channel may be connected to another node than the one that
 // leads a partition. Then each side has half of what a Lane and a Subscription
@@ -97,7 +101,7 @@ func (q *RelayRequest) Empty() bool {
 	return len(q.Opens)+len(q.Holds)+len(q.Ops)+len(q.Closes)+len(q.Pulls) == 0
 }
 
-// RelayedMessage is a message that was pulled. Body and Key belong to who has it.
+// RelayedMessage is a message that was pulled. Body and Key stand in RelayReply.Chunk.
 type RelayedMessage struct {
 	Part     int32
 	Offset   int64
@@ -136,4 +140,7 @@ type RelayReply struct {
 	// to be opened anew, with what they hold.
 	Unknown []uint64
 	Pulled  []MirrorPulled
+	// Chunk is where bodies and keys stand: it is held as long as they are needed. nil:
+	// in memory of their own.
+	Chunk *seglog.Chunk
 }

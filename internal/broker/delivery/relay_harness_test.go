@@ -9,6 +9,7 @@ import (
 	"github.com/tidings-io/tidings/internal/broker/parked"
 	"github.com/tidings-io/tidings/internal/broker/partition"
 	"github.com/tidings-io/tidings/internal/fault"
+	"github.com/tidings-io/tidings/internal/seglog"
 )
 
 // fleet is a channel on several nodes, with everything around it: what is replicated
@@ -18,6 +19,8 @@ type fleet struct {
 	parts []*fleetPart
 	nodes []*fleetNode
 	last  uint64 // mirror id
+	// chunks is what replies stand in.
+	chunks *seglog.ChunkPool
 
 	// delivered is told of each message that a leader gives away, and when it was asked
 	// to; answered of each answer that a leader has done.
@@ -70,7 +73,7 @@ type link struct {
 }
 
 func newFleet(nodes, parts int, cfg Config) *fleet {
-	f := &fleet{clock: &handClock{now: int64(time.Hour)}}
+	f := &fleet{clock: &handClock{now: int64(time.Hour)}, chunks: seglog.NewChunkPool(true)}
 	f.delivered = func(int32, int64, uint16, int64) {}
 	f.answered = func(int32, int64, OpKind) {}
 	for range parts {
@@ -222,7 +225,31 @@ func (l *link) arrive(t fataler) bool {
 		return false
 	}
 	l.reply = l.serve(t)
+	l.reply.lend(n.f.chunks)
 	return true
+}
+
+// lend puts the bodies into a chunk.
+func (p *RelayReply) lend(pool *seglog.ChunkPool) {
+	var all []byte
+	each := func(fn func(m *RelayedMessage)) {
+		for i := range p.Pulled {
+			for j := range p.Pulled[i].Messages {
+				fn(&p.Pulled[i].Messages[j])
+			}
+		}
+	}
+	each(func(m *RelayedMessage) { all = append(all, m.Body...) })
+	if len(all) == 0 {
+		return
+	}
+	p.Chunk = pool.Get(len(all))
+	copy(p.Chunk.Bytes(), all)
+	at := 0
+	each(func(m *RelayedMessage) {
+		m.Body = p.Chunk.Bytes()[at : at+len(m.Body)]
+		at += len(m.Body)
+	})
 }
 
 // serve is the leader's side.
@@ -333,6 +360,7 @@ func (n *fleetNode) pull(t fataler, s *Subscription, x MirrorPull, asked int64) 
 func (l *link) finish() {
 	l.out = false
 	l.relay.Answered(&l.q, l.reply)
+	l.reply.Chunk.Release() // and what nobody holds is overwritten
 	l.told = l.asked
 	l.reply = nil
 	l.woken = true
@@ -394,6 +422,9 @@ func (f *fleet) carry(t fataler) {
 		f.all(func(l *link) {
 			if l.rests {
 				l.retry()
+			}
+			if l.relay.lingers { // no test waits for its timer
+				l.relay.lingered()
 			}
 			if l.bring() || l.send(1000) {
 				again = true

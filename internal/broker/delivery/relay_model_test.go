@@ -186,7 +186,8 @@ func (m *rModel) check(t *rapid.T) {
 		}
 		for _, l := range n.ch.lanes {
 			ahead := int64(0)
-			for _, i := range l.loose {
+			for _, o := range l.looseOffsets() {
+				i := l.loose.get(o)
 				if n.ch.slots.slots[i].flags&flagAhead != 0 {
 					ahead++
 				}
@@ -261,13 +262,13 @@ func (m *rModel) stuck(t *rapid.T) {
 	for p, part := range m.parts {
 		t.Logf("partition %d: leader %d floor %d ranges %v parked %v limit %d cursor %d loose %d ready %d due %d shut %v",
 			p, part.leader, part.state.floor, part.state.ranges.Ranges(), part.state.parked, part.limit,
-			part.lane.cursor, len(part.lane.loose), part.lane.readyCount, part.lane.dueCount, part.lane.shut)
+			part.lane.cursor, part.lane.loose.len(), part.lane.readyCount, part.lane.dueCount, part.lane.shut)
 	}
 	for _, n := range m.nodes {
 		for _, s := range n.ch.subs {
 			if s != nil {
 				t.Logf("node %d sub %d: window %d in flight %d promised %d inbox %d reserved %d state %d relayed %v credit %d",
-					n.id, s.id, s.window, s.inFlightCount, s.promised, len(s.inbox), s.reserved, s.state, s.relayed, s.credit)
+					n.id, s.id, s.window, s.inFlightCount, s.promised, s.inbox.len(), s.reserved, s.state, s.relayed, s.credit)
 				for _, mi := range s.mirrors {
 					x := *mi
 					x.r, x.s = nil, nil

@@ -1,6 +1,9 @@
 package delivery
 
-import "slices"
+import (
+	"slices"
+	"time"
+)
 
 // Relay is all that goes to and comes from one leader for one channel, at the node
 // where the consumers are. Its methods may be called from any goroutine.
@@ -19,7 +22,19 @@ type Relay struct {
 	outSince int64     // unix ns
 	failed   bool      // and failed: nothing is told before Retry
 	woken    bool      // since Collect
+	hasty    bool      // since Collect, something was answered that is more than FIN
+	lingers  bool      // timer is set, for FINs that wait for company
+	late     bool      // it has fired since Collect
+	timer    Timer
 }
+
+// FINs alone are told after lingerFor, or as soon as there is something else to tell,
+// such as that the window they have opened is open, or lingerMax of them: mostly a
+// pull follows that takes them along.
+const (
+	lingerFor = time.Millisecond
+	lingerMax = 2048
+)
 
 // mirror is what a consumer has with one leader, as its own node sees it. It is idle
 // when the leader may have something and is not asked: then share asks it.
@@ -121,7 +136,7 @@ func (r *Relay) Emptied(part int32, before int64) {
 		return
 	}
 	for _, o := range l.looseOffsets() {
-		if i := l.loose[o]; o < before {
+		if i := l.loose.get(o); o < before {
 			s := c.subs[c.slots.slots[i].sub]
 			s.release(i)
 			l.drop(i)
@@ -138,7 +153,7 @@ func (r *Relay) Holds() bool {
 	r.ch.mu.Lock()
 	defer r.ch.mu.Unlock()
 	for _, l := range r.lanes {
-		if len(l.loose)+len(l.ops) > 0 {
+		if l.loose.len()+len(l.ops) > 0 {
 			return true
 		}
 	}
@@ -157,20 +172,49 @@ func (r *Relay) pending() bool {
 	if len(r.todo) > 0 {
 		return true
 	}
-	for _, l := range r.lanes {
-		if len(l.ops) > 0 {
-			return true
-		}
-	}
-	return false
+	return r.queuedOps() > 0
 }
 
-// call wakes whoever sends what Collect returns.
+// queuedOps is how many answers are to be told.
+func (r *Relay) queuedOps() (n int) {
+	for _, l := range r.lanes {
+		n += len(l.ops)
+	}
+	return n
+}
+
+// call wakes whoever sends what Collect returns, or has them woken in a moment.
 func (r *Relay) call() {
-	if !r.isOut && !r.failed && !r.woken && r.pending() {
+	switch n := r.queuedOps(); {
+	case r.isOut || r.failed || r.woken || n == 0 && len(r.todo) == 0:
+	case len(r.todo) == 0 && !r.hasty && !r.late && n < lingerMax:
+		r.linger()
+	default:
 		r.woken = true
 		r.wake()
 	}
+}
+
+// linger sets the timer.
+func (r *Relay) linger() {
+	switch {
+	case r.lingers:
+		return
+	case r.timer == nil:
+		r.timer = r.ch.cfg.AfterFunc(lingerFor, r.lingered)
+	default:
+		r.timer.Reset(lingerFor)
+	}
+	r.lingers = true
+}
+
+// lingered has told what has waited, unless it is on its way.
+func (r *Relay) lingered() {
+	c := r.ch
+	c.mu.Lock()
+	defer c.unlock()
+	r.lingers, r.late = false, !r.isOut
+	r.call()
 }
 
 // mirror is the consumer's mirror here, made if make is set; else nil when it has

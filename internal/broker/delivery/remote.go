@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/tidings-io/tidings/internal/broker/offsets"
@@ -21,6 +22,17 @@ type relayOp struct {
 	since    int64         // unix ns that delay runs from
 	sub      *Subscription
 	lane     *Lane // of an op that is out
+}
+
+// opQueues are the memory of queues of answers that are empty.
+var opQueues = sync.Pool{New: func() any { return new([]relayOp) }}
+
+// emptyOps gives the memory of the queue back, which is empty.
+func (l *Lane) emptyOps() {
+	if ops := l.ops[:0]; cap(ops) > 0 && cap(ops) <= inboxCap {
+		opQueues.Put(&ops)
+	}
+	l.ops = nil
 }
 
 // ends reports whether the message was in flight until the op was given, and is not
@@ -91,7 +103,7 @@ func (l *Lane) inherit(old *Lane) {
 	}
 	old.table.each(stays)
 	for _, o := range old.looseOffsets() {
-		stays(old.loose[o])
+		stays(old.loose.get(o))
 	}
 	for _, i := range keep {
 		e := &c.slots.slots[i]
@@ -201,7 +213,7 @@ func (l *Lane) joinRelay(r *Relay) {
 	r.lanes = append(r.lanes, l)
 	r.reviveAll()
 	for _, o := range l.looseOffsets() {
-		if s := c.subs[c.slots.slots[l.loose[o]].sub]; !s.relayed {
+		if s := c.subs[c.slots.slots[l.loose.get(o)].sub]; !s.relayed {
 			r.reopen(s)
 		}
 	}
@@ -249,8 +261,12 @@ func (l *Lane) tell(op relayOp) {
 	if l.remote && op.sub.relayed { // given when this node had just ceased to lead
 		op.sub, op.again = l.ch.formerConsumer(), true
 	}
+	if l.ops == nil {
+		l.ops = *opQueues.Get().(*[]relayOp)
+	}
 	l.ops = append(l.ops, op)
 	if r != nil {
+		r.hasty = r.hasty || op.kind != Finish
 		r.call()
 	}
 }

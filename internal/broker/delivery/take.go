@@ -60,7 +60,7 @@ func (s *Subscription) Take(dst []Delivery, maxBytes int) ([]Delivery, error) {
 	s.state = subBusy
 	s.settle()
 	room := max(maxBytes, 1)
-	inboxFirst := len(s.inbox) > 0 && !s.localFirst
+	inboxFirst := s.inbox.len() > 0 && !s.localFirst
 	if inboxFirst {
 		dst, room = s.takeInbox(dst, room)
 	}
@@ -69,12 +69,12 @@ func (s *Subscription) Take(dst []Delivery, maxBytes int) ([]Delivery, error) {
 		at := len(dst)
 		dst, err = s.gatherWork(dst, room, kept)
 		s.reserved = 0
-		if len(s.inbox) > 0 {
+		if s.inbox.len() > 0 {
 			room -= bodies(dst[at:])
 		}
 	}
 	s.localFirst = inboxFirst && room <= 0
-	if !inboxFirst && len(s.inbox) > 0 && room > 0 {
+	if !inboxFirst && s.inbox.len() > 0 && room > 0 {
 		dst, _ = s.takeInbox(dst, room)
 	}
 	if n := len(dst) - had; n > 0 {
