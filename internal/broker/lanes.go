@@ -85,7 +85,7 @@ func (x place) attach(leadership uint64, log delivery.Log, fresh bool) {
 	}
 	lane := c.ch.SetLane(p.key.Partition, log, shard, fresh && c.fresh, true)
 	c.lanes[x.i], c.attached[x.i] = lane, leadership
-	c.setRemote(x.i, len(x.t.parts), 0)
+	c.setRemote(x.i, len(x.t.parts), remoteLeader{})
 	p.machine.Attach(p.key.Topic, p.key.Partition, c.id, lane)
 	if p.up.gathered.Load() == leadership {
 		lane.Open() // else whoever ends the gathering does

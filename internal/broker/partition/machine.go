@@ -93,6 +93,7 @@ type Machine struct {
 	// Local.
 	sorted  []*partition // partitions, by key
 	leading bool
+	term    uint64    // of the last leadership of this node
 	built   int64     // time of the last entry built, ≥ time while leading
 	queue   []item    // taken from the inbox, from head on
 	head    int       // first of queue that is not in an entry
@@ -150,8 +151,8 @@ func New(o Options) *Machine {
 }
 
 // Lead says that this node leads from now on.
-func (m *Machine) Lead(uint64) {
-	m.leading = true
+func (m *Machine) Lead(term uint64) {
+	m.leading, m.term = true, term
 	m.inbox.open()
 	// Whoever was attached to an ephemeral channel under another leadership is
 	// gone. The flag must be cleared before anything that is published is
