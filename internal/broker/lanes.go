@@ -82,7 +82,7 @@ func (x place) attach(leadership uint64, log delivery.Log, fresh bool) {
 	}
 	lane := c.ch.SetLane(p.key.Partition, log, shard, fresh && c.fresh, true)
 	c.lanes[x.i], c.attached[x.i] = lane, leadership
-	c.setRemote(x.i, 0)
+	c.setRemote(x.i, remoteLeader{})
 	p.machine.Attach(p.key.Topic, p.key.Partition, c.id, lane)
 	if p.up.gathered.Load() == leadership {
 		lane.Open() // else whoever ends the gathering does
@@ -112,7 +112,7 @@ func (c *channelInUse) room(i int) {
 		c.lanes = append(c.lanes, make([]*delivery.Lane, n)...)
 		c.attached = append(c.attached, make([]uint64, n)...)
 		c.begun = append(c.begun, make([]uint64, n)...)
-		c.remote = append(c.remote, make([]uint64, n)...)
+		c.remote = append(c.remote, make([]remoteLeader, n)...)
 	}
 }
 

@@ -353,6 +353,9 @@ type relaying struct {
 	p *relayReply
 
 	unknown map[uint64]bool
+	// reopened are those whose holds are adopted already. Once more would be wrong: what
+	// was lost to them then is free since.
+	reopened map[uint64]bool
 }
 
 // open gives a consumer of another node a subscription here. One that has it already
@@ -369,6 +372,10 @@ func (r *relaying) open(b *Broker, q *relayed, o *delivery.MirrorOpen) error {
 		for i := range lost {
 			r.p.lose(o.Mirror, &lost[i])
 		}
+		if r.reopened == nil {
+			r.reopened = make(map[uint64]bool)
+		}
+		r.reopened[o.Mirror] = true
 		return nil
 	} else if old != nil { // of a channel that is gone
 		r.n.drop(old.id)
@@ -414,7 +421,7 @@ func (r *relaying) mirror(id uint64) *mirror {
 func (r *relaying) holds(list []delivery.MirrorHolds) {
 	for i := range list {
 		m := r.mirror(list[i].Mirror)
-		if m == nil {
+		if m == nil || r.reopened[list[i].Mirror] {
 			continue
 		}
 		lost := m.sub.Adopt(list[i].Messages, nil)

@@ -90,9 +90,11 @@ func (b *Broker) Leads(shard uint32, leads bool) {
 	}
 }
 
-// Moved is told that a shard may have another leader than before. It does not block.
+// Moved is told that a shard may have another leader than before, or the same in
+// another term. It does not block.
 func (b *Broker) Moved(shard uint32) {
 	if u := b.upstream(shard); u != nil {
+		u.moves.Add(1)
 		ring(u.wake)
 	}
 }

@@ -198,7 +198,7 @@ func (t *Topic) useNew(ctx context.Context) {
 func (c *channelInUse) knows(i int) bool {
 	c.laneMu.Lock()
 	defer c.laneMu.Unlock()
-	return i < len(c.attached) && (c.attached[i] != 0 || c.remote[i] != 0)
+	return i < len(c.attached) && (c.attached[i] != 0 || c.remote[i].node != 0)
 }
 
 // activateAlone has the use of a topic go over to its active partitions, on a node

@@ -413,6 +413,7 @@ func (b *Broker) places(u *upstream) (places []place) {
 // is another node, and returns the conversation with it.
 func (x place) assign() *conversation {
 	u := x.t.part(x.i).up
+	moves := u.moves.Load() // before the leader is looked up
 	x.c.laneMu.Lock()
 	defer x.c.laneMu.Unlock()
 	if x.c.ended || u.leadership.Load() != 0 {
@@ -426,23 +427,27 @@ func (x place) assign() *conversation {
 	if leader == 0 {
 		// The last leader may go on, out of sight. It is not told that its consumers
 		// here have left it: it would give others what they hold.
-		if x.c.setRemote(x.i, 0); !x.c.ch.HasRelay(part) {
+		if x.c.setRemote(x.i, remoteLeader{}); !x.c.ch.HasRelay(part) {
 			x.c.ch.SetRemote(part, nil)
 		}
 		return nil
 	}
 	v := x.t.converse(x.c, leader)
 	x.c.ch.SetRemote(part, v.relay)
-	if x.c.setRemote(x.i, leader) {
+	if x.c.setRemote(x.i, remoteLeader{leader, moves}) {
 		v.relay.Renew() // the same as before may be another process, or have led anew
 		v.moved()
 	}
 	return v
 }
 
+// remoteLeader is who leads a partition, by its Raft id, and upstream.moves when that
+// was seen; 0: nobody.
+type remoteLeader struct{ node, moves uint64 }
+
 // setRemote notes who leads a partition for the channel, and reports whether that is
 // new. c.laneMu is held.
-func (c *channelInUse) setRemote(i int, leader uint64) bool {
+func (c *channelInUse) setRemote(i int, leader remoteLeader) bool {
 	c.room(i)
 	was := c.remote[i]
 	c.remote[i] = leader
@@ -497,10 +502,11 @@ func (u *upstream) relayAll(ctx context.Context, leader uint64, change uint64) {
 // follows looks whether the shard has another leader, and has the channels in use
 // follow it. u.mu is not held.
 func (u *upstream) follows() {
+	moves := u.moves.Load()
 	leader, self := u.leader()
 	u.mu.Lock()
-	same := leader == u.followed && self == u.followedSelf && !u.unassigned.Swap(false)
-	u.followed, u.followedSelf = leader, self
+	same := leader == u.followed && self == u.followedSelf && moves == u.followedMoves && !u.unassigned.Swap(false)
+	u.followed, u.followedSelf, u.followedMoves = leader, self, moves
 	u.mu.Unlock()
 	if same {
 		return

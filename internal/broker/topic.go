@@ -76,7 +76,7 @@ type channelInUse struct {
 	laneMu   sync.Mutex       // guards lanes and the rest; held for calls that do not wait
 	attached []uint64         // by partition: the leadership that its lane is of
 	begun    []uint64         // the same, once the lane has begun
-	remote   []uint64         // by partition: the Raft id of the other node that leads it
+	remote   []remoteLeader   // by partition: the other node that leads it
 	ended    bool             // no lane any more
 	fresh    bool             // made by this process: what waits counts as given
 	mem      *delivery.Memory // the shard of its lanes, for an ephemeral one

@@ -40,6 +40,9 @@ type upstream struct {
 	// channels in use may not know the present one.
 	changes    atomic.Uint64
 	unassigned atomic.Bool
+	// moves counts what Moved told: the leader may be the same as before, and have begun
+	// anew, perhaps after another that this node has not seen.
+	moves atomic.Uint64
 
 	// mu guards the rest. It is held while the machine takes a publish, so that
 	// numbers and inbox have one order, and never across a wait, nor while anybody
@@ -52,9 +55,10 @@ type upstream struct {
 	run    runContext
 	// followed is the leader that channels in use follow, and told the leadership of
 	// this node in which others have told what they hold, by Raft id.
-	followed     uint64
-	followedSelf bool
-	told         map[uint64]uint64
+	followed      uint64
+	followedSelf  bool
+	followedMoves uint64
+	told          map[uint64]uint64
 }
 
 // runContext ends the calls of an origin's run that is over.

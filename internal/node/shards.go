@@ -52,7 +52,7 @@ func (n *Node) growShards(shards []meta.Shard) error {
 		n.broker.AddShard(machines[id-1])
 		n.loops.add(fmt.Sprintf("shard %d", id), groups[id].Run)
 	}
-	n.log.Info("data shards were added", "data_shards", len(shards), "added", len(shards)-have)
+	n.log.Info("data shards were added", "data_shards", len(shards))
 	return nil
 }
 

@@ -552,7 +552,8 @@ func (g *Group) report() {
 	}
 	g.reportSessions(&s)
 	g.mu.Lock()
-	moved := g.status.LeaderID != s.LeaderID || g.status.Leader != s.Leader
+	moved := g.status.LeaderID != s.LeaderID || g.status.Leader != s.Leader ||
+		s.LeaderID != 0 && g.status.Term != s.Term
 	g.status = s
 	g.mu.Unlock()
 	if moved && g.o.LeaderMoved != nil {

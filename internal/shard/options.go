@@ -50,7 +50,8 @@ type Options struct {
 	// must not block; it comes again, at intervals of seconds, as long as that
 	// lasts. Nil: the replica stays behind.
 	Behind func(leader uint64)
-	// LeaderMoved is told, on the loop, that Status has another leader than before, or
+	// LeaderMoved is told, on the loop, that Status has another leader than before, the
+	// same in another term, or
 	// none. It must not block.
 	LeaderMoved func()
 	// Removed is told, on the loop, that this replica is not a member any more.

@@ -25,6 +25,14 @@ type looseSlots struct {
 	aheadCount int64     // those with flagAhead
 	ops        []relayOp // answers to be told, or to be done at Begin
 
+	// term is that of the leadership which the lane has begun; of a lane that has not,
+	// that of the last leadership of this node. doubts: another may have led between
+	// the two, so what was kept for mirrors (flagPresumed) may have been answered there,
+	// or given to others. It is believed only if they answer, or say so once more, before
+	// the lane opens.
+	term   uint64
+	doubts bool
+
 	// marks are parked messages that were answered before Due brought them: it brings
 	// them again with this due time, or (markGone) not at all. Other entries are old.
 	marks map[int64]int64
@@ -122,24 +130,52 @@ func (l *Lane) begin(st partition.Start) {
 	} else {
 		l.loose = slotMap{}
 	}
+	former := l.term
 	l.reset(st)
-	l.begun = true
+	l.begun, l.term = true, st.Term
+	l.doubts = st.Term > former+1
 	c := l.ch
 	for _, o := range order {
 		i := loose.get(o)
 		e := &c.slots.slots[i]
 		l.setLoose(i)
 		if n := l.numbers[e.offset]; n > e.attempts && e.flags&flagAhead != 0 {
-			s := c.subs[e.sub] // its delivery had ended
-			s.release(i)
-			l.drop(i)
-			s.freed()
+			l.giveUpSlot(i) // its delivery had ended
 		}
 	}
 	now := c.now()
 	for i := range ops {
 		l.doLate(&ops[i], now)
 	}
+	if !l.shut {
+		l.dropDoubtful()
+	}
+}
+
+// doubtful reports whether slot i is kept for a mirror that may not hold it any more.
+func (l *Lane) doubtful(i int32) bool {
+	return l.doubts && l.ch.slots.slots[i].flags&flagPresumed != 0
+}
+
+// dropDoubtful gives up what is doubtful: nobody has said that he holds it.
+func (l *Lane) dropDoubtful() {
+	if !l.doubts || !l.begun {
+		return
+	}
+	for _, o := range l.looseOffsets() {
+		if i := l.loose.get(o); i != 0 && l.doubtful(i) {
+			l.giveUpSlot(i)
+		}
+	}
+	l.doubts = false
+}
+
+// giveUpSlot takes loose slot i from who has it in flight, as if it never had been.
+func (l *Lane) giveUpSlot(i int32) {
+	s := l.ch.subs[l.ch.slots.slots[i].sub]
+	s.release(i)
+	l.drop(i)
+	s.freed()
 }
 
 // doLate does an answer that was given before the lane began. Its message has left
@@ -188,20 +224,19 @@ func (l *Lane) adoptDue(e parked.Entry) bool {
 			return true
 		}
 		delete(l.marks, e.Offset)
+		// An earlier leader may have done the same answer, and come to the same due time.
+		l.gather.parked = slices.DeleteFunc(l.gather.parked, func(x parked.Entry) bool { return x.Offset == e.Offset })
 	}
 	i := l.loose.get(e.Offset)
 	if i == 0 {
 		return false
 	}
 	switch s := &c.slots.slots[i]; {
+	case l.doubtful(i), s.attempts != 0 && s.attempts < next(e.Attempts): // or its delivery had ended
+		l.giveUpSlot(i)
+		return false
 	case s.attempts == 0:
 		s.attempts = next(e.Attempts)
-	case s.attempts < next(e.Attempts):
-		owner := c.subs[s.sub] // its delivery had ended
-		owner.release(i)
-		l.drop(i)
-		owner.freed()
-		return false
 	}
 	l.unloose(i)
 	c.slots.slots[i].flags |= flagParked
@@ -232,10 +267,7 @@ func (l *Lane) forgetLoose(from, to int64) {
 	}
 	for _, o := range l.looseOffsets() {
 		if i := l.loose.get(o); from <= o && o < to {
-			s := l.ch.subs[l.ch.slots.slots[i].sub]
-			s.release(i)
-			l.drop(i)
-			s.freed()
+			l.giveUpSlot(i)
 		}
 	}
 }

@@ -99,8 +99,8 @@ func (l *Lane) beforeHold() int64 {
 		n -= min(r.To, hold) - r.From
 	}
 	if l.aheadCount > 0 {
-		for o, i := range l.loose {
-			if o < hold && l.ch.slots.slots[i].flags&flagAhead != 0 {
+		for _, o := range l.looseOffsets() {
+			if o < hold && l.ch.slots.slots[l.loose.get(o)].flags&flagAhead != 0 {
 				n--
 			}
 		}

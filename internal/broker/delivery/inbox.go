@@ -164,7 +164,7 @@ func (s *Subscription) receive(r *Relay, m *RelayedMessage, chunk *seglog.Chunk,
 	}
 	since := r.outSince // the leader gave it away after that
 	if s.closed || now >= since+s.timeoutNs {
-		l.tell(relayOp{kind: Return, attempts: m.Attempts, offset: m.Offset, sub: s})
+		l.tell(relayOp{kind: Return, attempts: m.Attempts, offset: m.Offset, since: now, sub: s})
 		return
 	}
 	i := l.addLoose(m.Offset, m.Attempts)

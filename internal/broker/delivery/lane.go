@@ -296,7 +296,7 @@ func (l *Lane) reset(st partition.Start) {
 		sub.forgetIfDone()
 		c.slots.give(i)
 	}
-	l.looseSlots = looseSlots{startFloor: st.Floor, startSkip: st.Skip}
+	l.looseSlots = looseSlots{term: l.term, startFloor: st.Floor, startSkip: st.Skip}
 	l.table = newTable(c.limits)
 	l.gather = gather{}
 	l.ready, l.readyCount = nil, 0

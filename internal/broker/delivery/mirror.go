@@ -130,6 +130,10 @@ func (s *Subscription) adopt(h *HeldMessage, now int64) bool {
 		return true
 	}
 	i := l.find(h.Offset)
+	if i != 0 && l.doubtful(i) {
+		l.giveUpSlot(i)
+		i = 0
+	}
 	if i == 0 {
 		if l.begun && (l.knows(h.Offset) || h.Attempts != 0 && l.numbers[h.Offset] > h.Attempts && l.isAhead(h.Offset)) {
 			return false
@@ -190,6 +194,7 @@ func (l *Lane) Open() {
 	c := l.ch
 	c.mu.Lock()
 	l.shut = false
+	l.dropDoubtful()
 	c.ring()
 	c.unlock()
 }

@@ -13,7 +13,7 @@ func (m *rModel) publishSome(t *rapid.T) {
 	n := rapid.IntRange(1, 6).Draw(t, "count")
 	from := m.parts[p].log.end
 	for i := range int64(n) {
-		m.msgs[at{int32(p), from + i}] = &rMessage{given: make(map[uint16]int64), ended: make(map[uint16]bool)}
+		m.msgs[at{int32(p), from + i}] = &rMessage{given: make(map[uint16]int64), ended: make(map[uint16]bool), due: make(map[uint16]bool)}
 	}
 	m.publish(p, n)
 }
@@ -106,6 +106,17 @@ func (m *rModel) takeFor(t *rapid.T, s *rSub) int {
 	return len(ds)
 }
 
+// give notes that a leader gave the message away. Its number is in its turn when the
+// delivery before is over.
+func (m *rModel) give(x at, number uint16, since int64) {
+	msg := m.msgs[x]
+	before, ok := msg.given[number-1]
+	if number == 1 || msg.ended[number-1] || !ok || m.clock.now >= before+int64(testTimeout) {
+		msg.due[number] = true
+	}
+	msg.given[number] = since
+}
+
 // took checks one delivery.
 func (m *rModel) took(t *rapid.T, s *rSub, d *Delivery) {
 	offsetOf(t, d)
@@ -122,7 +133,7 @@ func (m *rModel) took(t *rapid.T, s *rSub, d *Delivery) {
 	if i := l.find(offset); i != 0 {
 		// Its node's time begins when it asked, and the leader may be told of that.
 		since = s.node.ch.slots.slots[i].delivered
-		msg.given[d.Attempts] = since
+		m.give(x, d.Attempts, since)
 	}
 	if !msg.gone {
 		m.checkTook(t, x, msg, s, d.Attempts)
@@ -141,7 +152,7 @@ func (m *rModel) checkTook(t *rapid.T, x at, msg *rMessage, s *rSub, number uint
 			x, msg.holder.node.id, msg.number, s.node.id, number)
 	case msg.answered && m.clock.now < msg.since+int64(testTimeout):
 		t.Fatalf("%v was answered, and comes again", x)
-	case number > 1 && !msg.ended[number-1] && m.clock.now < msg.given[number-1]+int64(testTimeout):
+	case !msg.due[number]:
 		t.Fatalf("%v comes with number %d, but %d has not ended", x, number, number-1)
 	}
 }

@@ -26,6 +26,7 @@ type fleet struct {
 	// to; answered of each answer that a leader has done.
 	delivered func(part int32, offset int64, attempts uint16, asked int64)
 	answered  func(part int32, offset int64, kind OpKind)
+	trace     func(format string, args ...any)
 	noHolds   bool // planted: leaders are not told what consumers hold
 	noReopen  bool // planted: a mirror that is opened anew keeps what it had
 	hasty     bool // planted: lanes open at once
@@ -37,6 +38,7 @@ type fleetPart struct {
 	log    *memLog
 	state  *durable
 	leader int // node; -1: none
+	term   uint64
 	lane   *Lane
 	limit  int64
 }
@@ -49,7 +51,8 @@ type fleetNode struct {
 	shard   *memShard
 	links   []*link // to each leader
 	mirrors map[mirrorKey]*Subscription
-	leads   []int // which node it takes for each partition's leader; -1: none
+	leads   []int    // which node it takes for each partition's leader; -1: none
+	terms   []uint64 // and in which term
 }
 
 type mirrorKey struct {
@@ -76,11 +79,12 @@ func newFleet(nodes, parts int, cfg Config) *fleet {
 	f := &fleet{clock: &handClock{now: int64(time.Hour)}, chunks: seglog.NewChunkPool(true)}
 	f.delivered = func(int32, int64, uint16, int64) {}
 	f.answered = func(int32, int64, OpKind) {}
+	f.trace = func(string, ...any) {}
 	for range parts {
 		f.parts = append(f.parts, &fleetPart{log: &memLog{}, state: newDurable(), leader: -1})
 	}
 	for id := range nodes {
-		n := &fleetNode{f: f, id: id, shard: newShard(), mirrors: make(map[mirrorKey]*Subscription), leads: make([]int, parts)}
+		n := &fleetNode{f: f, id: id, shard: newShard(), mirrors: make(map[mirrorKey]*Subscription), leads: make([]int, parts), terms: make([]uint64, parts)}
 		n.shard.lenient = true
 		cfg.Topic, cfg.Name, cfg.Codec = "t", "c", testCodec
 		cfg.Clock, cfg.AfterFunc = f.clock.clock, f.clock.afterFunc
@@ -105,6 +109,7 @@ func newFleet(nodes, parts int, cfg Config) *fleet {
 // has not begun. What the old leader has collected is written.
 func (f *fleet) lead(t fataler, p, node int) {
 	t.Helper()
+	f.trace("partition %d: node %d leads", p, node)
 	part := f.parts[p]
 	if part.leader >= 0 {
 		old := f.nodes[part.leader]
@@ -115,11 +120,12 @@ func (f *fleet) lead(t fataler, p, node int) {
 		old.leads[p] = -1
 	}
 	part.leader, part.lane = node, nil
+	part.term++
 	if node < 0 {
 		return
 	}
 	n := f.nodes[node]
-	n.leads[p] = node
+	n.leads[p], n.terms[p] = node, part.term
 	part.lane = n.ch.SetLane(int32(p), part.log, n.shard, false, true)
 }
 
@@ -130,15 +136,20 @@ func (f *fleet) begin(p int) {
 		return
 	}
 	f.nodes[part.leader].shard.lanes[part.lane] = part.state
-	part.lane.Begin(part.state.start(part.limit))
+	f.trace("partition %d begins at node %d: %+v", p, part.leader, part.state.start(part.limit))
+	st := part.state.start(part.limit)
+	st.Term = part.term
+	part.lane.Begin(st)
 }
 
-// follow has a node follow the partition's leader.
+// follow has a node follow the partition's leader, which may be the same as before.
 func (n *fleetNode) follow(p int) {
-	leader := n.f.parts[p].leader
-	if leader == n.id || n.leads[p] == leader {
+	leader, term := n.f.parts[p].leader, n.f.parts[p].term
+	if leader == n.id || n.leads[p] == leader && n.terms[p] == term {
 		return
 	}
+	n.terms[p] = term
+	n.f.trace("partition %d: node %d follows %d", p, n.id, leader)
 	n.leads[p] = leader
 	if leader < 0 {
 		n.ch.SetRemote(int32(p), nil)
@@ -146,6 +157,7 @@ func (n *fleetNode) follow(p int) {
 	}
 	l := n.links[leader]
 	n.ch.SetRemote(int32(p), l.relay)
+	l.relay.Renew()
 	l.moves++
 	l.woken = true
 }
@@ -164,11 +176,12 @@ func (f *fleet) open(p int) bool {
 		if f.hasty {
 			break
 		}
-		if n.leads[p] != part.leader || n.links[part.leader].told != n.links[part.leader].moves {
+		if n.leads[p] != part.leader || n.terms[p] != part.term || n.links[part.leader].told != n.links[part.leader].moves {
 			return false
 		}
 	}
 	if part.lane.shut {
+		f.trace("partition %d opens at node %d", p, part.leader)
 		part.lane.Open()
 	}
 	return true
@@ -203,6 +216,7 @@ func (l *link) send(most int) bool {
 	for _, h := range l.q.Holds {
 		l.sent.Holds = append(l.sent.Holds, MirrorHolds{Mirror: h.Mirror, Messages: slices.Clone(h.Messages)})
 	}
+	l.from.f.trace("%d>%d sends %+v", l.from.id, l.to.id, l.sent)
 	return true
 }
 
@@ -226,6 +240,7 @@ func (l *link) arrive(t fataler) bool {
 	}
 	l.reply = l.serve(t)
 	l.reply.lend(n.f.chunks)
+	n.f.trace("%d>%d arrives, reply %+v", l.from.id, l.to.id, *l.reply)
 	return true
 }
 
@@ -256,7 +271,7 @@ func (p *RelayReply) lend(pool *seglog.ChunkPool) {
 func (l *link) serve(t fataler) *RelayReply {
 	t.Helper()
 	n, q, p := l.to, &l.sent, &RelayReply{}
-	unknown := make(map[uint64]bool)
+	unknown, reopened := make(map[uint64]bool), make(map[uint64]bool)
 	mirror := func(id uint64) *Subscription {
 		s := n.mirrors[mirrorKey{l.from.id, id}]
 		if s == nil && !unknown[id] {
@@ -274,6 +289,7 @@ func (l *link) serve(t fataler) *RelayReply {
 		if s := n.mirrors[mirrorKey{l.from.id, o.Mirror}]; s != nil {
 			if !n.f.noReopen {
 				lose(o.Mirror, s.Reopen(holdsOf(q, o.Mirror), nil))
+				reopened[o.Mirror] = true
 			}
 			continue
 		}
@@ -287,7 +303,7 @@ func (l *link) serve(t fataler) *RelayReply {
 		n.mirrors[mirrorKey{l.from.id, o.Mirror}] = s
 	}
 	for _, h := range q.Holds {
-		if s := mirror(h.Mirror); s != nil && !n.f.noHolds {
+		if s := mirror(h.Mirror); s != nil && !n.f.noHolds && !reopened[h.Mirror] {
 			lose(h.Mirror, s.Adopt(h.Messages, nil))
 		}
 	}
@@ -359,6 +375,7 @@ func (n *fleetNode) pull(t fataler, s *Subscription, x MirrorPull, asked int64) 
 // finish brings the reply.
 func (l *link) finish() {
 	l.out = false
+	l.from.f.trace("%d>%d answered", l.from.id, l.to.id)
 	l.relay.Answered(&l.q, l.reply)
 	l.reply.Chunk.Release() // and what nobody holds is overwritten
 	l.told = l.asked
@@ -368,6 +385,7 @@ func (l *link) finish() {
 
 // fail loses the request or the reply.
 func (l *link) fail() {
+	l.from.f.trace("%d>%d fails", l.from.id, l.to.id)
 	l.out, l.rests, l.reply = false, true, nil
 	if l.from.f.forgetful {
 		l.relay.Answered(&l.q, &RelayReply{})

@@ -19,6 +19,7 @@ type at struct {
 type rMessage struct {
 	given  map[uint16]int64 // when a leader gave it away last, by number
 	ended  map[uint16]bool  // numbers of deliveries that count
+	due    map[uint16]bool  // numbers that have come in their turn: these may come again
 	holder *rSub
 	number uint16
 	since  int64 // when the leader gave it to the holder
@@ -74,8 +75,9 @@ func newRModel(t *rapid.T, plant func(*fleet)) *rModel {
 	m := &rModel{t: t, msgs: make(map[at]*rMessage), fleet: newFleet(nodes, parts, Config{})}
 	m.abrupt = rapid.IntRange(0, 3).Draw(t, "abrupt") == 0
 	m.lossy = rapid.Bool().Draw(t, "lossy")
+	m.trace = t.Logf
 	m.delivered = func(part int32, offset int64, n uint16, asked int64) {
-		m.msgs[at{part, offset}].given[n] = asked
+		m.give(at{part, offset}, n, asked)
 		m.seen.relayed++
 	}
 	m.answered = func(part int32, offset int64, kind OpKind) {

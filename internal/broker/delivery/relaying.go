@@ -248,13 +248,18 @@ func (m *mirror) revive() {
 }
 
 // reviveAll is revive for all consumers. One whose end is on its way is left until
-// that has failed; it may have another mirror meanwhile, of which nobody was told.
+// that has failed; it may have another mirror meanwhile, of which nobody was told, and
+// which may have been ended as well.
 func (r *Relay) reviveAll() {
 	for _, m := range slices.Clone(r.all) {
 		if !m.ended || m.closeOut {
 			continue
 		}
 		if x := r.mirror(m.s, false); x != nil {
+			if x.told {
+				m.forget()
+				continue
+			}
 			x.forget()
 		}
 		m.revive()
@@ -373,11 +378,11 @@ func (r *Relay) Failed(*RelayRequest) {
 }
 
 // putBackOps queues those answers again that were out, have not been since, and that
-// which selects.
+// which selects; for Returns see leaveRelay.
 func (r *Relay) putBackOps(which func(*relayOp) bool, again bool) {
 	back := make(map[*Lane][]relayOp)
 	for i := range r.out {
-		if op := &r.out[i]; !op.moved && which(op) {
+		if op := &r.out[i]; !op.moved && op.kind != Return && which(op) {
 			x := *op
 			x.again, x.lane = x.again || again, nil
 			back[op.lane] = append(back[op.lane], x)

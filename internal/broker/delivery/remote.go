@@ -86,9 +86,11 @@ func (c *Channel) shareAll() {
 
 // inherit takes over what old, the lane in the same place, has in flight, and the
 // answers that nobody was told. What mirrors hold is kept for the case that this node
-// leads again, and their nodes have not noticed; nobody is told of it.
+// leads again, and their nodes have not noticed; nobody is told of it. See
+// looseSlots.doubts for when another has led in between.
 func (l *Lane) inherit(old *Lane) {
 	c := l.ch
+	l.term = old.term
 	old.leaveRelay()
 	if old.away() {
 		l.ops, old.ops = old.ops, nil
@@ -178,7 +180,9 @@ func (c *Channel) formerConsumer() *Subscription {
 }
 
 // leaveRelay takes a remote lane off its relay. What is on its way to the leader is
-// queued again: it may not come there.
+// queued again: it may not come there. But not what was given back undelivered: who is
+// told anew what is held is told thereby, and a second Return of one number, which does
+// not rise with it, would take the next delivery from its consumer.
 func (l *Lane) leaveRelay() {
 	r := l.relay
 	if r == nil {
@@ -189,6 +193,9 @@ func (l *Lane) leaveRelay() {
 	for i := range r.out {
 		if op := &r.out[i]; op.lane == l && !op.moved {
 			op.moved = true
+			if op.kind == Return {
+				continue
+			}
 			again := *op
 			again.again, again.moved, again.lane = true, false, nil
 			back = append(back, again)
@@ -228,6 +235,9 @@ func (l *Lane) joinRelay(r *Relay) {
 // the consumer, and the answer is told to the leader, or done at Begin.
 func (s *Subscription) answerAway(l *Lane, i int32, op *Op, now int64) {
 	c := s.ch
+	if now == 0 { // FINs do without it elsewhere
+		now = c.now()
+	}
 	e := &c.slots.slots[i]
 	told := relayOp{kind: op.Kind, attempts: e.attempts, offset: e.offset, since: now, sub: s}
 	switch op.Kind {
@@ -278,7 +288,7 @@ func (s *Subscription) putBack(l *Lane, i int32) {
 		return
 	}
 	e := &s.ch.slots.slots[i]
-	op := relayOp{kind: Return, attempts: e.attempts, offset: e.offset, sub: s}
+	op := relayOp{kind: Return, attempts: e.attempts, offset: e.offset, since: s.ch.now(), sub: s}
 	l.drop(i)
 	if !s.relayed {
 		l.tell(op)

@@ -299,8 +299,8 @@ func (s *Subscription) expire(now int64) {
 		s.timeouts++
 		s.release(i)
 		l := c.lanes[c.slots.slots[i].lane]
-		if l.away() {
-			l.drop(i) // the leader counts it
+		if l.away() || l.doubtful(i) {
+			l.drop(i) // the leader counts it, or the one before did
 			continue
 		}
 		c.timeouts++
@@ -318,6 +318,7 @@ func (s *Subscription) release(i int32) {
 	e := &c.slots.slots[i]
 	if e.flags&flagInbox != 0 {
 		c.slots.unlink(&s.pulled, i)
+		e.flags &^= flagInbox // who gets the slot next has it in the other list
 	} else {
 		c.slots.unlink(&s.inFlight, i)
 	}

@@ -58,7 +58,9 @@ func (m *Machine) attach(a *attachment) {
 	}
 	a.p, a.c, c.lane = p, c, a
 	m.lanes[a.lane] = a
-	a.lane.Begin(p.startOf(c))
+	st := p.startOf(c)
+	st.Term = m.term
+	a.lane.Begin(st)
 	m.want(a)
 }
 

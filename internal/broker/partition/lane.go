@@ -44,6 +44,8 @@ type Lane interface {
 
 // Start is where a channel stands on a partition.
 type Start struct {
+	// Term is the Raft term in which this node leads; 0: not known.
+	Term uint64
 	// Epoch counts how often the channel was emptied.
 	Epoch int64
 	// Floor is the lowest offset that is neither finished nor parked. It may
