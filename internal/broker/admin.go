@@ -76,7 +76,7 @@ func (b *Broker) existing(ctx context.Context, topic string) (*Topic, error) {
 }
 
 // lookAnew bounds how long upToDate waits.
-const lookAnew = time.Second
+const lookAnew = 3 * time.Second
 
 // upToDate waits until this node knows what any node knew when it was called, and
 // reports whether that can be more than before. Without a leader of metadata it
