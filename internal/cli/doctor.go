@@ -134,12 +134,12 @@ func (o *doctor) settings() (config.Config, error) {
 
 // node asks a running node, and looks at its folder if that is here.
 func (o *doctor) node(ctx context.Context) error {
-	var overview admin.Overview
-	if err := o.srv.admin(ctx, http.MethodGet, "/api/v1/overview", nil, &overview); err != nil {
+	overview, err := o.overview(ctx)
+	if err != nil {
 		return err
 	}
 	var d admin.Diagnosis
-	err := o.srv.admin(ctx, http.MethodGet, "/api/v1/diagnosis", nil, &d)
+	err = o.srv.admin(ctx, http.MethodGet, "/api/v1/diagnosis", nil, &d)
 	if exitCode(err) == exitNotFound {
 		return failf(exitFailure, "the node at %s is older than `tidings doctor`: run the doctor of its version, or `tidings cluster status`", o.srv.addr)
 	}
@@ -168,6 +168,30 @@ func (o *doctor) node(ctx context.Context) error {
 		o.out.add(checkWarn, "answers", m.Node, "run the doctor with --admin of that node", "did not tell of its machine: %s", m.Reason)
 	}
 	return nil
+}
+
+// leaderPatience is how long a shard may be without a leader before that is told:
+// a leadership that moves takes a moment, and longer until all nodes know.
+const leaderPatience = 3 * time.Second
+
+// overview asks for the cluster at a glance.
+func (o *doctor) overview(ctx context.Context) (x admin.Overview, err error) {
+	patience := min(leaderPatience, o.srv.timeout)
+	for begun := time.Now(); ; {
+		x = admin.Overview{}
+		if err := o.srv.admin(ctx, http.MethodGet, "/api/v1/overview", nil, &x); err != nil {
+			return x, err
+		}
+		leaderless := slices.ContainsFunc(x.Findings, func(f admin.Finding) bool { return f.Code == "shard_no_leader" })
+		if !leaderless || time.Since(begun) >= patience {
+			return x, nil
+		}
+		select {
+		case <-time.After(patience / 4):
+		case <-ctx.Done():
+			return x, failf(exitFailure, "interrupted")
+		}
+	}
 }
 
 // hereToo times the disk of the node's folder if it is on this machine: the node

@@ -76,7 +76,7 @@ func TestDoctor(t *testing.T) {
 			overview, d := wellCluster()
 			c.spoil(&overview, &d.Nodes[1])
 			srv := answering(t, map[string]any{"/api/v1/overview": overview, "/api/v1/diagnosis": d})
-			code, out, errOut := run(t, "doctor", "--admin", srv, "--json")
+			code, out, errOut := run(t, "doctor", "--admin", srv, "--json", "--timeout", "2s")
 			var got diagnosis
 			if err := json.Unmarshal([]byte(out), &got); err != nil {
 				t.Fatal(err, out, errOut)

@@ -252,7 +252,10 @@ func cmdUntil(ts *testscript.TestScript, neg bool, a []string) {
 	eventually(ts, func() string { return string(out) }, func() bool {
 		cmd := exec.Command(a[1], a[2:]...)
 		cmd.Dir = ts.MkAbs(".")
-		cmd.Env = append(os.Environ(), "TIDINGS_SERVER="+ts.Getenv("TIDINGS_SERVER"))
+		cmd.Env = os.Environ()
+		for _, name := range []string{envServer, envAdmin, envContext, "XDG_CONFIG_HOME"} {
+			cmd.Env = append(cmd.Env, name+"="+ts.Getenv(name))
+		}
 		out, _ = cmd.CombinedOutput() // tried again
 		return re.Match(out)
 	})
