@@ -50,11 +50,11 @@ func TestMissingWhileStarting(t *testing.T) {
 		t.Errorf("while it starts: %v", got)
 	}
 	other := fault.New(fault.InvalidRequest, "x")
-	if got := e.missing(other); got != error(other) {
+	if got := e.missing(other); !errors.Is(got, other) {
 		t.Errorf("another error while it starts: %v", got)
 	}
 	recovered = true
-	if got := e.missing(gone); got != gone {
+	if got := e.missing(gone); errors.Is(got, errStarting) || !errors.Is(got, gone) {
 		t.Errorf("when it has started: %v", got)
 	}
 }
