@@ -141,10 +141,13 @@ func graded(o *admin.Overview) (grave, warnings int) {
 
 func (m *model) statusLine() string {
 	text, as := m.health()
-	pieces := []string{m.theme.paint(strong, "tidings"), m.theme.paint(as, text)}
+	pieces := []string{m.theme.paint(strong, "tidings")}
 	if m.paused {
-		pieces = slices.Insert(pieces, 1, m.theme.paint(marked, " PAUSED "))
+		pieces = append(pieces, m.theme.paint(marked, " PAUSED "))
 	}
+	const between = "   "
+	left := m.width - 2 - len(between) - ansi.StringWidth(strings.Join(pieces, between))
+	pieces = append(pieces, m.theme.paint(as, cut(text, left))) // rather a part than nothing
 	if o := m.overview; o != nil && m.lost == "" {
 		live := 0
 		for i := range o.Nodes {
@@ -161,7 +164,7 @@ func (m *model) statusLine() string {
 			pieces = append(pieces, m.theme.paint(bad, words(o.Shards.Leaderless, "shard")+" without leader"))
 		}
 	}
-	return " " + fit(m.width-2, "   ", pieces...)
+	return " " + fit(m.width-2, between, pieces...)
 }
 
 // rateLines are what goes in and out, and what waits.
