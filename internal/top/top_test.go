@@ -412,6 +412,17 @@ func TestTrouble(t *testing.T) {
 	x.shows("nothing matches n2z")
 }
 
+// What is beyond what the node tells is not hidden.
+func TestMore(t *testing.T) {
+	x := filled(t, Options{}, 80, 24)
+	o := overview(50)
+	o.overview.FindingsMore = 297
+	rows := topics(x.now().watch())
+	rows.rows.Total = 12_345
+	x.send(o, rows)
+	x.shows("✖ 1 critical ▲ 2 warnings +297", "+298 more", "1–4 of 12345, the first 4")
+}
+
 func TestColours(t *testing.T) {
 	coloured := strings.Join(filled(t, Options{}, 80, 24).lines(), "\n")
 	if !strings.Contains(coloured, "\x1b[1;31m") || !strings.Contains(coloured, "\x1b[33m") {

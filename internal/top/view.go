@@ -123,6 +123,9 @@ func (m *model) health() (string, tone) {
 		if warnings > 0 {
 			text += "▲ " + words(warnings, "warning")
 		}
+		if o.FindingsMore > 0 {
+			text += " +" + count(int64(o.FindingsMore))
+		}
 		return strings.TrimSpace(text), as
 	}
 }
@@ -324,7 +327,11 @@ func (m *model) extent() string {
 	if rows == 0 {
 		return strings.TrimSpace(text)
 	}
-	return fmt.Sprintf("%s%d–%d of %s", text, s.first+1, min(s.first+m.room(), rows), count(int64(total)))
+	text += fmt.Sprintf("%d–%d of %s", s.first+1, min(s.first+m.room(), rows), count(int64(total)))
+	if total > rows {
+		text += fmt.Sprintf(", the first %d", rows)
+	}
+	return text
 }
 
 // foot is what stands below the table.
