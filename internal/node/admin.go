@@ -63,6 +63,7 @@ func (n *Node) adminEngine() admin.Engine {
 		ConsumerCounts: n.consumerCounts, Consumers: n.consumersOf, DefaultAck: "quorum",
 		MaxMsgSize: int64(n.cfg.MaxMsgSize), MaxBodySize: int64(n.cfg.MaxBodySize), MaxDeferMs: n.cfg.MaxDeferTimeout.Milliseconds(),
 	}
+	e.Recovered = n.caughtUp.Load
 	if n.member != nil {
 		e.Peers, e.DefaultAck = adminPeers{n.member}, n.cfg.Ack
 	}

@@ -88,6 +88,7 @@ type Node struct {
 	console  *console.Console
 	metrics  *lateHandler
 	opened   atomic.Bool // the engine is there
+	caughtUp atomic.Bool // and is as far as it was when it ended
 	lookups  lookups
 	statsd   *statsd.Sender  // nil: nobody wants it
 	nsqadmin *nsqadmin.Front // nil: not served
@@ -545,6 +546,7 @@ func (n *Node) serve(ctx, engine context.Context, ready func()) error {
 		}
 		return errors.Join(err, context.Cause(engine))
 	}
+	n.caughtUp.Store(true)
 	fronts, stopFronts := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopFronts()
 	defer context.AfterFunc(engine, stopFronts)()

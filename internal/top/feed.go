@@ -1,6 +1,7 @@
 package top
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -77,28 +78,29 @@ func (f *feed) run(ctx context.Context, tell func(any)) {
 			continue
 		}
 		inner, cancel := context.WithCancel(ctx)
-		ended := make(chan error, 1)
+		var broke error // set when ended is closed
+		ended := make(chan struct{})
 		s := newStates(tell)
-		go func(watches []string) { ended <- f.src.Watch(inner, watches, s.event) }(watches)
+		go func(watches []string) {
+			defer close(ended)
+			broke = f.src.Watch(inner, watches, s.event)
+		}(watches)
 		select {
 		case watches = <-f.want:
 			cancel()
-			_ = <-ended // that somebody ended it is no news
+			<-ended
 			wait = retryFirst
 			continue
 		case <-ctx.Done():
 			cancel()
-			_ = <-ended // that somebody ended it is no news
+			<-ended
 			return
-		case err := <-ended:
+		case <-ended:
 			cancel()
-			if err == nil {
-				err = io.ErrUnexpectedEOF
-			}
 			if s.told {
 				wait = retryFirst
 			}
-			tell(lostMsg{err})
+			tell(lostMsg{cmp.Or(broke, io.ErrUnexpectedEOF)})
 		}
 		select {
 		case watches = <-f.want:

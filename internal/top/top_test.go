@@ -393,6 +393,11 @@ func TestTrouble(t *testing.T) {
 	x.shows("… asking")
 	x.send(lostMsg{errors.New("connection refused")})
 	x.shows("✖ no answer, trying again: connection refused")
+	x.send(lostMsg{errors.New("can't reach a node at 127.0.0.1:4180: connect: connection refused; start one with `tidings dev`")})
+	x.shows("✖ no answer, trying again: can't reach a node at 127.0.0.1")
+	x.send(tea.WindowSizeMsg{Width: 40, Height: 15})
+	x.shows("✖ no answer, trying again: …")
+	x.send(tea.WindowSizeMsg{Width: 80, Height: 24})
 	x.send(overview(1), topicsMsg{x.now().watch(), &admin.TopicRows{}})
 	x.shows("1 critical ▲ 2 warnings", "2 of 3 nodes", "no topic; `tidings pub TOPIC MESSAGE` makes one")
 	x.keys("4", "down", "enter")
@@ -405,6 +410,17 @@ func TestTrouble(t *testing.T) {
 	}
 	x.keys("/", "z")
 	x.shows("nothing matches n2z")
+}
+
+// What is beyond what the node tells is not hidden.
+func TestMore(t *testing.T) {
+	x := filled(t, Options{}, 80, 24)
+	o := overview(50)
+	o.overview.FindingsMore = 297
+	rows := topics(x.now().watch())
+	rows.rows.Total = 12_345
+	x.send(o, rows)
+	x.shows("✖ 1 critical ▲ 2 warnings +297", "+298 more", "1–4 of 12345, the first 4")
 }
 
 func TestColours(t *testing.T) {

@@ -123,6 +123,9 @@ func (m *model) health() (string, tone) {
 		if warnings > 0 {
 			text += "▲ " + words(warnings, "warning")
 		}
+		if o.FindingsMore > 0 {
+			text += " +" + count(int64(o.FindingsMore))
+		}
 		return strings.TrimSpace(text), as
 	}
 }
@@ -141,10 +144,13 @@ func graded(o *admin.Overview) (grave, warnings int) {
 
 func (m *model) statusLine() string {
 	text, as := m.health()
-	pieces := []string{m.theme.paint(strong, "tidings"), m.theme.paint(as, text)}
+	pieces := []string{m.theme.paint(strong, "tidings")}
 	if m.paused {
-		pieces = slices.Insert(pieces, 1, m.theme.paint(marked, " PAUSED "))
+		pieces = append(pieces, m.theme.paint(marked, " PAUSED "))
 	}
+	const between = "   "
+	left := m.width - 2 - len(between) - ansi.StringWidth(strings.Join(pieces, between))
+	pieces = append(pieces, m.theme.paint(as, cut(text, left))) // rather a part than nothing
 	if o := m.overview; o != nil && m.lost == "" {
 		live := 0
 		for i := range o.Nodes {
@@ -161,7 +167,7 @@ func (m *model) statusLine() string {
 			pieces = append(pieces, m.theme.paint(bad, words(o.Shards.Leaderless, "shard")+" without leader"))
 		}
 	}
-	return " " + fit(m.width-2, "   ", pieces...)
+	return " " + fit(m.width-2, between, pieces...)
 }
 
 // rateLines are what goes in and out, and what waits.
@@ -321,7 +327,11 @@ func (m *model) extent() string {
 	if rows == 0 {
 		return strings.TrimSpace(text)
 	}
-	return fmt.Sprintf("%s%d–%d of %s", text, s.first+1, min(s.first+m.room(), rows), count(int64(total)))
+	text += fmt.Sprintf("%d–%d of %s", s.first+1, min(s.first+m.room(), rows), count(int64(total)))
+	if total > rows {
+		text += fmt.Sprintf(", the first %d", rows)
+	}
+	return text
 }
 
 // foot is what stands below the table.

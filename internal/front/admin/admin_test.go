@@ -2,6 +2,7 @@ package admin
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"reflect"
@@ -12,6 +13,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
+
+	"github.com/tidings-io/tidings/internal/fault"
 )
 
 // drawJSON draws an object as a state of a stream has it.
@@ -36,6 +39,24 @@ func drawJSON(t *rapid.T, depth int) map[string]any {
 		}
 	}
 	return out
+}
+
+// A node that does not know all topics yet does not say that one is not there.
+func TestMissingWhileStarting(t *testing.T) {
+	recovered := false
+	e := &Engine{Recovered: func() bool { return recovered }}
+	gone := topicNotFound("orders")
+	if got := e.missing(gone); !errors.Is(got, errStarting) {
+		t.Errorf("while it starts: %v", got)
+	}
+	other := fault.New(fault.InvalidRequest, "x")
+	if got := e.missing(other); !errors.Is(got, other) {
+		t.Errorf("another error while it starts: %v", got)
+	}
+	recovered = true
+	if got := e.missing(gone); errors.Is(got, errStarting) || !errors.Is(got, gone) {
+		t.Errorf("when it has started: %v", got)
+	}
 }
 
 // apply is RFC 7396 as a viewer has it.

@@ -47,7 +47,7 @@ func (f *Front) answered(h handler) http.HandlerFunc {
 		}
 		v, err := h(r.Context(), e, r)
 		if err != nil {
-			refuse(w, err)
+			refuse(w, e.missing(err))
 			return
 		}
 		answer(w, http.StatusOK, v)

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/tidings-io/tidings/internal/broker"
+	"github.com/tidings-io/tidings/internal/fault"
 	"github.com/tidings-io/tidings/internal/meta"
 )
 
@@ -28,6 +29,21 @@ type Engine struct {
 	MaxMsgSize    int64  // bytes
 	MaxBodySize   int64  // bytes of a publish
 	MaxDeferMs    int64
+	// Recovered says that the node is as far as it was when it ended. Before, it
+	// does not know all topics. nil: it is.
+	Recovered func() bool
+}
+
+// missing is err, unless it says that something is not there on a node that does
+// not know that yet.
+func (e *Engine) missing(err error) error {
+	switch fault.CodeOf(err) {
+	case fault.TopicNotFound, fault.ChannelNotFound:
+		if e.Recovered != nil && !e.Recovered() {
+			return errStarting
+		}
+	}
+	return err
 }
 
 // ChannelName names a channel of a topic.

@@ -333,7 +333,7 @@ func (h *hub) show(e *Engine, x *sample, w *watched) {
 		}
 	}
 	if err != nil {
-		_, body := bodyOf(err)
+		_, body := bodyOf(e.missing(err))
 		told := w.gone == body.Code
 		w.last, w.gone = nil, body.Code
 		gone, _ := newEvent("gone", w.name, at, body) // texts

@@ -431,7 +431,7 @@ func (f *Front) getBody(w http.ResponseWriter, r *http.Request) {
 	}
 	m, err := f.one(r.Context(), e, r)
 	if err != nil {
-		refuse(w, err)
+		refuse(w, e.missing(err))
 		return
 	}
 	h := w.Header()

@@ -96,7 +96,7 @@ func (f *Front) tail(w http.ResponseWriter, r *http.Request) {
 		err = t.begin(r.Context())
 	}
 	if err != nil {
-		refuse(w, err)
+		refuse(w, e.missing(err))
 		return
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), tailLife)
