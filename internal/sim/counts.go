@@ -42,6 +42,7 @@ const (
 	WholeSyncs
 	Acknowledged
 	Ingested
+	Raises
 	optional
 	Overloads count = iota - 1
 	counts
@@ -52,7 +53,7 @@ var countNames = [counts]string{
 	"crashes-in-flush", "crashes-in-checkpoint", "crashes-in-recycle", "crashes-in-compaction", "crashes-in-spill", "crashes-in-recovery", "crashes-between",
 	"kills", "clean-stops", "checkpoint-fallbacks", "both-checkpoints-refused", "wal-damage-refused",
 	"compactions", "pinned-reads", "spills", "disk-full-refusals", "disk-full-stops", "checkpoints",
-	"entries-replayed", "publishes-unanswered", "due-delivered", "redelivered", "swept", "whole-syncs", "acknowledged", "ingested", "overloads",
+	"entries-replayed", "publishes-unanswered", "due-delivered", "redelivered", "swept", "whole-syncs", "acknowledged", "ingested", "raises", "overloads",
 }
 
 // Counts are how often each thing was met.

@@ -1,6 +1,8 @@
 package sim
 
 import (
+	"slices"
+
 	"github.com/tidings-io/tidings/internal/broker/offsets"
 	"github.com/tidings-io/tidings/internal/broker/parked"
 	"github.com/tidings-io/tidings/internal/broker/partition"
@@ -65,6 +67,9 @@ func (l *lane) take(s partition.Start) {
 		return // the model is at the end of the entry already
 	}
 	c := l.c
+	if !slices.Equal(s.Barriers, c.part.barriers) {
+		l.sim.failf("channel %d begins with barriers %v; it should with %v", c.id, s.Barriers, c.part.barriers)
+	}
 	if s.Floor != c.floor || s.Limit != c.part.handOver || s.Epoch != c.epoch || len(s.Attempts) != len(c.attempts) {
 		l.sim.failf("channel %d begins at %d of %d in epoch %d with %d attempts; it should at %d of %d in epoch %d with %d",
 			c.id, s.Floor, s.Limit, s.Epoch, len(s.Attempts), c.floor, c.part.handOver, c.epoch, len(c.attempts))
@@ -90,7 +95,11 @@ func (l *lane) Limit(limit int64) {
 }
 
 // Raised implements partition.Lane.
-func (l *lane) Raised(partition.Barrier) {}
+func (l *lane) Raised(b partition.Barrier) {
+	if !slices.Contains(l.c.part.barriers, b) || b.Offset < l.limit {
+		l.sim.failf("channel %d is told of a barrier %v at limit %d; those of its partition are %v", l.c.id, b, l.limit, l.c.part.barriers)
+	}
+}
 
 // Skip implements partition.Lane.
 func (l *lane) Skip(from, to int64) { l.skip.Add(from, to) }

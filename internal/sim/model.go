@@ -69,6 +69,7 @@ type partModel struct {
 	lastPub              uint32
 	chans                []*chanModel
 	sessions             map[partition.Session]uint64
+	barriers             []partition.Barrier
 }
 
 // place names a message: a publish and which of its messages.
@@ -230,10 +231,28 @@ func (p *partModel) change(kind byte, d *decoder) {
 		for _, c := range p.chans {
 			c.finish(c.floor, offset)
 		}
+	case 14:
+		p.raise(uint32(d.uvarint()))
 	default:
 		p.shard.sim.failf("command of kind %d is not known", kind)
 	}
 	p.shard.expect(refused)
+}
+
+// raise puts a barrier.
+func (p *partModel) raise(count uint32) {
+	if count > p.count() {
+		p.barriers = append(p.barriers, partition.Barrier{Count: count, Offset: p.end})
+		p.shard.sim.count(Raises, 1)
+	}
+}
+
+// count is the number of partitions by which messages with keys come here.
+func (p *partModel) count() uint32 {
+	if n := len(p.barriers); n > 0 {
+		return p.barriers[n-1].Count
+	}
+	return 1
 }
 
 func (p *partModel) channel(id uint64) *chanModel {

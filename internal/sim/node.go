@@ -3,6 +3,7 @@ package sim
 import (
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -331,6 +332,9 @@ func (m *shardModel) compare(v *partition.PartitionView) {
 	if v.Start != p.start || v.End != p.end || v.HandOver != p.handOver || v.Paused != p.paused || len(v.Channels) != len(p.chans) {
 		m.sim.failf("topic %d stands at start %d, end %d, hand-over %d, paused %v with %d channels; it should at %d, %d, %d, %v with %d",
 			v.Topic, v.Start, v.End, v.HandOver, v.Paused, len(v.Channels), p.start, p.end, p.handOver, p.paused, len(p.chans))
+	}
+	if v.Count != p.count() || !slices.Equal(v.Barriers, p.barriers) {
+		m.sim.failf("topic %d has %d partitions and barriers %v; it should have %d and %v", v.Topic, v.Count, v.Barriers, p.count(), p.barriers)
 	}
 	for i := range v.Channels {
 		got := &v.Channels[i]

@@ -493,6 +493,8 @@ func (s *Sim) command() {
 		s.do(g, partition.PauseTopic{Key: p.key, Paused: s.chance(3)})
 	case n < 96:
 		s.do(g, partition.AdvanceStart{Key: p.key, Offset: p.start + s.rng.Int64N(p.end-p.start+2), Reason: "retention"})
+	case n < 98:
+		s.do(g, partition.Raise{Key: p.key, Count: 1 + uint32(len(p.barriers)) + s.rng.Uint32N(4)})
 	default:
 		s.do(g, partition.Close{Key: p.key})
 	}

@@ -28,6 +28,10 @@
 // Where another node leads the partition, a message is in flight here or not known at
 // all; Relay tells that node what consumers say, and pulls. See RelayRequest.
 //
+// From the log a lane delivers up to the first barrier (partition.Barrier) that was
+// not released, so that the messages of a key stay in order when they go to another
+// partition than before: see Lane.Release, Config.Held and Channel.Standing.
+//
 // What is delivered first: ready (lowest offset first), then due (earliest
 // first), then the log in its order.
 //

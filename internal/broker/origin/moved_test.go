@@ -114,7 +114,7 @@ func TestMovedBytesBelongToTheMachine(t *testing.T) {
 	b.Lead(1, true, b.now)
 	b.addKeyed("a")
 	l := b.NextLocal(b.now)
-	if l.Mapping != 1 || l.Publish.Moved != nil {
+	if l.Mapping != 1 || l.Moved != nil {
 		t.Fatalf("%+v", l.Publish)
 	}
 	b.Lead(2, false, b.now)

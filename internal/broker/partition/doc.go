@@ -14,7 +14,7 @@
 // # What is fact and what is local
 //
 // Replicated, changed only by Apply: the partitions with start, end, hand-over
-// cursor and pause; the channels with epoch, floor, finished ranges, attempts
+// cursor, pause and barriers; the channels with epoch, floor, finished ranges, attempts
 // and parked offsets; the producers with the last number of each. Apply reads
 // neither a clock nor a setting.
 //
@@ -34,6 +34,24 @@
 // entry's publishes when one does not fit: an entry before it was lost, while
 // this leader went on. The leader then waits until nothing is on its way, and
 // begins anew from the table.
+//
+// # More partitions
+//
+// A message with a key goes to the partition that its key and the topic's number of
+// partitions tell. When that number rises, each partition gets a barrier where its log
+// ends (Raise): below it stands what came by smaller numbers, and behind it nothing
+// does. A publish says by which number it came (Publish.Mapping). The leader refuses
+// one that came by a smaller number than its partition knows (fault.Moved), and raises
+// that number first when one comes by a larger. It decides by what is fact: while a
+// raise is on its way, publishes with keys wait for it, so a refusal is final, for all
+// copies of the publish and whoever leads next.
+//
+// A refused publish has used its number. That it was refused stands nowhere by itself:
+// a barrier notes how far each producer had come, so what came by a smaller number
+// with a higher one was refused. A raise is the last command of its entry, since the
+// entry's links move the producers on before its first publish.
+//
+// Lanes are told of the barriers; what they do about them is package delivery's.
 //
 // # Hand-over
 //

@@ -14,6 +14,12 @@
 // loses its disk and is replaced under a new Raft id; replicas that fall behind
 // the log are brought up by transfer sessions, which break off at any point.
 //
+// With Options.Raises there is a topic with keys too, whose partitions lie in all
+// shards, and whose number of partitions is raised while clients publish to it and
+// consumers take from two channels. All of that learns of a raise at different times;
+// nobody waits but for what the protocol has them wait for. Publishes go through
+// origins, and consumers take from the lanes of package delivery.
+//
 // # What is checked
 //
 //   - An entry that one replica applied at an index is what every replica
@@ -24,6 +30,10 @@
 //     that were answered; no publish stands there twice; one that was refused
 //     never does. One that the leader alone acknowledged may be missing.
 //   - What went through one node stands in the order in which it was given.
+//   - The messages of a key that one client published are delivered for the first time
+//     in their order, across partitions only when those before are finished; none of
+//     the topic with keys stands in two places, and every channel gets each that was
+//     acknowledged.
 //   - At the end, when everything is up and the network is whole, all replicas
 //     come to the same index, and agree batch by batch (first offset, last
 //     offset, CRC) and in every channel's state.

@@ -68,8 +68,9 @@ type consumer struct {
 
 // inHand is a message that the consumer has not finished.
 type inHand struct {
-	id  delivery.ID
-	pub *keyedPub
+	id   delivery.ID
+	part int32
+	pub  *keyedPub
 }
 
 // ask is whether a channel has passed a barrier on all partitions.
@@ -140,17 +141,22 @@ func (g *group) consume() {
 	}
 }
 
-// attach brings lanes.
+// attach brings lanes, once more where that was lost on its way, and now and then in
+// the place of those that are there.
 func (x *consumer) attach(v *partition.View) {
-	for p := x.g.s; p < x.g.n.c.keyed.parts; p += groups {
+	c := x.g.n.c
+	for p := x.g.s; p < c.keyed.parts; p += groups {
+		part := int32(p)
 		pv, _ := v.Partition(partKey(p))
 		for _, ch := range pv.Channels {
-			if ch.ID != keyedChannels[x.at] || ch.Lane != nil || x.lanes[int32(p)] != nil {
+			again := ch.Lane == nil && c.chance(10) || c.net.lossy && c.chance(200)
+			if ch.ID != keyedChannels[x.at] || x.lanes[part] != nil && !again {
 				continue
 			}
-			l := x.ch.AddLane(int32(p), v.Log(partKey(p)), x.g.Machine)
-			x.lanes[int32(p)] = l
-			x.g.Attach(keyedTopic, int32(p), ch.ID, l)
+			l := x.ch.SetLane(part, v.Log(partKey(p)), x.g.Machine, false, false)
+			x.lanes[part] = l
+			x.have = slices.DeleteFunc(x.have, func(h inHand) bool { return h.part == part })
+			x.g.Attach(keyedTopic, part, ch.ID, l)
 		}
 	}
 }
@@ -187,7 +193,7 @@ func (x *consumer) take(d *delivery.Delivery) {
 	p := k.pubs[binary.BigEndian.Uint64(d.Body)]
 	k.c.note(13, uint64(x.at), uint64(part), uint64(offset))
 	k.got[x.at].deliver(p, place{part, offset})
-	x.have = append(x.have, inHand{d.ID, p})
+	x.have = append(x.have, inHand{d.ID, part, p})
 }
 
 // release asks whether barriers are passed, where lanes stand, and lets those go on

@@ -19,16 +19,16 @@ var (
 
 // run runs one seed. The Raft library draws its election timeouts from the
 // process-wide source of randomness: that comes from the seed too. Odd seeds
-// take the library's asynchronous discipline, half of either have five nodes.
-func run(t *testing.T, seed uint64) (Counts, uint64, error) {
-	cryptotest.SetGlobalRandom(t, seed)
-	return Run(Options{Seed: seed, Steps: *steps, Async: seed%2 == 1, Nodes: 3 + 2*int(seed/2%2)})
-}
+// take the library's asynchronous discipline, half of either have five nodes, and a
+// third of all a topic whose number of partitions is raised.
+func run(t *testing.T, seed uint64) (Counts, uint64, error) { return runWith(t, seed, seed/4%3 == 2) }
 
 // runRaises is run, with raises.
-func runRaises(t *testing.T, seed uint64) (Counts, uint64, error) {
+func runRaises(t *testing.T, seed uint64) (Counts, uint64, error) { return runWith(t, seed, true) }
+
+func runWith(t *testing.T, seed uint64, raises bool) (Counts, uint64, error) {
 	cryptotest.SetGlobalRandom(t, seed)
-	return Run(Options{Seed: seed, Steps: *steps, Async: seed%2 == 1, Nodes: 3 + 2*int(seed/2%2), Raises: true})
+	return Run(Options{Seed: seed, Steps: *steps, Async: seed%2 == 1, Nodes: 3 + 2*int(seed/2%2), Raises: raises})
 }
 
 func TestSeed(t *testing.T) {
@@ -99,10 +99,6 @@ func TestSameSeedSameTrace(t *testing.T) {
 		n = 2
 	}
 	for seed := range n {
-		run := run
-		if seed%2 == 1 {
-			run = runRaises
-		}
 		a, hashA, errA := run(t, seed)
 		b, hashB, errB := run(t, seed)
 		if errA != nil || errB != nil {
