@@ -28,7 +28,7 @@ func TestRaiseUnderKeyedLoad(t *testing.T) {
 	if err := consumer.Subscribe("orders", "audit", 1); err != nil {
 		t.Fatal(err)
 	}
-	go got.Consume(consumer) //nolint:errcheck // it ends with the node
+	go got.Consume(consumer)
 	defer func() {
 		if t.Failed() {
 			c.standing("orders", "audit")
