@@ -28,6 +28,7 @@ var planted = []struct {
 	{"barrier-ignored", 20, runRaises},
 	{"start-at-hand-over", 20, runRaises},
 	{"moved-ignored", 20, runRaises},
+	{"moved-forgotten", 100, runRaises},
 }
 
 func TestPlantedBugsAreCaught(t *testing.T) {
