@@ -25,7 +25,7 @@ var verbs = []verb{
 }
 
 func newTopic(s streams) *cobra.Command {
-	children := []*cobra.Command{newTopicList(s), newTopicInfo(s), newTopicPeek(s), newTopicTail(s)}
+	children := []*cobra.Command{newTopicList(s), newTopicInfo(s), newTopicSet(s), newTopicPeek(s), newTopicTail(s)}
 	for _, v := range verbs {
 		children = append(children, newVerb(s, v, "topic", "TOPIC"))
 	}
@@ -66,7 +66,7 @@ func newVerb(s streams, v verb, noun, params string) *cobra.Command {
 			if ack != "" {
 				q.Set("ack", ack)
 			}
-			if cmd.Flags().Changed("partitions") {
+			if cmd.Flags().Changed(flagPartitions) {
 				q.Set("partitions", strconv.Itoa(partitions))
 			}
 			if err := limit.set(cmd, q); err != nil {
@@ -95,7 +95,7 @@ func newVerb(s streams, v verb, noun, params string) *cobra.Command {
 	jsonFlag(cmd, &asJSON)
 	if v.path == "create" && words == 1 {
 		cmd.Flags().StringVar(&ack, "ack", "", "when its publishes are acknowledged in a cluster: quorum, leader, or default, which is what the node says; also of a topic that is there")
-		cmd.Flags().IntVar(&partitions, "partitions", 0, "how many partitions it is to have, 1 to 4096; a topic that is there must have as many (default: as the node says)")
+		cmd.Flags().IntVar(&partitions, flagPartitions, 0, "how many partitions it is to have, 1 to 4096; a topic that is there must have as many (default: as the node says)")
 	}
 	if v.path == "create" && words == 2 {
 		limit.flags(cmd)
@@ -147,11 +147,26 @@ func newTopicInfo(s streams) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if asJSON {
-				return printJSON(s.out, t)
+			p, err := srv.partitions(cmd.Context(), a[0])
+			if err != nil {
+				return err
 			}
-			fmt.Fprintf(s.out, "topic     %s\ndepth     %d\nmessages  %d since start\nbytes     %d since start\nstate     %s\n\n",
+			if asJSON {
+				return printJSON(s.out, struct {
+					topicStat
+					Active     int              `json:"active_partitions,omitempty"`
+					Partitions []partitionPlace `json:"partitions,omitempty"`
+				}{t, p.Active, p.Partitions})
+			}
+			fmt.Fprintf(s.out, "topic     %s\ndepth     %d\nmessages  %d since start\nbytes     %d since start\nstate     %s\n",
 				t.Name, t.Depth, t.Messages, t.Bytes, paused(t.Paused))
+			if len(p.Partitions) > 1 {
+				fmt.Fprintf(s.out, "parts     %s\n", p.count())
+			}
+			fmt.Fprintln(s.out)
+			if err := p.show(s); err != nil {
+				return err
+			}
 			return channelTable(s, t.Channels)
 		},
 	}

@@ -159,7 +159,7 @@ func (c *trio) keyed() {
 		if err := w.Subscribe("orders", "at-"+c.names[i], 1); err != nil {
 			t.Fatal(err)
 		}
-		go everywhere[i].Consume(w) //nolint:errcheck // it ends with the node
+		go everywhere[i].Consume(w)
 	}
 	for i := range everywhere {
 		got := &everywhere[i]

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/tidings-io/tidings/internal/front/admin"
 	"github.com/tidings-io/tidings/test/rig"
 )
 
@@ -27,7 +28,7 @@ func TestRaiseUnderKeyedLoad(t *testing.T) {
 	if err := consumer.Subscribe("orders", "audit", 1); err != nil {
 		t.Fatal(err)
 	}
-	go got.Consume(consumer) //nolint:errcheck // it ends with the node
+	go got.Consume(consumer)
 	defer func() {
 		if t.Failed() {
 			c.standing("orders", "audit")
@@ -55,12 +56,24 @@ func TestRaiseUnderKeyedLoad(t *testing.T) {
 	came := func(n int) func() bool {
 		return func() bool { count, _ := got.Count(); return count >= n }
 	}
+	admins := &api{t, "http://" + c.nodes[2].Addrs().Admin, readContract(t)}
 	close(begin[0])
 	for i, count := range raises {
 		eventually(t, "some is consumed", came(20*(i+1)))
 		close(begin[i+1])
-		c.post(i, fmt.Sprintf("/topic/partitions?topic=orders&partitions=%d", count), "", http.StatusOK)
+		if i == 0 {
+			c.post(1, fmt.Sprintf("/topic/partitions?topic=orders&partitions=%d", count), "", http.StatusOK)
+		} else {
+			admins.ok("PATCH", "/api/v1/topics/orders", fmt.Sprintf(`{"partitions": %d}`, count), nil)
+		}
 	}
+	var d admin.TopicDetail
+	eventually(t, "another node knows", func() bool {
+		admins.ok("GET", "/api/v1/topics/orders", "", &d)
+		return d.Active == 12 && len(d.Partitions) == 12
+	})
+	admins.refused("PATCH", "/api/v1/topics/orders", `{"partitions": 12000}`, http.StatusBadRequest, "INVALID_REQUEST")
+	c.post(0, "/topic/partitions?topic=orders&partitions=11", "", http.StatusBadRequest)
 	close(begin[len(raises)+1])
 	all.Wait()
 	total := publishers * part * len(begin)

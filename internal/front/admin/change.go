@@ -19,14 +19,16 @@ import (
 
 // change is something to be done to a topic or channel, by any node.
 type change struct {
-	Verb     string    `json:"verb"`
-	Topic    string    `json:"topic"`
-	Channel  string    `json:"channel,omitempty"`
-	Ack      string    `json:"ack,omitempty"`
-	Attempts int       `json:"attempts,omitempty"`
-	Dead     string    `json:"dead,omitempty"`
-	Messages []publish `json:"messages,omitempty"`
-	DueNs    int64     `json:"due,omitempty"`
+	Verb     string `json:"verb"`
+	Topic    string `json:"topic"`
+	Channel  string `json:"channel,omitempty"`
+	Ack      string `json:"ack,omitempty"`
+	Attempts int    `json:"attempts,omitempty"`
+	Dead     string `json:"dead,omitempty"`
+	// Partitions is how many the topic is to have; 0: as usual.
+	Partitions int       `json:"partitions,omitempty"`
+	Messages   []publish `json:"messages,omitempty"`
+	DueNs      int64     `json:"due,omitempty"`
 }
 
 // publish is a message to publish; exactly one of text and body.
@@ -53,6 +55,7 @@ const (
 	verbEmpty   = "empty"
 	verbAck     = "ack"
 	verbLimit   = "limit"
+	verbRaise   = "raise"
 	verbPublish = "publish"
 )
 
@@ -75,7 +78,12 @@ func (e *Engine) localChange(ctx context.Context, c *change) error {
 	}
 	switch c.Verb {
 	case verbCreate:
+		if c.Partitions != 0 {
+			return b.CreatePartitioned(ctx, c.Topic, c.Partitions)
+		}
 		return b.CreateTopic(ctx, c.Topic)
+	case verbRaise:
+		return b.RaisePartitions(ctx, c.Topic, c.Partitions)
 	case verbDelete:
 		return b.DeleteTopic(ctx, c.Topic)
 	case verbPause, verbResume:
@@ -210,8 +218,9 @@ func (f *Front) topicChange(verb string, yes bool) handler {
 
 func (f *Front) createTopic(ctx context.Context, e *Engine, r *http.Request) (any, error) {
 	var body struct {
-		Name string `json:"name"`
-		Ack  string `json:"ack"`
+		Name       string `json:"name"`
+		Ack        string `json:"ack"`
+		Partitions *int   `json:"partitions"`
 	}
 	if err := decode(r, &body, maxRequest); err != nil {
 		return nil, err
@@ -219,7 +228,16 @@ func (f *Front) createTopic(ctx context.Context, e *Engine, r *http.Request) (an
 	if err := checkAck(body.Ack); err != nil {
 		return nil, err
 	}
-	done, err := f.changed(ctx, e, &change{Verb: verbCreate, Topic: body.Name}, "topic", "create", body.Name)
+	c := &change{Verb: verbCreate, Topic: body.Name}
+	cli := []string{"topic", "create", body.Name}
+	if body.Partitions != nil {
+		if err := checkPartitions(*body.Partitions); err != nil {
+			return nil, err
+		}
+		c.Partitions = *body.Partitions
+		cli = append(cli, "--partitions", strconv.Itoa(c.Partitions))
+	}
+	done, err := f.changed(ctx, e, c, cli...)
 	if err != nil || body.Ack == "" {
 		return done, err
 	}
@@ -240,7 +258,8 @@ func (f *Front) setAck(ctx context.Context, e *Engine, topic, ack string) (any, 
 
 func (f *Front) setTopic(ctx context.Context, e *Engine, r *http.Request) (any, error) {
 	var body struct {
-		Ack string `json:"ack"`
+		Ack        string `json:"ack"`
+		Partitions *int   `json:"partitions"`
 	}
 	if err := decode(r, &body, maxRequest); err != nil {
 		return nil, err
@@ -248,13 +267,32 @@ func (f *Front) setTopic(ctx context.Context, e *Engine, r *http.Request) (any, 
 	if err := checkAck(body.Ack); err != nil {
 		return nil, err
 	}
-	if body.Ack == "" {
-		return nil, fault.New(fault.InvalidRequest, "there is nothing to set: want ack")
+	if body.Ack == "" && body.Partitions == nil {
+		return nil, fault.New(fault.InvalidRequest, "there is nothing to set: want ack or partitions")
 	}
-	if _, err := e.knownTopic(r.PathValue("topic")); err != nil {
+	topic := r.PathValue("topic")
+	if _, err := e.knownTopic(topic); err != nil {
 		return nil, err
 	}
-	return f.setAck(ctx, e, r.PathValue("topic"), body.Ack)
+	if body.Partitions == nil {
+		return f.setAck(ctx, e, topic, body.Ack)
+	}
+	if err := checkPartitions(*body.Partitions); err != nil {
+		return nil, err
+	}
+	done, err := f.changed(ctx, e, &change{Verb: verbRaise, Topic: topic, Partitions: *body.Partitions},
+		"topic", "set", topic, "--partitions", strconv.Itoa(*body.Partitions))
+	if err != nil || body.Ack == "" {
+		return done, err
+	}
+	return f.setAck(ctx, e, topic, body.Ack)
+}
+
+func checkPartitions(n int) error {
+	if n < 1 || n > meta.MaxPartitions {
+		return fault.New(fault.InvalidRequest, "partitions %d: want 1 to %d", n, meta.MaxPartitions)
+	}
+	return nil
 }
 
 func (f *Front) createChannel(ctx context.Context, e *Engine, r *http.Request) (any, error) {

@@ -118,7 +118,7 @@ func (x *sample) topicBase(t *topicSum, parts map[int32]partFigures, missing []M
 	m := t.meta
 	b := TopicBase{
 		TopicRow: t.TopicRow, At: x.at.UnixMilli(), ID: hexID(m.ID), CreatedAt: m.CreatedNs / 1e6, Ack: ackText(m.Ack),
-		Partitions: make([]Partition, 0, len(m.Partitions)), Missing: missing,
+		Active: m.Active, Partitions: make([]Partition, 0, len(m.Partitions)), Missing: missing,
 	}
 	b.AckEffective = b.Ack
 	switch {

@@ -217,14 +217,17 @@ type (
 	// TopicBase is one topic.
 	TopicBase struct {
 		TopicRow
-		At           int64       `json:"at"`
-		ID           string      `json:"id"`
-		CreatedAt    int64       `json:"created_at"`
-		Ack          string      `json:"ack"`
-		AckEffective string      `json:"ack_effective"`
-		Home         string      `json:"home,omitempty"`
-		Partitions   []Partition `json:"partition_list"`
-		Missing      []Missing   `json:"missing"`
+		At           int64  `json:"at"`
+		ID           string `json:"id"`
+		CreatedAt    int64  `json:"created_at"`
+		Ack          string `json:"ack"`
+		AckEffective string `json:"ack_effective"`
+		Home         string `json:"home,omitempty"`
+		// Active is how many of the partitions messages are published to: all, unless
+		// their number is being raised.
+		Active     int         `json:"active_partitions"`
+		Partitions []Partition `json:"partition_list"`
+		Missing    []Missing   `json:"missing"`
 	}
 
 	// TopicDetail is one topic with its channels.
