@@ -7,6 +7,7 @@ import (
 	"path"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -42,6 +43,7 @@ type member struct {
 	id     uint64
 	groups []*shard.Group // by shard, metadata first
 	halt   func()
+	blind  atomic.Uint64 // takes this one for every shard's leader, whoever is; 0: looks
 }
 
 func newCluster(t *testing.T) *clusterRig {
@@ -215,6 +217,9 @@ func (c *clusterRig) boot(id uint64) *member {
 
 // Leader implements broker.Peers.
 func (m *member) Leader(s uint32) (id uint64, self bool) {
+	if id := m.blind.Load(); id != 0 {
+		return id, false
+	}
 	return m.groups[s].Status().LeaderID, m.groups[s].Leader()
 }
 

@@ -254,6 +254,35 @@ func TestHeldThroughMoves(t *testing.T) {
 	}
 }
 
+// A node that has not seen who led in between tells the leader anew what its consumers
+// hold: that one does not rely on what it knew before.
+func TestHeldThroughAnUnseenLeader(t *testing.T) {
+	t.Parallel()
+	c := withTopic(t, 1)
+	s := c.shardOf("orders")
+	far := c.node(2).subscribe("orders", "audit", 2)
+	c.node(1).publish("orders", "0", "1")
+	held := far.hold(2)
+	c.node(2).blind.Store(1)
+	c.until("another leads", func() bool {
+		_ = c.node(1).groups[s].TransferLeader(c.node(1).ctx(), 3)
+		return c.node(3).groups[s].Leader()
+	})
+	c.leads(s, 1)
+	c.node(2).Moved(s)
+	near := c.node(1).subscribe("orders", "audit", 5)
+	c.node(1).publish("orders", "2")
+	if d := cmp.Diff([]string{"2"}, near.take(1)); d != "" {
+		t.Fatal(d)
+	}
+	near.nothing()
+	for _, d := range held {
+		far.ok(far.sub.Finish(d.ID))
+	}
+	c.node(2).blind.Store(0)
+	c.finished("orders")
+}
+
 // A leader that is cut off takes nothing along: those at other nodes go on, and
 // what they hold is theirs.
 func TestHeldThroughAFailover(t *testing.T) {

@@ -51,8 +51,7 @@ type Options struct {
 	// lasts. Nil: the replica stays behind.
 	Behind func(leader uint64)
 	// LeaderMoved is told, on the loop, that Status has another leader than before, the
-	// same in another term, or
-	// none. It must not block.
+	// same in another term, or none. It must not block.
 	LeaderMoved func()
 	// Removed is told, on the loop, that this replica is not a member any more.
 	Removed func()

@@ -10,9 +10,18 @@
 //	KILL_SEED      seed of the load; drawn and printed when not set
 //	KILL_FLAGS     more flags for every node, such as --sync-storage
 //	KILL_KEEP      a folder for data folders, kept after a failure (a temporary one)
+//	EDGE_CUT       how long TestEdgeCutOff cuts an edge off from its cluster (2s); see below
 //	KILL_MEASURE   set by test/kill/measure: run the measurements instead
 //
 // Without KILL_BINARY only the self-tests of the checker run.
+//
+// The long run of an edge that is cut off, with three publishers of some hundred
+// messages a second each, is
+//
+//	EDGE_CUT=15m test/kill/run -test.run 'TestEdgeCutOff$'
+//
+// It takes a minute or two more than the cut, and some 100 MiB of disk for each of the
+// four processes.
 //
 // # How the loop knows what must be true
 //

@@ -98,6 +98,7 @@ type edgeRig struct {
 	rng        *rand.Rand
 	node, edge *node
 	way        *way
+	pause      time.Duration // of a publisher behind each message
 
 	mu      sync.Mutex
 	address string         // of the edge's publishers; empty while it is down
@@ -114,12 +115,7 @@ func newEdgeRig(t *testing.T, edgeBin string, env ...string) *edgeRig {
 		t: t, rng: rand.New(rand.NewPCG(rand.Uint64(), 1)), way: newWay(t),
 		node: newNode(plainBinary(t), dataDir(t)), sent: make(map[string]int), acked: make(map[string]bool),
 	}
-	dir := dataDir(t)
-	r.edge = &node{rig.NewNode(edgeBin, dir)}
-	r.edge.Args = []string{
-		"edge", "--data-path", filepath.Join(dir, "edge"), "--upstream", "127.0.0.1:1," + r.way.listener.Addr().String(),
-		"--tcp-address", "127.0.0.1:0", "--http-address", "127.0.0.1:0", "--admin-address", "127.0.0.1:0", "--spool-size", "256MiB",
-	}
+	r.edge = newEdge(edgeBin, dataDir(t), r.way)
 	r.edge.Env = env
 	t.Cleanup(func() {
 		r.edge.Kill()
@@ -129,6 +125,20 @@ func newEdgeRig(t *testing.T, edgeBin string, env ...string) *edgeRig {
 		}
 	})
 	return r
+}
+
+// newEdge describes an edge on dir whose cluster is at the end of the ways.
+func newEdge(bin, dir string, ways ...*way) *node {
+	upstream := "127.0.0.1:1"
+	for _, w := range ways {
+		upstream += "," + w.listener.Addr().String()
+	}
+	n := &node{rig.NewNode(bin, dir)}
+	n.Args = []string{
+		"edge", "--data-path", filepath.Join(dir, "edge"), "--upstream", upstream,
+		"--tcp-address", "127.0.0.1:0", "--http-address", "127.0.0.1:0", "--admin-address", "127.0.0.1:0", "--spool-size", "1GiB",
+	}
+	return n
 }
 
 func (r *edgeRig) at(address string) {
@@ -171,6 +181,7 @@ func (r *edgeRig) publish(ctx context.Context, who string) {
 			continue
 		}
 		for ctx.Err() == nil && r.publishOne(c, address, who) {
+			time.Sleep(r.pause)
 		}
 		c.Close()
 	}
@@ -237,14 +248,29 @@ func (r *edgeRig) load(rounds int, enough func() bool) {
 // settle waits until all is at the node, and compares.
 func (r *edgeRig) settle() (problems []string) {
 	r.t.Helper()
-	rig.Eventually(r.t, "the spool does not become empty", func() (bool, error) {
-		var s struct{ Spool struct{ Depth int64 } }
-		err := r.edge.GetJSON("/stats?format=json", &s)
-		return err == nil && s.Spool.Depth == 0, err
-	})
+	r.forwarded()
 	r.node.createChannel(r.t, edgeTopic, "all")
+	return r.compare(r.node.drain(r.t, edgeTopic, "all"))
+}
+
+// forwarded waits until the spool is empty.
+func (r *edgeRig) forwarded() {
+	r.t.Helper()
+	for left := int64(-1); left != 0; {
+		before := left
+		rig.Eventually(r.t, "nothing leaves the spool", func() (bool, error) {
+			var s struct{ Spool struct{ Depth int64 } }
+			err := r.edge.GetJSON("/stats?format=json", &s)
+			left = s.Spool.Depth
+			return err == nil && (left == 0 || left != before), err
+		})
+	}
+}
+
+// compare says what is wrong with what has come.
+func (r *edgeRig) compare(bodies []string) (problems []string) {
 	seen, last := make(map[string]bool), make(map[string]int)
-	for _, body := range r.node.drain(r.t, edgeTopic, "all") {
+	for _, body := range bodies {
 		who, number, _ := strings.Cut(body, "/")
 		var n int
 		if _, err := fmt.Sscan(number, &n); err != nil {

@@ -5,6 +5,7 @@ package kill
 import (
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -29,11 +30,18 @@ func (n *node) createChannel(t *testing.T, topic, channel string) {
 // order of their coming.
 func (n *node) drain(t *testing.T, topic, channel string) []string {
 	t.Helper()
+	return n.drainUntil(t, topic, channel, func(func() int) { n.awaitEmpty(t, topic, channel) })
+}
+
+// drainUntil is drain until the function returns, which is told how many have come.
+func (n *node) drainUntil(t *testing.T, topic, channel string, until func(come func() int)) []string {
+	t.Helper()
 	w := n.MustDial(t)
 	if err := w.Subscribe(topic, channel, 500); err != nil {
 		t.Fatal(err)
 	}
 	var bodies []string
+	var come atomic.Int64
 	var reader sync.WaitGroup
 	reader.Go(func() {
 		for {
@@ -44,6 +52,7 @@ func (n *node) drain(t *testing.T, topic, channel string) []string {
 			if kind == rig.FrameMessage {
 				d, _ := rig.ParseMessage(data)
 				bodies = append(bodies, string(d.Body))
+				come.Add(1)
 				fmt.Fprintf(w.W, "FIN %s\n", d.ID[:])
 			} else if string(data) == rig.Heartbeat {
 				w.W.WriteString("NOP\n")
@@ -53,7 +62,7 @@ func (n *node) drain(t *testing.T, topic, channel string) []string {
 			}
 		}
 	})
-	n.awaitEmpty(t, topic, channel)
+	until(func() int { return int(come.Load()) })
 	w.Close()
 	reader.Wait()
 	return bodies

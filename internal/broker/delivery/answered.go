@@ -1,5 +1,7 @@
 package delivery
 
+import "github.com/tidings-io/tidings/internal/plant"
+
 // Answered brings the leader's reply to q, which Collect filled.
 func (r *Relay) Answered(q *RelayRequest, p *RelayReply) {
 	c := r.ch
@@ -78,13 +80,26 @@ func (r *Relay) takeLost(p *RelayReply) {
 	}
 }
 
+// isEmpty reports whether the leader had nothing for a mirror.
+func (p *RelayReply) isEmpty(mirror uint64) bool {
+	for i := range p.Pulled {
+		if p.Pulled[i].Mirror == mirror {
+			return len(p.Pulled[i].Messages) == 0
+		}
+	}
+	return false
+}
+
 // takePulled puts what was pulled into inboxes.
 func (r *Relay) takePulled(q *RelayRequest, p *RelayReply) {
 	now := r.ch.now()
 	for i := range q.Pulls {
 		if m := r.mirrors[q.Pulls[i].Mirror]; m != nil {
+			if m.asked = false; plant.On("standing-credit") && p.isEmpty(m.id) {
+				continue // its part of the window stays with a leader that has nothing
+			}
 			m.s.promised -= m.pulling
-			m.pulling, m.asked = 0, false
+			m.pulling = 0
 		}
 	}
 	for i := range p.Pulled {

@@ -359,7 +359,10 @@ func (t *handTimer) Stop() bool {
 // advance moves the time and fires what comes due on the way, at its time.
 func (h *handClock) advance(d time.Duration) {
 	end := h.now + int64(d)
-	for {
+	for fired := 0; ; fired++ {
+		if fired > 1_000_000 {
+			panic("timers fire without end")
+		}
 		var next *handTimer
 		for _, t := range h.timers {
 			if t.set && t.at <= end && (next == nil || t.at < next.at) {

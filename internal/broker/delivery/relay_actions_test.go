@@ -8,8 +8,9 @@ import (
 	"pgregory.net/rapid"
 )
 
-func (m *rModel) publishSome(t *rapid.T) {
-	p := m.part(t)
+func (m *rModel) publishSome(t *rapid.T) { m.publishTo(t, m.part(t)) }
+
+func (m *rModel) publishTo(t *rapid.T, p int) {
 	n := rapid.IntRange(1, 6).Draw(t, "count")
 	from := m.parts[p].log.end
 	for i := range int64(n) {
@@ -260,9 +261,12 @@ func (m *rModel) hop(t *rapid.T) {
 
 // lose fails a request, before it came or after it was done.
 func (m *rModel) lose(t *rapid.T) {
-	l := m.link(t, func(l *link) bool { return l.out })
 	if !m.lossy {
 		t.Skip("reliable")
+	}
+	l := m.link(t, func(l *link) bool { return l.out })
+	if l.reply == nil && rapid.Bool().Draw(t, "arrives") {
+		l.arrive(t)
 	}
 	m.seen.lost++
 	l.fail()
@@ -274,7 +278,61 @@ func (m *rModel) move(t *rapid.T) {
 	m.lead(t, m.part(t), rapid.IntRange(-1, len(m.nodes)-1).Draw(t, "leader"))
 }
 
-func (m *rModel) beginOne(t *rapid.T) { m.begin(m.part(t)) }
+// upset has consumers hold something, and gives the partition another leader, which
+// may open before the others have noticed, if it does that.
+func (m *rModel) upset(t *rapid.T) {
+	p := m.part(t)
+	m.publishTo(t, p)
+	m.settle(t)
+	m.seen.moved++
+	m.lead(t, p, rapid.IntRange(0, len(m.nodes)-1).Draw(t, "leader"))
+	m.begin(p)
+	if rapid.Bool().Draw(t, "open") {
+		m.open(p)
+	}
+	for _, s := range m.subs {
+		if rapid.Bool().Draw(t, "take") {
+			m.setWindowOf(t, s)
+			m.takeFor(t, s)
+		}
+	}
+}
+
+// forward brings what is on its way between two nodes there, and perhaps back.
+func (m *rModel) forward(t *rapid.T) {
+	m.hop(t)
+	for range rapid.IntRange(0, 3).Draw(t, "hops") {
+		m.all(func(l *link) {
+			switch {
+			case !l.out || l.rests:
+			case l.reply != nil:
+				l.finish()
+			case !l.arrive(t):
+				l.fail()
+			}
+		})
+	}
+}
+
+// one draws one of the places, of n, for which may says yes.
+func one(t *rapid.T, what string, n int, may func(i int) bool) int {
+	var places []int
+	for i := range n {
+		if may(i) {
+			places = append(places, i)
+		}
+	}
+	if len(places) == 0 {
+		t.Skip("none")
+	}
+	return rapid.SampledFrom(places).Draw(t, what)
+}
+
+func (m *rModel) beginOne(t *rapid.T) {
+	m.begin(one(t, "partition", len(m.parts), func(p int) bool {
+		return m.parts[p].lane != nil && !m.parts[p].lane.begun
+	}))
+}
 
 // lapse: a node believes that nobody leads the partition, while its leader goes on.
 // Of several partitions it must not believe that: see Channel.SetRemote.
@@ -290,9 +348,19 @@ func (m *rModel) lapse(t *rapid.T) {
 	n.ch.SetRemote(int32(p), nil)
 }
 
-func (m *rModel) followOne(t *rapid.T) { m.node(t).follow(m.part(t)) }
+func (m *rModel) followOne(t *rapid.T) {
+	x := one(t, "who", len(m.nodes)*len(m.parts), func(x int) bool {
+		n, p := m.nodes[x/len(m.parts)], x%len(m.parts)
+		return !n.follows(p)
+	})
+	m.nodes[x/len(m.parts)].follow(x % len(m.parts))
+}
 
-func (m *rModel) openOne(t *rapid.T) { m.open(m.part(t)) }
+func (m *rModel) openOne(t *rapid.T) {
+	m.open(one(t, "partition", len(m.parts), func(p int) bool {
+		return m.parts[p].lane != nil && m.parts[p].lane.begun && m.parts[p].lane.shut
+	}))
+}
 
 // abandon: a leader takes a node for gone.
 func (m *rModel) abandon(t *rapid.T) {

@@ -142,12 +142,18 @@ func (f *fleet) begin(p int) {
 	part.lane.Begin(st)
 }
 
+// follows reports whether the node knows who leads the partition.
+func (n *fleetNode) follows(p int) bool {
+	part := n.f.parts[p]
+	return part.leader == n.id || n.leads[p] == part.leader && n.terms[p] == part.term
+}
+
 // follow has a node follow the partition's leader, which may be the same as before.
 func (n *fleetNode) follow(p int) {
-	leader, term := n.f.parts[p].leader, n.f.parts[p].term
-	if leader == n.id || n.leads[p] == leader && n.terms[p] == term {
+	if n.follows(p) {
 		return
 	}
+	leader, term := n.f.parts[p].leader, n.f.parts[p].term
 	n.terms[p] = term
 	n.f.trace("partition %d: node %d follows %d", p, n.id, leader)
 	n.leads[p] = leader

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/tidings-io/tidings/internal/broker/offsets"
+	"github.com/tidings-io/tidings/internal/plant"
 )
 
 // formerMax is how many answers of an earlier leadership are told to the next leader.
@@ -99,7 +100,7 @@ func (l *Lane) inherit(old *Lane) {
 	}
 	var keep []int32
 	stays := func(i int32) {
-		if c.slots.slots[i].state == stateInFlight {
+		if c.slots.slots[i].state == stateInFlight && !plant.On("hand-over-loses") {
 			keep = append(keep, i)
 		}
 	}
