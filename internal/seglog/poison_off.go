@@ -2,5 +2,5 @@
 
 package seglog
 
-// PoisonChunks: see the other build.
+// PoisonChunks is told of in the other build.
 const PoisonChunks = false

@@ -2,5 +2,6 @@
 
 package seglog
 
-// PoisonChunks: builds for tests overwrite what is given back.
+// PoisonChunks says that chunks which are given back are overwritten: in builds for
+// tests.
 const PoisonChunks = true

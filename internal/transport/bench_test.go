@@ -100,3 +100,24 @@ func BenchmarkStream(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkLentReply is one call after the other whose reply is as long as what a
+// relay pulls.
+func BenchmarkLentReply(b *testing.B) {
+	const size = 280 << 10
+	from, to := pair(b, nil)
+	memory, lent := make([]byte, size), make([]byte, size)
+	to.HandleLent(methodEcho, func(_ context.Context, _ From, _ []byte, respond Respond) { respond(memory, func() {}, nil) })
+	got := make(chan error)
+	b.SetBytes(size)
+	b.ReportAllocs()
+	for b.Loop() {
+		room := func(n int) []byte { return lent[:n] }
+		if err := from.GoInto(context.Background(), Peer{ID: to.o.RaftID}, methodEcho, nil, room, func(_ []byte, err error) { got <- err }); err != nil {
+			b.Fatal(err)
+		}
+		if err := <-got; err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -118,3 +118,20 @@ func TestRelayedDrainDoesNotAllocate(t *testing.T) {
 		t.Errorf("%.1f allocations for a pull and its messages", got)
 	}
 }
+
+// BenchmarkRelayedDrain is what one message costs at both nodes, without what is
+// between them.
+func BenchmarkRelayedDrain(b *testing.B) {
+	const window, most = 2500, 40_000
+	b.ReportAllocs()
+	for n := 0; n < b.N; {
+		b.StopTimer()
+		d := newRelayedDrain(b, window, most)
+		d.step(b)
+		b.StartTimer()
+		for got := 0; got < most-2*window && n < b.N; {
+			k := d.step(b)
+			got, n = got+k, n+k
+		}
+	}
+}
