@@ -184,7 +184,11 @@ func TestReadmeCommands(t *testing.T) {
 	for _, m := range regexp.MustCompile("`(./test/run|make) ([a-z -]+)`").FindAllStringSubmatch(readme, -1) {
 		for name := range strings.FieldsSeq(m[2]) {
 			n++
-			if m[1] == "make" && !strings.Contains(makefile, "\n"+name+":") || m[1] != "make" && !strings.Contains(stages, "\nstage "+name+" ") {
+			in, at := stages, `(?m)^(stage|begin) `+name+` `
+			if m[1] == "make" {
+				in, at = makefile, `(?m)^`+name+`:`
+			}
+			if !regexp.MustCompile(at).MatchString(in) {
 				t.Errorf("%s %s is not there", m[1], name)
 			}
 		}
