@@ -220,8 +220,9 @@ v = await Viewer.at(node);
 await test('new messages come by themselves', async () => {
   await v.go('/tail?topic=orders');
   await v.page.locator('.line').nth(5).waitFor({ timeout: EFFECT * 2 });
-  await v.sound('tail');
   await v.shot('tail-running-light-en');
+  await v.button('Hold').click(); // axe would look at hundreds of lines that come and go
+  await v.sound('tail');
 });
 
 await test('a hidden page closes its stream', async () => {
