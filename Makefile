@@ -2,7 +2,7 @@
 GO ?= go
 export CGO_ENABLED ?= 0
 
-.PHONY: build test chaos check console figures pgo clean
+.PHONY: build test chaos check console screenshots figures pgo clean
 build: ## bin/tidings
 	$(GO) build -trimpath -o bin/tidings ./cmd/tidings
 
@@ -17,6 +17,9 @@ check: ## what to run before a commit
 
 console: ## the console's bundle from its sources, to be committed with them
 	cd internal/front/console/web/build && $(GO) run .
+
+screenshots: ## the pictures of the console in docs/img, from the browser tests
+	PICTURES=write ./test/browser/run cluster
 
 figures: ## all figures that the documentation quotes; see test/figures
 	./test/figures

@@ -153,8 +153,15 @@ function watched(w) {
   if (!index.has(t) || gone.has(t)) return null;
   if (kind === 'topic') return { ...base(t), channel_rows: Object.fromEntries(channelsOf(t).map((n) => [n, channel(t, n)])) };
   if (!channelsOf(t).includes(c)) return null;
-  return { ...channel(t, c), at: now(), created_at: start, topic_paused: paused.has(t), missing: [], partition_list: base(t).partition_list.map((p) => ({ partition: p.partition, leader: p.leader, known: true, floor_offset: 249_000, end_offset: p.end_offset, unfinished: 31, parked: 2, finished_ranges: 4, oldest_at: now() - 60_000 })) };
+  return { ...channel(t, c), at: now(), created_at: start, topic_paused: paused.has(t), max_attempts: c === 'mailer' ? 5 : 0, dead_letter: c === 'mailer' ? `${t}.${c}.dead` : undefined, missing: [], partition_list: base(t).partition_list.map((p) => ({ partition: p.partition, leader: p.leader, known: true, floor_offset: 249_000, end_offset: p.end_offset, unfinished: 31, parked: 2, finished_ranges: 4, oldest_at: now() - 60_000 })) };
 }
+
+// past is a day like others: a point every ten seconds of fifteen minutes.
+const past = (watch) => Array.from({ length: 90 }, (_, i) => {
+  const t = tick() - (90 - i) * 10;
+  const rate = Math.round(900 * noise(watch.length, t));
+  return { at: start + t * 1000, in_rate: rate, out_rate: Math.round(rate * 0.97), backlog: Math.round(200 * noise(watch.length + 1, t)), oldest_age_ms: Math.round(900 * noise(watch.length + 2, t)) };
+});
 
 function events(req, res, q) {
   res.writeHead(200, { 'Content-Type': 'text/event-stream' });
@@ -195,6 +202,7 @@ function api(req, res, p, q) {
   if (p[0] === 'self') return send({ node: 'n1', version: '0.5.0', nsq_version: '1.3.0', go_version: 'go1.26', platform: 'linux/amd64', started_at: start, now_at: now(), cluster: '7f3a9c', alone: false, stage: 'formed', read_only: false, ready: true, addresses: nodes()[0].addresses, limits: { max_msg_bytes: 1 << 20, max_defer_ms: 36e5 } });
   if (p[0] === 'events') return events(req, res, q);
   if (p[0] === 'overview') return send(overview());
+  if (p[0] === 'history') return send({ at: now(), step_ms: 10_000, points: past(q.get('watch')) });
   if (p[0] === 'nodes') return send(p[1] ? { ...nodes().find((n) => n.name === p[1]), at: now(), log: { log_bytes: 6.4e7, syncs_total: 182_334, sync_mean_ms: 1.9, sync_p50_ms: 1.6, sync_p99_ms: 6.2, sync_max_ms: 41, segments_recycled_total: 12, cut_bytes: 0, tail_bytes: 3e6, segments: 412, damage_total: 0 }, shards: shards().map((s) => ({ shard: s.shard, leads: s.leader === p[1], role: 'voter', applied: s.commit, lag: 0 })) } : { at: now(), items: nodes(), missing: [] });
   if (p[0] === 'shards') return send({ at: now(), items: shards() });
   if (p[0] === 'lookup') return send(lookup());

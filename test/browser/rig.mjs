@@ -10,8 +10,9 @@ import { chromium } from 'playwright-core';
 
 export const bin = process.env.TIDINGS;
 export const shots = process.env.SHOTS ?? fileURLToPath(new URL('../../build/screenshots', import.meta.url));
-export const EFFECT = 2000; // ms in which an action must show
-const PATIENCE = 30_000; // ms in which anything must come
+export const slow = Number(process.env.SLOW ?? 1); // how many times as long all may take, on a machine that does other things too
+export const EFFECT = slow * 2000; // ms in which an action must show
+const PATIENCE = slow * 30_000; // ms in which anything must come
 
 const started = new Set();
 const work = mkdtempSync(join(tmpdir(), 'tidings-browser-'));
@@ -162,7 +163,7 @@ export class Viewer {
     v.errors = [];
     v.context = await browser.newContext({ locale: 'en-US', colorScheme: 'light', reducedMotion: 'reduce', ...wide, ...options });
     v.page = await v.context.newPage();
-    v.page.setDefaultTimeout(10_000);
+    v.page.setDefaultTimeout(slow * 10_000);
     v.page.on('pageerror', (e) => v.errors.push(`error: ${e.message}`));
     v.page.on('console', (m) => ['error', 'warning'].includes(m.type()) && !v.expected?.test(m.text()) && v.errors.push(`console: ${m.text()}`));
     return v;
@@ -177,6 +178,16 @@ export class Viewer {
   async settled() {
     await this.page.waitForSelector('main h1, main .empty');
     await this.page.waitForFunction(() => !document.querySelector('main .skeleton'));
+  }
+
+  // drawn: the charts show what the server had; they are drawn once a second.
+  drawn() {
+    return this.page.waitForFunction(() => [...document.querySelectorAll('.chart canvas')].every((c) => {
+      const { data } = c.getContext('2d').getImageData(c.width * 0.2, 0, c.width * 0.7, c.height);
+      const colours = new Set();
+      for (let i = 0; i < data.length; i += 4) if (data[i + 3] > 200 && Math.max(data[i], data[i + 1], data[i + 2]) - Math.min(data[i], data[i + 1], data[i + 2]) > 60) colours.add(i);
+      return colours.size > 20;
+    }), null, { polling: 200 });
   }
 
   // sees waits for a text in the page.

@@ -45,6 +45,7 @@ type point struct {
 
 // track is the last points of one thing, of the times at the end of history.times.
 type track struct {
+	id     uint64 // of the topic or channel: one that was made anew begins anew
 	points []point
 	round  int64 // time of the last one
 	quiet  int   // points at the end with nothing in them
@@ -87,10 +88,10 @@ func (h *history) follow(x *sample) {
 	h.total = last(append(h.total, pointOf(t.InRate, t.OutRate, t.Backlog+t.Waiting, t.OldestAgeMs)), most)
 	for i := range x.topics {
 		sum := &x.topics[i]
-		follow(h, h.topics, sum.Name, at, pointOf(sum.InRate, sum.OutRate, sum.Backlog+sum.Waiting, sum.OldestAgeMs))
+		follow(h, h.topics, sum.Name, sum.id(""), at, pointOf(sum.InRate, sum.OutRate, sum.Backlog+sum.Waiting, sum.OldestAgeMs))
 		for k := range sum.channels {
 			c := &sum.channels[k]
-			follow(h, h.lanes, ChannelName{c.Topic, c.Name}, at, pointOf(c.InRate, c.OutRate, c.Backlog, c.OldestAgeMs))
+			follow(h, h.lanes, ChannelName{c.Topic, c.Name}, sum.id(c.Name), at, pointOf(c.InRate, c.OutRate, c.Backlog, c.OldestAgeMs))
 		}
 	}
 	sweep(h.topics, at)
@@ -104,13 +105,14 @@ func (h *history) follow(x *sample) {
 
 // follow adds a point to what is followed already, and begins with what is not
 // quiet as long as there is room.
-func follow[K comparable](h *history, all map[K]*track, name K, at int64, p point) {
+func follow[K comparable](h *history, all map[K]*track, name K, id uint64, at int64, p point) {
 	t := all[name]
-	if t == nil {
+	if t == nil || t.id != id {
+		delete(all, name)
 		if p.quiet() || len(h.topics)+len(h.lanes) >= historyMax {
 			return
 		}
-		t = &track{}
+		t = &track{id: id}
 		all[name] = t
 	}
 	t.quiet++
@@ -118,6 +120,20 @@ func follow[K comparable](h *history, all map[K]*track, name K, at int64, p poin
 		t.quiet = 0
 	}
 	t.points, t.round = last(append(t.points, p), int(historySpan/historyStep)), at
+}
+
+// id is that of a topic, or of one of its channels; 0: it lives in memory only.
+func (sum *topicSum) id(channel string) uint64 {
+	if sum.meta == nil {
+		return 0
+	}
+	if channel == "" {
+		return sum.meta.ID
+	}
+	if c, ok := sum.meta.Channel(channel); ok {
+		return c.ID
+	}
+	return 0
 }
 
 // sweep lets go of what is gone, and of what has been quiet all the time.

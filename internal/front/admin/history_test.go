@@ -3,6 +3,8 @@ package admin
 import (
 	"testing"
 	"time"
+
+	"github.com/tidings-io/tidings/internal/meta"
 )
 
 // historySample is a sample of one busy and many quiet topics.
@@ -75,10 +77,16 @@ func TestHistoryForgets(t *testing.T) {
 		t.Errorf("%d topics and %d channels that are gone", len(h.topics), len(h.lanes))
 	}
 	h.follow(historySample(began.Add(6*time.Minute), 7, 0))
+	again := historySample(began.Add(6*time.Minute+10*time.Second), 7, 0)
+	again.topics[0].meta = &meta.Topic{ID: 2, Channels: []*meta.Channel{{ID: 3, Name: "c/d"}}}
+	h.follow(again)
+	if n := len(h.topics["busy"].points) + len(h.lanes[ChannelName{"busy", "c/d"}].points); n != 2 {
+		t.Errorf("a topic and a channel that were made anew have %d points", n)
+	}
 	for _, x := range []struct {
 		after time.Duration
 		want  int
-	}{{7 * time.Minute, 3}, {16 * time.Minute, 2}, {22 * time.Minute, 0}} {
+	}{{7 * time.Minute, 4}, {16 * time.Minute, 3}, {22 * time.Minute, 0}} {
 		got, err := h.of("overview", began.Add(x.after))
 		if err != nil || len(got.Points) != x.want {
 			t.Errorf("after %v: %+v, %v; want %d points", x.after, got, err, x.want)

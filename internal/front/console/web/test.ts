@@ -1,5 +1,6 @@
 // Tests of what the pages compute; test/browser/run bundles and runs them.
 import { command, word } from './src/core/cli.ts';
+import { before } from './src/core/past.ts';
 import { merge } from './src/core/merge.ts';
 import { hex, json, preview, text } from './src/core/payload.ts';
 
@@ -43,5 +44,12 @@ same('UTF-8', text(bytes('王小明')), '王小明');
 same('cut UTF-8', [text(bytes('王小明').subarray(0, 7)), text(bytes('王小明').subarray(0, 7), true)], [null, '王小']);
 same('binary', text(Uint8Array.of(0, 1, 2)), null);
 same('preview', [preview(bytes('a\n  b'), false), preview(Uint8Array.of(255, 0), false)], ['a b', 'ff 00']);
+
+
+// What the server has comes before what the page has seen; a hole is a gap.
+const point = (s: number) => ({ at: s * 1000, in_rate: s, out_rate: null, backlog: 1, oldest_age_ms: 500 });
+same('history', before({ at: 100_000, step_ms: 10_000, points: [point(10), point(20), point(60), point(70)] }, 65), [
+  [10, 20, 20.001, 60], [10, 20, null, 60], [null, null, null, null], [1, 1, null, 1], [0.5, 0.5, null, 0.5],
+]);
 
 if (failed > 0) throw new Error(`${failed} failed`);

@@ -1,6 +1,7 @@
 // Requests to the admin API.
 import { useEffect, useRef, useState } from 'preact/hooks';
 import { base } from './page.ts';
+import { Store, useStore } from './store.ts';
 import type { Done, Failure } from './types.ts';
 
 export const root = base + 'api/v1';
@@ -48,13 +49,18 @@ async function ask<T>(where: string, init: RequestInit): Promise<T> {
 
 export const get = <T>(where: string, signal?: AbortSignal): Promise<T> => ask<T>(where, { signal });
 
+// changes counts what this page has changed: what it has loaded is loaded anew.
+const changes = new Store(0);
+
 // change sends a request that changes something.
-export function change(method: 'POST' | 'PUT' | 'PATCH' | 'DELETE', where: string, body?: unknown): Promise<Done> {
-  return ask<Done>(where, {
+export async function change(method: 'POST' | 'PUT' | 'PATCH' | 'DELETE', where: string, body?: unknown): Promise<Done> {
+  const done = await ask<Done>(where, {
     method,
     headers: { 'X-Tidings': '1', ...(body === undefined ? {} : { 'Content-Type': 'application/json' }) },
     body: body === undefined ? undefined : JSON.stringify(body),
   });
+  changes.set(changes.get() + 1);
+  return done;
 }
 
 export interface Loaded<T> {
@@ -72,9 +78,13 @@ export function useGet<T>(where: string | null, every = 0): Loaded<T> {
   });
   const [turn, again] = useState(0);
   const quiet = useRef(false);
+  const changed = useStore(changes);
+  const seen = useRef(changed);
   useEffect(() => {
     if (where === null) return;
     const stop = new AbortController();
+    if (seen.current !== changed) quiet.current = true;
+    seen.current = changed;
     if (!quiet.current) set((s) => ({ ...s, loading: true }));
     quiet.current = false;
     get<T>(where, stop.signal).then(
@@ -84,7 +94,7 @@ export function useGet<T>(where: string | null, every = 0): Loaded<T> {
       },
     );
     return () => stop.abort();
-  }, [where, turn]);
+  }, [where, turn, changed]);
   useEffect(() => {
     if (!every || where === null) return;
     const timer = setInterval(() => {

@@ -19,7 +19,13 @@ export function short(n: number): string {
   if (a < 10_000) return count(n);
   const [div, unit] = a < 1e6 ? [1e3, 'k'] : a < 1e9 ? [1e6, 'M'] : [1e9, 'G'];
   const v = n / div;
-  return (v >= 100 ? v.toFixed(0) : v >= 10 ? v.toFixed(1) : v.toFixed(2)) + unit;
+  return (v >= 100 ? v.toFixed(0) : v >= 10 ? v.toFixed(1) : v.toFixed(2)).replace(/\.0+$/, '') + unit;
+}
+
+// tick shows a number at an axis, with no more digits than it has.
+export function tick(n: number): string {
+  const [div, unit] = n < 1e3 ? [1, ''] : n < 1e6 ? [1e3, 'k'] : n < 1e9 ? [1e6, 'M'] : [1e9, 'G'];
+  return Number((n / div).toFixed(2)) + unit;
 }
 
 // rate shows a number per second.

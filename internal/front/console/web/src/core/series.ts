@@ -1,16 +1,19 @@
-// What the charts show: the last minutes of each thing that was watched, kept
-// in this page. The server keeps no history; Prometheus does.
-import type { ChannelDetail, Overview, TopicState } from './types.ts';
+// What the charts show: the last fifteen minutes of each thing that was watched.
+// A page begins with the points that the server has (/history), and goes on with
+// what the stream brings. What lies further back Prometheus keeps.
+import { address, get } from './api.ts';
+import { before, value, type Series } from './past.ts';
+import { Store } from './store.ts';
+import type { ChannelDetail, History, Overview, TopicState } from './types.ts';
 
-const POINTS = 900; // fifteen minutes
+export const SPAN = 900; // seconds
+const POINTS = 2000; // at most
 const THINGS = 24; // most recently watched
-
-// Series holds times in seconds, then one list for each line; null is a gap.
-export type Series = [number[], ...(number | null)[][]];
 
 const kept = new Map<string, Series>();
 
-const value = (v: number | null | undefined): number | null => v ?? null;
+// begun counts the series that have got what the server had.
+export const begun = new Store(0);
 
 function lines(watch: string, data: unknown): (number | null)[] | null {
   if (watch === 'overview') {
@@ -35,7 +38,10 @@ export function record(watch: string, at: number, data: unknown): void {
   if (!now) return;
   let s = kept.get(watch);
   if (s) kept.delete(watch); // it becomes the last used
-  else s = [[], ...now.map(() => [])] as unknown as Series;
+  else {
+    s = [[], ...now.map(() => [])] as unknown as Series;
+    begin(watch, s);
+  }
   kept.set(watch, s);
   if (kept.size > THINGS) kept.delete(kept.keys().next().value!);
   const time = at / 1000;
@@ -56,7 +62,19 @@ export function interrupt(): void {
 function push(s: Series, time: number, now: (number | null)[]): void {
   s[0].push(time);
   now.forEach((v, i) => (s[i + 1] as (number | null)[]).push(v));
-  if (s[0].length > POINTS) for (const list of s) list.shift();
+  while (s[0].length > POINTS || (s[0][1] ?? time) < time - SPAN) for (const list of s) list.shift();
+}
+
+// begin puts what the server has before what the page has seen.
+function begin(watch: string, s: Series): void {
+  get<History>(address(['history'], { watch })).then(
+    (h) => {
+      const old = before(h, s[0][0] ?? h.at / 1000);
+      s.forEach((list, i) => list.unshift(...(old[i] as number[])));
+      begun.set(begun.get() + 1);
+    },
+    () => undefined, // the chart begins now
+  );
 }
 
 // upTo gives the lines of a watch drawn on to a time, in seconds, with the last

@@ -104,6 +104,12 @@ export interface Overview {
   missing: Missing[];
 }
 
+export interface History {
+  at: At;
+  step_ms: number;
+  points: { at: At; in_rate: Rate; out_rate: Rate; backlog: number; oldest_age_ms: number }[];
+}
+
 export interface TopicRow {
   name: string;
   paused: boolean;
@@ -202,6 +208,8 @@ export interface ChannelDetail extends ChannelRow {
   id?: string;
   created_at?: At;
   topic_paused: boolean;
+  max_attempts: number;
+  dead_letter?: string;
   partition_list: ChannelPartition[];
   missing: Missing[];
 }
@@ -260,6 +268,7 @@ export interface MessagePage {
   at: At;
   items: Message[];
   next?: string;
+  prev?: string;
   gaps: Gap[];
   scanned: { records: number; bytes: number; complete: boolean };
   note?: string;

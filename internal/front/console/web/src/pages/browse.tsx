@@ -26,6 +26,7 @@ export function Browse({ topic, partitions, ephemeral }: { topic: string; partit
   const partition = query.get('partition') ?? '';
   const find = query.get('search') ?? '';
   const cursor = query.get('cursor') ?? '';
+  const before = query.get('before') ?? '';
   const at = query.get('offset') ?? '0';
   const time = query.get('time') ?? '';
   const scan = query.get('scan') ?? '10000';
@@ -33,14 +34,14 @@ export function Browse({ topic, partitions, ephemeral }: { topic: string; partit
     partition: partition || (from === 'offset' ? '0' : ''),
     from: from === 'earliest' || (find && from === 'latest') ? 'earliest' : from === 'latest' ? 'latest' : '',
     offset: from === 'offset' ? at : '', time: from === 'time' ? time : '',
-    search: find, scan: find ? scan : '', limit: LIMIT, cursor,
+    search: find, scan: find ? scan : '', limit: LIMIT, cursor, before,
   };
   const page = useGet<MessagePage>(ephemeral ? null : address(['topics', topic, 'messages'], params));
   if (ephemeral) return <Card><Empty icon="topics" title={t('browse.ephemeral')} text={t('browse.ephemeralText')} cli={cli('topic', 'tail', topic)} /></Card>;
-  const set = (change: Record<string, string | number | null>) => go(here({ cursor: null, opened: null, ...change }), true);
+  const set = (change: Record<string, string | number | null>) => go(here({ cursor: null, before: null, opened: null, ...change }), true);
   const starts = [['latest', t('from.latest')], ['earliest', t('from.earliest')], ['offset', t('from.offset')], ['time', t('from.time')]] as const;
   const data = page.data;
-  const newestFirst = from === 'latest' && !find && !cursor;
+  const newestFirst = from === 'latest' && !find;
   return (
     <Card>
       <div class="bar">
@@ -85,7 +86,7 @@ export function Browse({ topic, partitions, ephemeral }: { topic: string; partit
         : !data ? <Skeleton />
         : data.items.length === 0 && data.gaps.length === 0 ? <Nothing topic={topic} find={find} data={data} />
         : <Messages topic={topic} items={newestFirst ? data.items.toReversed() : data.items} gaps={data.gaps} find={find} opened={query.get('opened') ?? ''} onOpen={(id) => go(here({ opened: id }), true)} />}
-      {data && <Foot data={data} find={find} cursor={cursor} one={partitions === 1 || params.partition !== ''} />}
+      {data && <Foot data={data} find={find} away={cursor + before !== ''} newestFirst={newestFirst} />}
       <div class="bar"><div class="grow"><Cli line={cli('topic', 'peek', topic, ...peek(from, at, time, params.partition, find))} /></div></div>
     </Card>
   );
@@ -120,20 +121,22 @@ function Nothing({ topic, find, data }: { topic: string; find: string; data: Mes
   );
 }
 
-function Foot({ data, find, cursor, one }: { data: MessagePage; find: string; cursor: string; one: boolean }) {
-  const first = one && !find ? data.items[0] : undefined; // offsets say what is older in one partition only
+// Foot leads to the pages beside this one: older and newer where the newest stand
+// first, previous and next elsewhere.
+function Foot({ data, find, away, newestFirst }: { data: MessagePage; find: string; away: boolean; newestFirst: boolean }) {
+  const back = data.prev && <a class="button small" href={here({ before: data.prev, cursor: null, opened: null })} data-own>{t(newestFirst ? 'browse.older' : find ? 'browse.back' : 'pager.prev')}</a>;
+  const on = data.next && !data.scanned.complete && (
+    <a class="button small" href={here({ cursor: data.next, before: null, opened: null })} data-own>{t(newestFirst ? 'browse.newer' : find ? 'browse.onward' : 'pager.next')}</a>
+  );
   return (
     <div class="pager">
       <span>
-        {data.note ? data.note + ' ' : ''}
+        {data.note && <span lang="en">{data.note} </span>}
         {find ? t('browse.scanned', { n: data.scanned.records, count: count(data.scanned.records), found: data.items.length }) : t('browse.shown', { n: data.items.length })}
       </span>
       <span class="end">
-        {cursor && <a class="button small" href={here({ cursor: null, opened: null })} data-own>{t('pager.first')}</a>}
-        {first && first.offset > 0 && (
-          <a class="button small" href={here({ from: 'offset', partition: first.partition, offset: Math.max(0, first.offset - LIMIT), cursor: null, opened: null })} data-own>{t('browse.older')}</a>
-        )}
-        {data.next && !data.scanned.complete && <a class="button small" href={here({ cursor: data.next, opened: null })} data-own>{find ? t('browse.onward') : t('pager.next')}</a>}
+        {away && <a class="button small" href={here({ cursor: null, before: null, opened: null })} data-own>{t(newestFirst ? 'from.latest' : 'pager.first')}</a>}
+        {newestFirst ? [on, back] : [back, on]}
       </span>
     </div>
   );

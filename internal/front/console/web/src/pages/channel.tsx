@@ -1,20 +1,21 @@
 // One channel: how much waits and for how long, who takes it, what it is.
 import { address, change } from '../core/api.ts';
 import { count, short, span, stamp } from '../core/format.ts';
-import { channelWatch, serverNow, useWatch } from '../core/live.ts';
-import { go, url, usePlace } from '../core/router.ts';
+import { channelWatch, useWatch } from '../core/live.ts';
+import { go, here, url, usePlace } from '../core/router.ts';
 import { cli, mayChange, self } from '../core/self.ts';
 import { useStore } from '../core/store.ts';
 import type { ChannelDetail, ChannelPartition } from '../core/types.ts';
 import { t } from '../i18n/index.ts';
-import { act, ask } from '../ui/ask.tsx';
+import { act, ask, show } from '../ui/ask.tsx';
 import { Chart, Legend, timeSteps, type Line } from '../ui/chart.tsx';
 import { Icon } from '../ui/icons.tsx';
 import { Badge, Card, Fact, Figure, Figures, Head, MissingNote, Skeleton, Tabs } from '../ui/parts.tsx';
 import { Table, type Column } from '../ui/table.tsx';
-import { channelUrl, Flags, old, showAge, showRate, topicUrl } from './columns.tsx';
+import { channelUrl, Flags, old, showAge, perSecond, showRate, topicUrl } from './columns.tsx';
 import { Consumers } from './consumers.tsx';
 import { Gone } from './gone.tsx';
+import { LimitForm } from './limit.tsx';
 import { backlogLines } from './overview.tsx';
 import { Peek } from './peek.tsx';
 import { useTitle } from './title.ts';
@@ -84,6 +85,7 @@ function Actions({ topic, channel, data }: { topic: string; channel: string; dat
       <button type="button" class="button danger" onClick={() => ask({
         title: t('channel.empty', { name }), text: t('channel.emptyText', { n: all, count: count(all) }), verb: t('empty'), danger: true, name: channel,
         cli: cli('channel', 'empty', topic, channel, '--yes'), run: () => change('POST', address([...path, 'empty'])), done: t('channel.emptied', { name }),
+        then: () => go(here({ opened: null, cursor: null }), true),
       })}><Icon name="empty" />{t('empty')}</button>
       <button type="button" class="button danger" onClick={() => ask({
         title: t('channel.delete', { name }), text: t('channel.deleteText', { n: all, count: count(all) }), verb: t('delete'), danger: true, name: channel,
@@ -99,8 +101,8 @@ function Numbers({ data }: { data: ChannelDetail }) {
     <Figures>
       <Figure name={t('backlog')} tint="depth" value={short(data.backlog)} note={drain(data)} title={t('hint.backlog')} />
       <Figure name={t('oldest')} tint="age" value={showAge(data.oldest_age_ms)} tone={old(data.oldest_age_ms)} title={t('hint.oldest')} />
-      <Figure name={t('in')} tint="in" value={showRate(data.in_rate)} unit={t('perSecond')} title={t('hint.in')} />
-      <Figure name={t('out')} tint="out" value={showRate(data.out_rate)} unit={t('perSecond')} title={t('hint.out')} />
+      <Figure name={t('in')} tint="in" value={showRate(data.in_rate)} unit={perSecond(data.in_rate)} title={t('hint.in')} />
+      <Figure name={t('out')} tint="out" value={showRate(data.out_rate)} unit={perSecond(data.out_rate)} title={t('hint.out')} />
       <Figure name={t('inFlight')} value={short(data.in_flight)} note={t('channel.consumers', { n: data.consumers, count: count(data.consumers) })} title={t('hint.inFlight')} />
       <Figure name={t('requeued')} value={short(data.requeued_total)} note={t('channel.timeouts', { n: data.timed_out_total, count: short(data.timed_out_total) })} tone={data.timeout_rate ? 'warn' : ''} title={t('hint.requeued')} />
     </Figures>
@@ -137,8 +139,10 @@ function Overview({ data }: { data: ChannelDetail }) {
       <Card title={t('partitions')}>
         <Table<ChannelPartition> label={t('partitions')} columns={columns()} rows={data.partition_list} id={(p) => String(p.partition)} />
       </Card>
-      <Card title={t('facts')}>
+      <Card title={t('facts')} end={mayChange() && data.id && <LimitButton data={data} />}>
         <dl class="facts pad">
+          <Fact name={t('limit.most')}>{data.max_attempts ? t('limit.deliveries', { n: data.max_attempts, count: count(data.max_attempts) }) : t('limit.none')}</Fact>
+          {data.dead_letter && <Fact name={t('limit.dead')}><a class="link" href={topicUrl(data.dead_letter)} data-own>{data.dead_letter}</a></Fact>}
           <Fact name={t('createdAt')}>{data.created_at ? stamp(data.created_at) : '–'}</Fact>
           <Fact name={t('channel.taken')}>{count(data.records_total)}</Fact>
           <Fact name={t('requeued')}>{count(data.requeued_total)}</Fact>
@@ -149,6 +153,12 @@ function Overview({ data }: { data: ChannelDetail }) {
   );
 }
 
+const LimitButton = ({ data }: { data: ChannelDetail }) => (
+  <button type="button" class="button small" onClick={() => show(t('limit.title', { name: data.name }), (close) => <LimitForm data={data} close={close} />)}>
+    {t('limit.change')}
+  </button>
+);
+
 const number = (n: number | undefined): string => (n === undefined ? '–' : count(n));
 
 const columns = (): Column<ChannelPartition>[] => [
@@ -158,6 +168,6 @@ const columns = (): Column<ChannelPartition>[] => [
   { id: 'end', title: t('partition.end'), num: true, hide: 'hide-s', hint: t('hint.end'), cell: (p) => number(p.end_offset) },
   { id: 'unfinished', title: t('partition.unfinished'), num: true, hint: t('hint.unfinished'), cell: (p) => number(p.unfinished) },
   { id: 'parked', title: t('partition.parked'), num: true, hide: 'hide-m', hint: t('hint.parked'), cell: (p) => number(p.parked) },
-  { id: 'oldest', title: t('oldest'), num: true, cell: (p) => (p.oldest_at ? span((serverNow() - p.oldest_at) / 1000) : '–') },
+  { id: 'ranges', title: t('partition.ranges'), num: true, hide: 'hide-m', hint: t('hint.ranges'), cell: (p) => number(p.finished_ranges) },
 ];
 

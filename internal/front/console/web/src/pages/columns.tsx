@@ -10,6 +10,7 @@ export const topicUrl = (topic: string): string => url(['topics', topic]);
 export const channelUrl = (topic: string, channel: string): string => url(['topics', topic, 'channels', channel]);
 
 export const showRate = (v: Rate): string => (v === null || v === undefined ? '–' : rate(v));
+export const perSecond = (v: Rate): string => (v === null || v === undefined ? '' : t('perSecond'));
 export const showAge = (v: Age): string => (v === null || v === undefined ? '–' : span(v / 1000));
 
 const zero = (v: number | null | undefined): string => (v ? '' : 'zero');
@@ -43,7 +44,7 @@ export const channelColumns = (withTopic: boolean): Column<ChannelRow>[] => [
     id: 'name', title: t('channel'), sorts: true,
     cell: (r) => (
       <span class="name">
-        <a href={channelUrl(r.topic, r.name)} data-own>{withTopic ? <><span class="muted">{r.topic} / </span>{r.name}</> : r.name}</a>
+        <a href={channelUrl(r.topic, r.name)} title={`${r.topic} / ${r.name}`} data-own>{withTopic ? <><span class="muted">{r.topic} / </span>{r.name}</> : r.name}</a>
         <Flags row={r} />
       </span>
     ),

@@ -1,10 +1,12 @@
 // The settings of this node and where each comes from.
 import { address, change, useGet } from '../core/api.ts';
+import { language } from '../core/prefs.ts';
 import { go, here, usePlace } from '../core/router.ts';
 import { mayChange, self } from '../core/self.ts';
 import { useStore } from '../core/store.ts';
 import type { Config, Setting } from '../core/types.ts';
 import { t } from '../i18n/index.ts';
+import { settingsZh } from '../i18n/settings.zh.ts';
 import { act } from '../ui/ask.tsx';
 import { Badge, Card, Choice, Cli, CopyButton, Empty, Fact, Head, SearchBox, Skeleton, Trouble, type Tone } from '../ui/parts.tsx';
 import { Table, type Column } from '../ui/table.tsx';
@@ -19,7 +21,7 @@ export function ConfigPage() {
   const q = (query.get('q') ?? '').toLowerCase();
   const show = query.get('show') ?? 'all';
   const { data, error, reload } = useGet<Config>(address(['config']));
-  const rows = (data?.settings ?? []).filter((s) => (show === 'all' || s.origin !== 'default') && (s.key + ' ' + s.flag + ' ' + s.help + ' ' + s.value).toLowerCase().includes(q));
+  const rows = (data?.settings ?? []).filter((s) => (show === 'all' || s.origin !== 'default') && (s.key + ' ' + s.flag + ' ' + s.help + ' ' + (settingsZh[s.key] ?? '') + ' ' + s.value).toLowerCase().includes(q));
   const options = [['all', t('config.all')], ['set', t('config.set')]] as const;
   return (
     <div class="page">
@@ -72,13 +74,19 @@ function Level() {
 
 const shown = (v: string): string => (v === '' ? '–' : v);
 
+// Help is what a setting does: the node tells it in English.
+function Help({ s }: { s: Setting }) {
+  const translated = language.get() === 'zh' ? settingsZh[s.key] : undefined;
+  return <div class="faint" lang={translated ? undefined : 'en'}>{translated ?? s.help}</div>;
+}
+
 const Origin = ({ s }: { s: Setting }) => <Badge tone={tones[s.origin]}>{t(`origin.${s.origin}`)}</Badge>;
 
 const columns = (): Column<Setting>[] => [
   { id: 'key', title: t('config.setting'), cell: (s) => (
     <div>
       <div class="row wrap"><span class="mono">{s.key}</span><span class="only-s"><Origin s={s} /></span></div>
-      <div class="faint">{s.help}</div>
+      <Help s={s} />
       <code class="only-s">{shown(s.value)}</code>
     </div>
   ) },

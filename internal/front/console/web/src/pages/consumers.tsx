@@ -24,12 +24,12 @@ const columns = (): Column<Consumer>[] => [
   { id: 'address', title: t('consumer.address'), sorts: true, hide: 'hide-m', cell: (c) => <span class="mono">{c.remote_address}</span> },
   { id: 'node', title: t('node'), sorts: true, hide: 'hide-m', cell: (c) => <a href={url(['nodes', c.node])} data-own>{c.node}</a> },
   { id: 'ready', title: t('consumer.ready'), num: true, sorts: true, hint: t('hint.ready'), cell: (c) => count(c.ready), tone: (c) => (c.ready === 0 ? 'warn' : '') },
-  { id: 'in_flight', title: t('inFlight'), num: true, sorts: true, cell: (c) => count(c.in_flight) },
-  { id: 'finished', title: t('consumer.finished'), num: true, sorts: true, cell: (c) => short(c.finished_total) },
-  { id: 'requeued', title: t('requeued'), num: true, sorts: true, hide: 'hide-s', cell: (c) => short(c.requeued_total) },
+  { id: 'in_flight', title: t('inFlight'), num: true, sorts: true, cell: (c) => count(c.in_flight), tone: (c) => (c.in_flight ? '' : 'zero') },
+  { id: 'finished', title: t('consumer.finished'), num: true, sorts: true, cell: (c) => short(c.finished_total), tone: (c) => (c.finished_total ? '' : 'zero') },
+  { id: 'requeued', title: t('requeued'), num: true, sorts: true, hide: 'hide-s', cell: (c) => short(c.requeued_total), tone: (c) => (c.requeued_total ? '' : 'zero') },
   { id: 'timed_out', title: t('timedOut'), num: true, sorts: true, hide: 'hide-s', cell: (c) => short(c.timed_out_total), tone: (c) => (c.timed_out_total ? 'warn' : 'zero') },
   { id: 'connected', title: t('consumer.since'), num: true, sorts: true, hide: 'hide-l', cell: (c) => span((serverNow() - c.connected_at) / 1000) },
-  { id: 'agent', title: t('consumer.agent'), hide: 'hide-l', cell: (c) => <span class="muted">{c.user_agent}</span> },
+  { id: 'agent', title: t('consumer.agent'), hide: 'hide-l', cell: (c) => <span class="muted">{c.user_agent || '–'}</span> },
 ];
 
 export function Consumers({ topic, channel }: { topic: string; channel: string }) {

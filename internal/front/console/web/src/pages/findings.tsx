@@ -58,7 +58,7 @@ function Item({ f }: { f: Finding }) {
       </span>
       <div class="grow">
         <div class="what">{href ? <a href={href} data-own>{what}</a> : what}</div>
-        {next && <div class="why">{next}</div>}
+        {next && <div class="why">{href && f.code === 'channel_stuck' ? <a class="link" href={href + '?tab=in_flight'} data-own>{next}</a> : next}</div>}
       </div>
       {f.since_at && <span class="faint nowrap hide-s">{t('since', { span: span((Date.now() - f.since_at) / 1000) })}</span>}
     </li>

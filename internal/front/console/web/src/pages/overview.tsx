@@ -10,7 +10,7 @@ import { t } from '../i18n/index.ts';
 import { Chart, Legend, type Line } from '../ui/chart.tsx';
 import { Badge, Card, Cli, Dot, Empty, Figure, Figures, Head, MissingNote, Skeleton, type Tone } from '../ui/parts.tsx';
 import { Table } from '../ui/table.tsx';
-import { channelColumns, old, showAge, showRate, topicColumns, topicUrl, channelUrl } from './columns.tsx';
+import { channelColumns, old, showAge, perSecond, showRate, topicColumns, topicUrl, channelUrl } from './columns.tsx';
 import { Findings } from './findings.tsx';
 import { nodeColumns, nodeUrl } from './nodes.tsx';
 import { useTitle } from './title.ts';
@@ -58,8 +58,8 @@ function Numbers({ data }: { data: Overview }) {
   const shardTone: Tone = shards.leaderless ? 'bad' : shards.behind ? 'warn' : '';
   return (
     <Figures>
-      <Figure name={t('in')} tint="in" value={showRate(x.in_rate)} unit={t('perSecond')} note={x.in_bytes_rate ? t('bytesRate', { size: bytes(x.in_bytes_rate) }) : ''} title={t('hint.in')} />
-      <Figure name={t('out')} tint="out" value={showRate(x.out_rate)} unit={t('perSecond')} note={t('overview.inFlight', { n: short(x.in_flight) })} title={t('hint.out')} />
+      <Figure name={t('in')} tint="in" value={showRate(x.in_rate)} unit={perSecond(x.in_rate)} note={x.in_bytes_rate ? t('bytesRate', { size: bytes(x.in_bytes_rate) }) : ''} title={t('hint.in')} />
+      <Figure name={t('out')} tint="out" value={showRate(x.out_rate)} unit={perSecond(x.out_rate)} note={t('overview.inFlight', { n: short(x.in_flight) })} title={t('hint.out')} />
       <Figure name={t('backlog')} tint="depth" value={short(x.backlog)} note={x.deferred ? t('overview.deferred', { n: short(x.deferred) }) : x.waiting ? t('overview.waiting', { n: short(x.waiting) }) : ''} title={t('hint.backlog')} />
       <Figure name={t('oldest')} tint="age" value={showAge(x.oldest_age_ms)} tone={old(x.oldest_age_ms)} note={oldest && x.oldest?.channel ? <a class="link" href={channelUrl(x.oldest!.topic!, x.oldest!.channel)} data-own title={oldest}>{oldest}</a> : oldest} title={t('hint.oldest')} />
       <Figure name={t('nav.nodes')} value={`${live}/${members}`} tone={live < members ? 'bad' : ''} note={t('overview.connections', { n: x.connections, count: count(x.connections) })} />

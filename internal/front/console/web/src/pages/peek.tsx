@@ -22,11 +22,11 @@ export function Peek({ topic, channel, state }: { topic: string; channel: string
       <MissingNote missing={data?.missing} />
       {page.error ? <Trouble error={page.error} again={page.reload} />
         : !data ? <Skeleton />
-        : data.items.length === 0 ? <Empty icon="ok" title={t(`peek.none.${state}`)} text={data.note} />
+        : data.items.length === 0 ? <Empty icon="ok" title={t(`peek.none.${state}`)} text={data.note && <span lang="en">{data.note}</span>} />
         : <Messages topic={topic} items={data.items} opened={opened} onOpen={(id) => go(here({ opened: id }), true)} />}
       {data && (data.items.length > 0 || cursor) && (
         <div class="pager">
-          <span>{data.note ? data.note + ' ' : ''}{t('browse.shown', { n: data.items.length })}</span>
+          <span>{data.note && <span lang="en">{data.note} </span>}{t('browse.shown', { n: data.items.length })}</span>
           <span class="end">
             {cursor && <a class="button small" href={here({ cursor: null, opened: null })} data-own>{t('pager.first')}</a>}
             {data.next && <a class="button small" href={here({ cursor: data.next, opened: null })} data-own>{t('pager.next')}</a>}

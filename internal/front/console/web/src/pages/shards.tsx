@@ -33,7 +33,7 @@ export function ShardsPage() {
             <Figure name={t('shards.moves')} value={count(shards.reduce((n, s) => n + s.leader_changes, 0))} note={t('shards.movesNote')} />
           </Figures>
           <Card>
-            <Table<Shard> label={t('nav.shards')} columns={columns()} rows={shards} id={(s) => String(s.shard)} />
+            <Table<Shard> label={t('nav.shards')} columns={shards.some(movable) ? [...columns(), moveColumn] : columns()} rows={shards} id={(s) => String(s.shard)} />
           </Card>
         </>
       )}
@@ -43,6 +43,9 @@ export function ShardsPage() {
 
 // away: led by another node than the one it is meant for.
 const away = (s: Shard): boolean => !!s.leader && !!s.preferred_leader && s.leader !== s.preferred_leader;
+
+// movable: it has another replica that may lead it.
+const movable = (s: Shard): boolean => mayChange() && s.replicas.filter((r) => r.live && r.role === 'voter').length > 1;
 
 const columns = (): Column<Shard>[] => [
   { id: 'shard', title: t('shard'), cell: (s) => <span class="name">{s.shard}{s.metadata && <Badge>{t('shard.metadata')}</Badge>}</span> },
@@ -54,10 +57,13 @@ const columns = (): Column<Shard>[] => [
   { id: 'lag', title: t('shard.lag'), num: true, hint: t('hint.lag'), cell: (s) => count(lag(s)), tone: (s) => (lag(s) > 1000 ? 'warn' : 'zero') },
   { id: 'commit', title: t('shard.commit'), num: true, hide: 'hide-l', cell: (s) => count(s.commit) },
   { id: 'term', title: t('shard.term'), num: true, hide: 'hide-l', cell: (s) => count(s.term) },
-  { id: 'act', title: '', num: true, cell: (s) => (mayChange() && s.replicas.filter((r) => r.live && r.role === 'voter').length > 1 ? (
-    <button type="button" class="button small" aria-label={t('shard.moveOf', { shard: s.shard })} onClick={() => move(s)}><Icon name="move" /><span class="hide-s">{t('shard.move')}</span></button>
-  ) : '') },
 ];
+
+const moveColumn: Column<Shard> = {
+  id: 'act', title: '', num: true, cell: (s) => (movable(s) ? (
+    <button type="button" class="button small" aria-label={t('shard.moveOf', { shard: s.shard })} onClick={() => move(s)}><Icon name="move" /><span class="hide-s">{t('shard.move')}</span></button>
+  ) : ''),
+};
 
 const lag = (s: Shard): number => Math.max(0, ...s.replicas.map((r) => r.lag));
 

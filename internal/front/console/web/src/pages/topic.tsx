@@ -13,7 +13,7 @@ import { Icon } from '../ui/icons.tsx';
 import { Badge, Card, Empty, Fact, Figure, Figures, Head, MissingNote, SearchBox, Skeleton, Tabs } from '../ui/parts.tsx';
 import { Pager, sorted, Table, type Column } from '../ui/table.tsx';
 import { Browse } from './browse.tsx';
-import { channelColumns, channelUrl, channelValue, Flags, old, showAge, showRate, topicUrl } from './columns.tsx';
+import { channelColumns, channelUrl, channelValue, Flags, old, showAge, perSecond, showRate, topicUrl } from './columns.tsx';
 import { Gone } from './gone.tsx';
 import { backlogLines, rateLines } from './overview.tsx';
 import { publish } from './publish.tsx';
@@ -79,8 +79,8 @@ function Actions({ topic, data }: { topic: string; data: TopicState | null }) {
 function Numbers({ data }: { data: TopicState }) {
   return (
     <Figures>
-      <Figure name={t('in')} tint="in" value={showRate(data.in_rate)} unit={t('perSecond')} note={data.in_bytes_rate ? t('bytesRate', { size: bytes(data.in_bytes_rate) }) : ''} title={t('hint.in')} />
-      <Figure name={t('out')} tint="out" value={showRate(data.out_rate)} unit={t('perSecond')} note={t('overview.inFlight', { n: short(data.in_flight) })} title={t('hint.out')} />
+      <Figure name={t('in')} tint="in" value={showRate(data.in_rate)} unit={perSecond(data.in_rate)} note={data.in_bytes_rate ? t('bytesRate', { size: bytes(data.in_bytes_rate) }) : ''} title={t('hint.in')} />
+      <Figure name={t('out')} tint="out" value={showRate(data.out_rate)} unit={perSecond(data.out_rate)} note={t('overview.inFlight', { n: short(data.in_flight) })} title={t('hint.out')} />
       <Figure name={t('backlog')} tint="depth" value={short(data.backlog)} note={t('ofChannels', { n: data.channels })} title={t('hint.backlog')} />
       <Figure name={t('oldest')} tint="age" value={showAge(data.oldest_age_ms)} tone={old(data.oldest_age_ms)} title={t('hint.oldest')} />
       <Figure name={t('waiting')} value={short(data.waiting)} tone={data.channels === 0 && data.waiting > 0 ? 'warn' : ''} note={data.channels === 0 && data.waiting > 0 ? t('topic.noChannel') : ''} title={t('hint.waiting')} />

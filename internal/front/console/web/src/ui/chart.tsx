@@ -1,9 +1,10 @@
 // Charts of the last minutes, drawn by uPlot in the theme's colours.
 import { useEffect, useLayoutEffect, useRef, useState } from 'preact/hooks';
 import uPlot from 'uplot';
+import { tick } from '../core/format.ts';
 import { serverNow, line as streamLine } from '../core/live.ts';
 import { shade } from '../core/prefs.ts';
-import { upTo } from '../core/series.ts';
+import { begun, SPAN, upTo } from '../core/series.ts';
 import { useStore } from '../core/store.ts';
 
 export interface Line {
@@ -34,14 +35,13 @@ function parted(max: number, steps: number[]): number[] {
 // timeSteps part an axis of seconds where a clock would.
 export const timeSteps = [0.001, 0.01, 0.05, 0.1, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14_400, 43_200, 86_400, 172_800, 604_800];
 
-const WINDOW = 300; // seconds
 const LEAST = 60; // a chart that has just begun shows this much
 
-// reach is the time axis: it grows with what is there, up to WINDOW.
+// reach is the time axis: it grows with what is there, up to SPAN.
 function reach(u: uPlot): [number, number] {
   const times = u.data[0] ?? [];
   const end = times.at(-1) ?? Date.now() / 1000;
-  return [Math.max(end - WINDOW, Math.min(times[0] ?? end, end - LEAST)), end];
+  return [Math.max(end - SPAN, Math.min(times[0] ?? end, end - LEAST)), end];
 }
 
 function token(name: string): string {
@@ -52,6 +52,14 @@ const hour = (s: number): string => {
   const d = new Date(s * 1000);
   return [d.getHours(), d.getMinutes(), d.getSeconds()].map((n) => String(n).padStart(2, '0')).join(':');
 };
+
+// moments labels the time axis, without the seconds where they say nothing, and
+// without a label that the edge would cut.
+function moments(u: uPlot, list: number[]): string[] {
+  const whole = list.every((s) => s % 60 === 0);
+  const edge = u.bbox.width / devicePixelRatio - (whole ? 4 : 12);
+  return list.map((s) => (u.valToPos(s, 'x') > edge ? '' : whole ? hour(s).slice(0, 5) : hour(s)));
+}
 
 function options(p: ChartProps, width: number, height: number, tip: (u: uPlot) => void): uPlot.Options {
   const steps = p.steps ?? wholeSteps;
@@ -68,8 +76,8 @@ function options(p: ChartProps, width: number, height: number, tip: (u: uPlot) =
       y: { range: (_u, _min, max) => [0, parted(max ?? 0, steps).at(-1)!] },
     },
     axes: [
-      { ...axis, grid: { show: false }, space: 90, size: 24, values: (_u, list) => list.map(hour) },
-      { ...axis, size: gutter, splits: (_u, _i, _min, max) => parted(max, steps), values: (_u, list) => list.map((v) => p.show(v)) },
+      { ...axis, grid: { show: false }, space: 90, size: 24, values: moments },
+      { ...axis, size: gutter, splits: (_u, _i, _min, max) => parted(max, steps), values: (_u, list) => list.map((v) => (p.steps ? p.show(v) : tick(v))) },
     ],
     series: [
       {},
@@ -103,6 +111,7 @@ export function Chart(p: ChartProps) {
   const [tip, setTip] = useState<Tip | null>(null);
   const theme = useStore(shade);
   const on = useStore(streamLine) === 'on';
+  const start = useStore(begun);
   const numbers = p.lines.map((l) => l.number);
   const data = (): uPlot.AlignedData => upTo(p.watch, on ? serverNow() / 1000 : 0, numbers) as uPlot.AlignedData;
 
@@ -134,7 +143,7 @@ export function Chart(p: ChartProps) {
     draw();
     const timer = setInterval(draw, 1000);
     return () => clearInterval(timer);
-  }, [p.watch, on]);
+  }, [p.watch, on, start]);
 
   const late = tip && box.current && tip.left > box.current.clientWidth / 2;
   return (

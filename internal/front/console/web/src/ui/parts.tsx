@@ -148,8 +148,8 @@ export function Trouble({ error, again }: { error: Refusal; again?: () => void }
     <div class="notice bad" role="alert">
       <Icon name="bad" />
       <div class="grow">
-        <div>{error.status === 0 ? t('error.unreachable') : error.failure.message}</div>
-        {error.failure.next && <div>{error.failure.next}</div>}
+        {error.status === 0 ? <div>{t('error.unreachable')}</div> : <div lang="en">{error.failure.message}</div>}
+        {error.failure.next && <div lang="en">{error.failure.next}</div>}
       </div>
       {again && (
         <button type="button" class="button small" onClick={again}>
