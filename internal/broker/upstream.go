@@ -321,7 +321,7 @@ func (u *upstream) step(ctx context.Context) time.Duration {
 		if headless {
 			return lookHeadless
 		}
-		return lookIdle
+		return lookIdle - time.Duration(time.Now().UnixNano())%lookIdle // all shards at the same moment
 	}
 	return max(min(time.Duration(next-now), lookBusy), time.Millisecond)
 }

@@ -94,8 +94,8 @@ func NewAgent(o AgentOptions) (*Agent, error) {
 // Run works until ctx ends, which is no error, or the node is replaced.
 func (a *Agent) Run(ctx context.Context) error {
 	defer a.close()
-	ticker := time.NewTicker(a.o.Interval)
-	defer ticker.Stop()
+	timer := time.NewTimer(UntilNext(a.o.Interval))
+	defer timer.Stop()
 	for {
 		if err := a.round(ctx); err != nil {
 			return err
@@ -103,8 +103,9 @@ func (a *Agent) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-ticker.C:
+		case <-timer.C:
 		}
+		timer.Reset(UntilNext(a.o.Interval))
 	}
 }
 

@@ -15,6 +15,13 @@ type Network interface {
 // callTimeout bounds one call.
 const callTimeout = time.Second
 
+// UntilNext is the time to the next moment of an interval that all who ask share, in
+// this process and, as far as clocks agree, on all nodes: a node that rests wakes up
+// once for all that is due then.
+func UntilNext(interval time.Duration) time.Duration {
+	return interval - time.Duration(time.Now().UnixNano())%interval
+}
+
 // clock is the default of the drivers: ns since the process began to ask, on a
 // clock that only rises.
 func clock() func() int64 {

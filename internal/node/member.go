@@ -348,14 +348,15 @@ func (mb *member) run(ctx context.Context) error {
 // reportLatencies tells the groups that this node leads how the disks of the
 // others are doing.
 func (mb *member) reportLatencies(ctx context.Context) {
-	ticker := time.NewTicker(cluster.LeaseInterval)
-	defer ticker.Stop()
+	timer := time.NewTimer(cluster.UntilNext(cluster.LeaseInterval))
+	defer timer.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-ticker.C:
+		case <-timer.C:
 		}
+		timer.Reset(cluster.UntilNext(cluster.LeaseInterval))
 		mb.leaveFull()
 		var leases []cluster.Lease
 		for _, g := range mb.n.groups.All() {

@@ -20,14 +20,16 @@ const (
 	leavePatience = 500 * time.Millisecond
 	// presencePause gathers changes that come together.
 	presencePause = 20 * time.Millisecond
+	// presenceAgain is how long a member is believed to know what it was told.
+	presenceAgain = 10 * time.Second
 )
 
 // presence is what members tell each other for their lookups and no metadata
 // holds, because it lives with a process: where it stands in the topology, its
 // ephemeral channels, the tombstones that were set at it, and that it is about to
-// leave. Each tells each other one, as soon as something changes and once a
-// second: an answer says what of it is known there, so that a member that was not
-// reached, or has started anew, is told all of it again.
+// leave. Each tells each other one as soon as something changes, once a second as long
+// as that one does not know it, or has started anew since, and now and then: an answer
+// says what of it is known there.
 type presence struct {
 	mb   *member
 	wake chan struct{} // one: something may have changed
@@ -37,8 +39,15 @@ type presence struct {
 	own     about
 	leaving bool
 	set     []setTombstone      // at this node
-	told    map[uint64]uint64   // by Raft id: the version that is known there
+	told    map[uint64]toldTo   // by Raft id
 	heard   map[uint64]*heardOf // by Raft id
+}
+
+// toldTo is what a member was told last.
+type toldTo struct {
+	version uint64 // that is known there
+	boot    uint64 // of its process, as metadata had it
+	at      time.Time
 }
 
 // setTombstone is a tombstone and when it was set.
@@ -87,7 +96,7 @@ func newPresence(mb *member) *presence {
 	c := &mb.n.cfg
 	return &presence{
 		mb: mb, wake: make(chan struct{}, 1), version: 1, own: about{Zone: c.TopologyZone, Region: c.TopologyRegion},
-		told: make(map[uint64]uint64), heard: make(map[uint64]*heardOf),
+		told: make(map[uint64]toldTo), heard: make(map[uint64]*heardOf),
 	}
 }
 
@@ -101,8 +110,8 @@ func (p *presence) changed() {
 
 // run tells the others until ctx ends.
 func (p *presence) run(ctx context.Context) {
-	ticker := time.NewTicker(cluster.LeaseInterval)
-	defer ticker.Stop()
+	timer := time.NewTimer(cluster.UntilNext(cluster.LeaseInterval))
+	defer timer.Stop()
 	p.refresh()
 	for {
 		limited, cancel := context.WithTimeout(ctx, cluster.LeaseInterval)
@@ -111,7 +120,8 @@ func (p *presence) run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-ticker.C:
+		case <-timer.C:
+			timer.Reset(cluster.UntilNext(cluster.LeaseInterval))
 			continue
 		case <-p.wake:
 		}
@@ -135,7 +145,7 @@ func (p *presence) refresh() {
 		p.own.Ephemeral = channels
 		p.version++
 	}
-	maps.DeleteFunc(p.told, func(id, _ uint64) bool { return gone(id) })
+	maps.DeleteFunc(p.told, func(id uint64, _ toldTo) bool { return gone(id) })
 	maps.DeleteFunc(p.heard, func(id uint64, _ *heardOf) bool { return gone(id) })
 }
 
@@ -168,7 +178,7 @@ func (p *presence) tellAll(ctx context.Context) (failed map[string]error) {
 	var wg sync.WaitGroup
 	failed = make(map[string]error)
 	for _, m := range p.mb.n.live(p.mb.n.meta.View()) {
-		if m.ID == p.mb.self.ID {
+		if m.ID == p.mb.self.ID || p.knows(m) {
 			continue
 		}
 		wg.Go(func() {
@@ -181,6 +191,14 @@ func (p *presence) tellAll(ctx context.Context) (failed map[string]error) {
 	}
 	wg.Wait()
 	return failed
+}
+
+// knows reports whether a member needs to be told nothing now.
+func (p *presence) knows(m meta.Node) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	t, ok := p.told[m.ID]
+	return ok && t.version == p.version && t.boot == m.Boot && time.Since(t.at) < presenceAgain
 }
 
 // tell tells a member what it does not know.
@@ -202,7 +220,7 @@ func (p *presence) tell(ctx context.Context, m meta.Node) error {
 			return err
 		}
 		p.mu.Lock()
-		p.told[m.ID] = h.Version
+		p.told[m.ID] = toldTo{h.Version, m.Boot, time.Now()}
 		p.mu.Unlock()
 		if h.Version == s.Version || s.About != nil {
 			return nil
@@ -214,7 +232,7 @@ func (p *presence) tell(ctx context.Context, m meta.Node) error {
 // saying is what a member is to be told; mu is held.
 func (p *presence) saying(id uint64) saying {
 	s := saying{Version: p.version, Leaving: p.leaving}
-	if p.told[id] == p.version {
+	if p.told[id].version == p.version {
 		return s
 	}
 	own := p.own

@@ -6,14 +6,21 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/tidings-io/tidings/internal/cluster"
 	"github.com/tidings-io/tidings/internal/config"
 	"github.com/tidings-io/tidings/internal/vfs"
 )
 
 // reservePoll is how often free space is asked for. A volume that fills at
 // 2 GB/s loses 200 MB between two looks, less than the reserve of a volume of
-// that speed; the write-ahead log's spare segments are stock beyond it.
-const reservePoll = 100 * time.Millisecond
+// that speed; the write-ahead log's spare segments are stock beyond it. While so much
+// is free beyond the reserve that such a volume takes seconds to fill, it is asked for
+// less often.
+const (
+	reservePoll  = 100 * time.Millisecond
+	reserveRest  = time.Second
+	reserveAmple = 8 << 30 // bytes beyond the reserve
+)
 
 // reserve watches the free space of the data volume. Publishing stops while it
 // is below the reserve; finishing, emptying and checkpoints go on, so a full
@@ -74,7 +81,7 @@ func (r *reserve) look() {
 
 // Run looks until ctx ends.
 func (r *reserve) Run(ctx context.Context) error {
-	tick := time.NewTicker(reservePoll)
+	tick := time.NewTimer(reservePoll)
 	defer tick.Stop()
 	var asked time.Time
 	for {
@@ -83,6 +90,11 @@ func (r *reserve) Run(ctx context.Context) error {
 			return nil
 		case now := <-tick.C:
 			r.look()
+			if r.free.Load()-r.limit.Load() > reserveAmple {
+				tick.Reset(cluster.UntilNext(reserveRest))
+			} else {
+				tick.Reset(reservePoll)
+			}
 			if r.Reached() && now.Sub(asked) >= 250*time.Millisecond {
 				asked = now
 				r.pressure()

@@ -101,7 +101,7 @@ func (n *Node) addShards(ctx context.Context, count int) (ids []uint32, waits st
 	for i := range voters {
 		ids = append(ids, uint32(len(view.Shards)+i)+1)
 	}
-	n.log.Info("asked for more data shards", "data_shards", len(view.Shards)+count)
+	n.log.Info("more data shards were asked for", "data_shards", len(view.Shards)+count)
 	return ids, n.awaitLeaders(ctx, ids), nil
 }
 

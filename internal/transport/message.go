@@ -125,6 +125,16 @@ func messageSize(m *pb.Message) int {
 	return n + len(m.GetSnapshot().GetData())
 }
 
+// isLazy reports whether a message may wait a moment: heartbeats and their answers, but
+// for those in which somebody asks whether the leader still leads.
+func isLazy(m *pb.Message) bool {
+	switch m.GetType() {
+	case pb.MsgHeartbeat, pb.MsgHeartbeatResp:
+		return len(m.GetContext()) == 0
+	}
+	return false
+}
+
 // classOf is the class of a Raft message. All that a leader says about its log
 // shares one link: a commit index that overtakes its entries would be rejected
 // and put the leader back to probing.

@@ -16,6 +16,7 @@ type item struct {
 	body []byte      // payload; not touched until the item is done
 	msg  *pb.Message // of kindRaft, instead of body
 	size int         // what it takes of the queue's bytes
+	lazy bool        // it may wait a moment for others, see patient
 	call *call       // of kindCall and kindFetch: the request is sent only if its caller still waits
 	done func(error) // told once when body can be reused; may be nil
 }
@@ -28,6 +29,7 @@ type outbox struct {
 
 	mu    sync.Mutex
 	items []item
+	eager bool // what was pushed since the last take is not all lazy
 	bytes int
 	shut  error // why nothing is taken at the moment; nil: open
 	// Shards whose messages were lost since they were last reported.
@@ -64,6 +66,7 @@ func (o *outbox) push(it item) error {
 	}
 	o.items = append(o.items, it)
 	o.bytes += it.size
+	o.eager = o.eager || !it.lazy
 	return nil
 }
 
@@ -78,6 +81,7 @@ func (o *outbox) pushUrgent(it item) error {
 	}
 	o.items = append(o.items, it)
 	o.bytes += it.size
+	o.eager = o.eager || !it.lazy
 	return nil
 }
 
@@ -98,6 +102,15 @@ func (o *outbox) takePong() (uint64, bool) {
 	return ping, ok
 }
 
+// patient reports whether all that waits is lazy: heartbeats, and their answers. All
+// groups of a node tick at the same moment, each on its own goroutine, and the first to
+// push wakes the writer: it lets the others push first, or each would leave alone.
+func (o *outbox) patient() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return len(o.items) > 0 && !o.eager && !o.pongs
+}
+
 // take appends the oldest items to dst, about maxBytes of them.
 func (o *outbox) take(dst []item, maxBytes int) []item {
 	o.mu.Lock()
@@ -112,6 +125,7 @@ func (o *outbox) take(dst []item, maxBytes int) []item {
 	clear(o.items[rest:])
 	o.items = o.items[:rest]
 	o.bytes -= bytes
+	o.eager = false
 	return dst
 }
 

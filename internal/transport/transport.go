@@ -422,6 +422,6 @@ func (t *Transport) self(c Class, link uint64) *hello {
 func (t *Transport) Send(shard uint32, m *pb.Message) {
 	if p := t.known(m.GetTo()); p != nil {
 		// A refusal is noted in the box, for the link's goroutine to report.
-		_ = p.links[classOf(m)].push(item{head: header{kind: kindRaft, arg: shard}, msg: m, size: messageSize(m)})
+		_ = p.links[classOf(m)].push(item{head: header{kind: kindRaft, arg: shard}, msg: m, size: messageSize(m), lazy: isLazy(m)})
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -178,8 +179,8 @@ func (w *wire) pong(sent uint64) {
 }
 
 func (w *wire) writeLoop(ctx context.Context, s session) error {
-	ticker := time.NewTicker(w.o.PingInterval)
-	defer ticker.Stop()
+	timer := time.NewTimer(w.untilPing())
+	defer timer.Stop()
 	used := time.Now()
 	always := make(chan struct{})
 	close(always)
@@ -189,6 +190,9 @@ func (w *wire) writeLoop(ctx context.Context, s session) error {
 	}
 	for {
 		s.report()
+		if s.box.patient() {
+			runtime.Gosched()
+		}
 		batch = s.box.take(batch[:0], maxBatch)
 		if len(batch) > 0 {
 			used = time.Now()
@@ -204,7 +208,8 @@ func (w *wire) writeLoop(ctx context.Context, s session) error {
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
-		case <-ticker.C:
+		case <-timer.C:
+			timer.Reset(w.untilPing())
 			if s.idle != nil && s.idle(used) {
 				return errIdle
 			}
@@ -214,6 +219,13 @@ func (w *wire) writeLoop(ctx context.Context, s session) error {
 		case <-wait:
 		}
 	}
+}
+
+// untilPing is the time to the next ping. All links of a node ping at the same moments,
+// and groups tick at them too, so that a node which rests wakes up once for all.
+func (w *wire) untilPing() time.Duration {
+	every := w.o.PingInterval
+	return every - time.Duration(time.Now().UnixNano())%every
 }
 
 // ping keeps the link alive. The side that dialed asks every time, so that the
