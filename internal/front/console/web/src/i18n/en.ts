@@ -359,7 +359,7 @@ export const en = {
   'node.syncP50': 'Sync, median',
   'node.syncP99': 'Sync, 99th percentile',
   'node.syncMax': 'Sync, longest',
-  'node.syncMean': 'mean {mean}, longest {max}',
+  'node.syncMean': 'mean {mean}',
   'node.connections': 'Connections',
   'node.disk': 'Disk free',
   'node.memory': 'Memory',

@@ -360,7 +360,7 @@ export const zh: Record<Key, string> = {
   'node.syncP50': '落盘时间中位数',
   'node.syncP99': '落盘时间 p99',
   'node.syncMax': '落盘最长时间',
-  'node.syncMean': '平均 {mean}，最长 {max}',
+  'node.syncMean': '平均 {mean}',
   'node.connections': '连接',
   'node.disk': '可用磁盘',
   'node.memory': '内存',
