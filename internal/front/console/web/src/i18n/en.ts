@@ -327,6 +327,7 @@ export const en = {
   'limit.most': 'Deliveries at most',
   'limit.mostHint': '0: no limit',
   'limit.dead': 'Dead-letter topic',
+  'limit.letters': 'Dead letters',
   'limit.deliveries': '{count} per message',
   'limit.none': 'no limit',
   'limit.change': 'Limit attempts',

@@ -328,6 +328,7 @@ export const zh: Record<Key, string> = {
   'limit.most': '最多投递次数',
   'limit.mostHint': '0：不限',
   'limit.dead': '死信主题',
+  'limit.letters': '死信数',
   'limit.deliveries': '每条消息 {count} 次',
   'limit.none': '不限',
   'limit.change': '限制投递次数',
