@@ -55,6 +55,7 @@ func TestAdminAPI(t *testing.T) {
 	t.Run("topics", func(t *testing.T) { (&api{t, a.base, a.c}).topics() })
 	t.Run("messages", func(t *testing.T) { (&api{t, a.base, a.c}).messages() })
 	t.Run("channels", func(t *testing.T) { (&api{t, a.base, a.c}).channels(r.Addrs().TCP) })
+	t.Run("dead letters", func(t *testing.T) { (&api{t, a.base, a.c}).deadLetters(r.Addrs().TCP) })
 	t.Run("ephemeral", func(t *testing.T) { (&api{t, a.base, a.c}).ephemeral() })
 	t.Run("events", func(t *testing.T) { (&api{t, a.base, a.c}).events() })
 	t.Run("tail", func(t *testing.T) { (&api{t, a.base, a.c}).tail() })
@@ -428,6 +429,24 @@ func (a *api) channels(tcp string) {
 	a.refused("GET", channel+"/messages?state=gone", "", 400, "INVALID_REQUEST")
 	a.ok("DELETE", channel, "", nil)
 	a.refused("GET", channel, "", 404, "CHANNEL_NOT_FOUND")
+}
+
+// deadLetters counts messages that had all their attempts.
+func (a *api) deadLetters(tcp string) {
+	const channel = "/api/v1/topics/bills/channels/picky"
+	a.ok("POST", "/api/v1/topics", `{"name": "bills"}`, nil)
+	a.ok("POST", "/api/v1/topics/bills/channels", `{"name": "picky"}`, nil)
+	a.ok("PATCH", channel, `{"max_attempts": 1}`, nil)
+	a.ok("POST", "/api/v1/topics/bills/messages", `{"messages": [{"text": "a"}, {"text": "b"}]}`, nil)
+	consume(a.t, tcp, "bills", "picky", 2, func(m *gonsq.Message) bool {
+		m.RequeueWithoutBackoff(0)
+		return true
+	})
+	var c admin.ChannelDetail
+	eventually(a.t, "both are dead letters", func() bool {
+		a.ok("GET", channel, "", &c)
+		return c.DeadLettered == 2 && c.Backlog+c.InFlight+c.Deferred == 0
+	})
 }
 
 func (a *api) ephemeral() {

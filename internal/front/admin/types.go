@@ -260,14 +260,15 @@ type (
 	// ChannelDetail is one channel.
 	ChannelDetail struct {
 		ChannelRow
-		At          int64              `json:"at"`
-		ID          string             `json:"id,omitempty"`
-		CreatedAt   int64              `json:"created_at,omitempty"`
-		TopicPaused bool               `json:"topic_paused"`
-		MaxAttempts uint16             `json:"max_attempts"`
-		DeadLetter  string             `json:"dead_letter,omitempty"`
-		Partitions  []ChannelPartition `json:"partition_list"`
-		Missing     []Missing          `json:"missing"`
+		At           int64              `json:"at"`
+		ID           string             `json:"id,omitempty"`
+		CreatedAt    int64              `json:"created_at,omitempty"`
+		TopicPaused  bool               `json:"topic_paused"`
+		MaxAttempts  uint16             `json:"max_attempts"`
+		DeadLetter   string             `json:"dead_letter,omitempty"`
+		DeadLettered int64              `json:"dead_lettered_total"`
+		Partitions   []ChannelPartition `json:"partition_list"`
+		Missing      []Missing          `json:"missing"`
 	}
 
 	// ChannelPartition is where a channel stands on one partition.

@@ -210,6 +210,7 @@ export interface ChannelDetail extends ChannelRow {
   topic_paused: boolean;
   max_attempts: number;
   dead_letter?: string;
+  dead_lettered_total: number;
   partition_list: ChannelPartition[];
   missing: Missing[];
 }

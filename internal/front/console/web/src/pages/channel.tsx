@@ -143,6 +143,7 @@ function Overview({ data }: { data: ChannelDetail }) {
         <dl class="facts pad">
           <Fact name={t('limit.most')}>{data.max_attempts ? t('limit.deliveries', { n: data.max_attempts, count: count(data.max_attempts) }) : t('limit.none')}</Fact>
           {data.dead_letter && <Fact name={t('limit.dead')}><a class="link" href={topicUrl(data.dead_letter)} data-own>{data.dead_letter}</a></Fact>}
+          {(data.dead_letter || data.dead_lettered_total > 0) && <Fact name={t('limit.letters')}>{count(data.dead_lettered_total)}</Fact>}
           <Fact name={t('createdAt')}>{data.created_at ? stamp(data.created_at) : '–'}</Fact>
           <Fact name={t('channel.taken')}>{count(data.records_total)}</Fact>
           <Fact name={t('requeued')}>{count(data.requeued_total)}</Fact>

@@ -11,6 +11,12 @@ export const channelUrl = (topic: string, channel: string): string => url(['topi
 
 export const showRate = (v: Rate): string => (v === null || v === undefined ? '–' : rate(v));
 export const perSecond = (v: Rate): string => (v === null || v === undefined ? '' : t('perSecond'));
+// sized parts a number of bytes from its unit, for a figure.
+export const sized = (n: number | undefined): { value: string; unit?: string } => {
+  const [value, unit] = n === undefined ? ['–'] : bytes(n).split(' ');
+  return { value: value!, unit };
+};
+
 export const showAge = (v: Age): string => (v === null || v === undefined ? '–' : span(v / 1000));
 
 const zero = (v: number | null | undefined): string => (v ? '' : 'zero');

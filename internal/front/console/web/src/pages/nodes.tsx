@@ -7,7 +7,7 @@ import type { NodeDetail, NodeRow, NodeState } from '../core/types.ts';
 import { t } from '../i18n/index.ts';
 import { Badge, Card, Fact, Figure, Figures, Head, MissingNote, Skeleton, Trouble, type Tone } from '../ui/parts.tsx';
 import { Table, type Column } from '../ui/table.tsx';
-import { showRate } from './columns.tsx';
+import { perSecond, showRate, sized } from './columns.tsx';
 import { useTitle } from './title.ts';
 
 export const nodeUrl = (n: NodeRow): string => url(['nodes', n.name]);
@@ -77,12 +77,12 @@ export function NodePage({ node }: { node: string }) {
       <Head crumbs={crumbs} title={node} badges={<><StateOf node={data} />{data.self && <Badge>{t('node.self')}</Badge>}</>} lead={data.ready === false ? data.not_ready_reason : undefined} />
       {error && <Trouble error={error} again={reload} />}
       <Figures>
-        <Figure name={t('in')} tint="in" value={showRate(data.in_rate)} unit={t('perSecond')} note={data.in_bytes_rate ? t('bytesRate', { size: bytes(data.in_bytes_rate) }) : ''} title={t('hint.in')} />
-        <Figure name={t('delivered')} tint="out" value={showRate(data.delivered_rate)} unit={t('perSecond')} title={t('hint.delivered')} />
+        <Figure name={t('in')} tint="in" value={showRate(data.in_rate)} unit={perSecond(data.in_rate)} note={data.in_bytes_rate ? t('bytesRate', { size: bytes(data.in_bytes_rate) }) : ''} title={t('hint.in')} />
+        <Figure name={t('delivered')} tint="out" value={showRate(data.delivered_rate)} unit={perSecond(data.delivered_rate)} title={t('hint.delivered')} />
         <Figure name={t('node.leads')} value={`${data.leads}/${data.replicas}`} title={t('hint.leads')} />
-        <Figure name={t('node.syncP99')} value={data.log ? ms(data.log.sync_p99_ms) : '–'} tone={slow(data.log?.sync_p99_ms) as Tone} note={data.log && t('node.syncMean', { mean: ms(data.log.sync_mean_ms), max: ms(data.log.sync_max_ms) })} title={t('hint.sync')} />
-        <Figure name={t('node.disk')} value={data.disk_free_bytes === undefined ? '–' : bytes(data.disk_free_bytes)} tone={data.disk_reserve_reached ? 'bad' : ''} />
-        <Figure name={t('node.memory')} value={data.memory_bytes === undefined ? '–' : bytes(data.memory_bytes)} />
+        <Figure name={t('node.syncP99')} value={data.log ? ms(data.log.sync_p99_ms) : '–'} tone={slow(data.log?.sync_p99_ms) as Tone} note={data.log && t('node.syncMean', { mean: ms(data.log.sync_mean_ms) })} title={t('hint.sync')} />
+        <Figure name={t('node.disk')} {...sized(data.disk_free_bytes)} tone={data.disk_reserve_reached ? 'bad' : ''} />
+        <Figure name={t('node.memory')} {...sized(data.memory_bytes)} />
       </Figures>
       {data.log && (
         <Card title={t('node.log')}>

@@ -13,7 +13,7 @@ import { Icon } from '../ui/icons.tsx';
 import { Badge, Card, Empty, Fact, Figure, Figures, Head, MissingNote, SearchBox, Skeleton, Tabs } from '../ui/parts.tsx';
 import { Pager, sorted, Table, type Column } from '../ui/table.tsx';
 import { Browse } from './browse.tsx';
-import { channelColumns, channelUrl, channelValue, Flags, old, showAge, perSecond, showRate, topicUrl } from './columns.tsx';
+import { channelColumns, channelUrl, channelValue, Flags, old, showAge, perSecond, showRate, sized, topicUrl } from './columns.tsx';
 import { Gone } from './gone.tsx';
 import { backlogLines, rateLines } from './overview.tsx';
 import { publish } from './publish.tsx';
@@ -84,7 +84,7 @@ function Numbers({ data }: { data: TopicState }) {
       <Figure name={t('backlog')} tint="depth" value={short(data.backlog)} note={t('ofChannels', { n: data.channels })} title={t('hint.backlog')} />
       <Figure name={t('oldest')} tint="age" value={showAge(data.oldest_age_ms)} tone={old(data.oldest_age_ms)} title={t('hint.oldest')} />
       <Figure name={t('waiting')} value={short(data.waiting)} tone={data.channels === 0 && data.waiting > 0 ? 'warn' : ''} note={data.channels === 0 && data.waiting > 0 ? t('topic.noChannel') : ''} title={t('hint.waiting')} />
-      <Figure name={t('log')} value={bytes(data.log_bytes).split(' ')[0]} unit={bytes(data.log_bytes).split(' ')[1]} note={t('topic.records', { n: data.records_total, count: short(data.records_total) })} title={t('hint.log')} />
+      <Figure name={t('log')} {...sized(data.log_bytes)} note={t('topic.records', { n: data.records_total, count: short(data.records_total) })} title={t('hint.log')} />
     </Figures>
   );
 }

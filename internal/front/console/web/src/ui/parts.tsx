@@ -1,6 +1,6 @@
 // Small parts that every page is made of.
 import type { ComponentChildren } from 'preact';
-import { useState } from 'preact/hooks';
+import { useLayoutEffect, useRef, useState } from 'preact/hooks';
 import type { Refusal } from '../core/api.ts';
 import { Store } from '../core/store.ts';
 import type { Missing } from '../core/types.ts';
@@ -202,9 +202,18 @@ export interface Tab {
   tally?: string;
 }
 
+// Tabs may be wider than a narrow window: the one that is shown comes into sight.
 export function Tabs({ tabs, at }: { tabs: Tab[]; at: string }) {
+  const box = useRef<HTMLElement>(null);
+  useLayoutEffect(() => {
+    const now = box.current?.querySelector<HTMLElement>('[aria-current]');
+    if (!now) return;
+    const [left, right] = [now.offsetLeft - box.current!.offsetLeft, now.offsetLeft - box.current!.offsetLeft + now.offsetWidth];
+    const { scrollLeft, clientWidth } = box.current!;
+    if (left < scrollLeft || right > scrollLeft + clientWidth) box.current!.scrollLeft = right - clientWidth / 2;
+  }, [at]);
   return (
-    <nav class="tabs" aria-label={t('sections')}>
+    <nav class="tabs" ref={box} aria-label={t('sections')}>
       {tabs.map((x) => (
         <a key={x.id} href={x.href} data-own aria-current={x.id === at ? 'page' : undefined}>
           {x.text}
