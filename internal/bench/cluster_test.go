@@ -16,11 +16,12 @@ func TestCluster(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	kill := short(t, "cluster-kill")
+	kill, hot := short(t, "cluster-kill"), short(t, "cluster-partitions")
+	hot.Count, hot.Duration = 500, 50*time.Millisecond
 	kill.Kills, kill.Publishers, kill.Patience = 1, 6, time.Minute
 	c := bench.Comparison{
 		Self: self, Dir: t.TempDir(), Rounds: 1,
-		Workloads: []bench.Workload{short(t, "cluster-publish"), short(t, "cluster-batch"), kill},
+		Workloads: []bench.Workload{short(t, "cluster-publish"), short(t, "cluster-batch"), kill, hot},
 	}
 	r, err := c.Do(t.Context())
 	if err != nil {
@@ -29,7 +30,7 @@ func TestCluster(t *testing.T) {
 	if bad := r.Bad(); len(bad) > 0 {
 		t.Error(bad)
 	}
-	if len(r.Rows) != 3 {
+	if len(r.Rows) != 4 {
 		t.Fatalf("%d rows", len(r.Rows))
 	}
 	for _, row := range r.Rows {
@@ -39,6 +40,9 @@ func TestCluster(t *testing.T) {
 	}
 	if k := r.Rows[2].Figures; k["kills"] != 1 || k["gap_median_ms"] <= 0 || k["gap_max_ms"] < k["gap_median_ms"] {
 		t.Errorf("one kill: %v", k)
+	}
+	if k := r.Rows[3].Figures; k["rate_ratio"] <= 0 || k["one_partition_rate"] <= 0 {
+		t.Errorf("several partitions: %v", k)
 	}
 	nothingLeft(t, c.Dir)
 }

@@ -123,7 +123,7 @@ func natsSystems() []System {
 		},
 		{
 			Name: "jetstream-3-always", Peer: "nats-server", Durability: SyncedByMost,
-			Workloads: together(), Cluster: natsClusterSpec("sync_interval: always"),
+			Workloads: []string{"cluster-publish", "cluster-batch", "cluster-kill"}, Cluster: natsClusterSpec("sync_interval: always"),
 		},
 	}
 }
@@ -243,6 +243,7 @@ func Standard() []Workload {
 		defaults("cluster-publish"),
 		defaults("cluster-batch"),
 		defaults("cluster-kill"),
+		defaults("cluster-partitions"),
 	}
 }
 
