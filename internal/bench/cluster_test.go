@@ -16,11 +16,12 @@ func TestCluster(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	kill := short(t, "cluster-kill")
+	kill, hot := short(t, "cluster-kill"), short(t, "cluster-partitions")
+	hot.Count, hot.Duration = 500, 50*time.Millisecond
 	kill.Kills, kill.Publishers, kill.Patience = 1, 6, time.Minute
 	c := bench.Comparison{
 		Self: self, Dir: t.TempDir(), Rounds: 1,
-		Workloads: []bench.Workload{short(t, "cluster-publish"), short(t, "cluster-batch"), kill, short(t, "cluster-delivery")},
+		Workloads: []bench.Workload{short(t, "cluster-publish"), short(t, "cluster-batch"), kill, short(t, "cluster-delivery"), hot},
 	}
 	r, err := c.Do(t.Context())
 	if err != nil {
@@ -42,6 +43,9 @@ func TestCluster(t *testing.T) {
 	}
 	if f := r.Rows[3].Figures; f["leader_rate"] <= 0 || f["rate_ratio"] <= 0 {
 		t.Errorf("delivery: %v", f)
+	}
+	if k := r.Rows[4].Figures; k["rate_ratio"] <= 0 || k["one_partition_rate"] <= 0 {
+		t.Errorf("several partitions: %v", k)
 	}
 	nothingLeft(t, c.Dir)
 }

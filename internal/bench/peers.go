@@ -245,6 +245,7 @@ func Standard() []Workload {
 		defaults("cluster-batch"),
 		defaults("cluster-kill"),
 		defaults("cluster-delivery"),
+		defaults("cluster-partitions"),
 	}
 }
 

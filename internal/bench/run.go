@@ -53,7 +53,7 @@ func (r Run) Do(ctx context.Context) (Row, error) {
 		"latency": m.latency, "memory": m.memory, "stopped": m.stopped, "timers": m.timers,
 		"topics": m.topics, "ephemeral": m.ephemeral,
 		"cluster-publish": m.publish, "cluster-batch": m.publish, "cluster-kill": m.kill,
-		"cluster-delivery": m.delivery,
+		"cluster-delivery": m.delivery, "cluster-partitions": m.hot,
 	}[r.Workload.Name]
 	if err := do(ctx); err != nil {
 		return m.row, fmt.Errorf("%s on %s: %w", m.row.ID, r.System, err)

@@ -18,12 +18,13 @@ type Workload struct {
 	InFlight   int           `json:"in_flight"`  // commands of a connection that wait for an answer
 	Consumers  int           `json:"consumers"`  // connections on one channel
 	Channels   int           `json:"channels"`
-	Topics     int           `json:"topics,omitempty"` // topics: how many are held against one
-	Window     int           `json:"window"`           // unfinished messages of a consumer; 0: as many as the server allows
-	Rate       float64       `json:"rate"`             // messages per second, open loop
-	Load       float64       `json:"load,omitempty"`   // latency: the rate is this share of what the server takes in batches
-	Duration   time.Duration `json:"duration"`         // open loop: how long; closed loop: stop earlier than Count; cluster-kill: load after each kill
-	Deferred   int           `json:"deferred"`         // timers: messages that wait for their time
+	Topics     int           `json:"topics,omitempty"`     // topics: how many are held against one
+	Partitions int           `json:"partitions,omitempty"` // cluster-partitions: how many are held against one
+	Window     int           `json:"window"`               // unfinished messages of a consumer; 0: as many as the server allows
+	Rate       float64       `json:"rate"`                 // messages per second, open loop
+	Load       float64       `json:"load,omitempty"`       // latency: the rate is this share of what the server takes in batches
+	Duration   time.Duration `json:"duration"`             // open loop: how long; closed loop: stop earlier than Count; cluster-kill: load after each kill
+	Deferred   int           `json:"deferred"`             // timers: messages that wait for their time
 	Unfinished int           `json:"unfinished"`
 	Delay      time.Duration `json:"delay"`           // timers: from publish until due
 	Kills      int           `json:"kills,omitempty"` // cluster-kill: how often the leader is killed
@@ -44,6 +45,7 @@ var kinds = []struct{ name, number, text string }{
 	{"cluster-batch", "W9", "publish in batches, through all nodes of a cluster of three"},
 	{"cluster-kill", "W9", "kill -9 of a cluster's leader under load: how long publishing stops"},
 	{"cluster-delivery", "", "consume at a node of three that does not lead, against at the one that does"},
+	{"cluster-partitions", "", "publish in batches to one hot topic of several partitions, through all nodes of a cluster of three, against one partition"},
 	{"topics", "", "publish and consume on many topics, against the same on one"},
 	{"ephemeral", "", "publish in batches and consume at once, on an #ephemeral topic and channel"},
 }
@@ -110,6 +112,8 @@ func defaults(name string) Workload {
 		w.Count, w.Duration = 2_000_000, 3*time.Second
 	case "cluster-delivery":
 		w.Count = 500_000
+	case "cluster-partitions":
+		w.Count, w.Publishers, w.Partitions, w.Duration = 2_000_000, 24, 6, 3*time.Second
 	case "drain":
 		w.Size, w.Count = 1024, 300_000
 	case "fanout":
@@ -148,6 +152,7 @@ func (w Workload) Check() error {
 		{"consumers", w.Consumers, 1, 10_000},
 		{"channels", w.Channels, 1, 10_000},
 		{"topics", w.Topics, 0, 10_000},
+		{"partitions", w.Partitions, 0, 4096},
 		{"window", w.Window, 0, 1 << 20},
 		{"deferred", w.Deferred, 0, 1 << 30},
 		{"unfinished", w.Unfinished, 0, 1 << 24},
@@ -174,6 +179,9 @@ func (w Workload) Check() error {
 	}
 	if w.Name == "cluster-kill" && w.Kills < 1 {
 		return fmt.Errorf("kills %d: the cluster-kill workload needs one", w.Kills)
+	}
+	if w.Name == "cluster-partitions" && w.Partitions < 2 {
+		return fmt.Errorf("partitions %d: the cluster-partitions workload needs 2, to hold against one", w.Partitions)
 	}
 	if w.Name == "topics" && w.Topics < 2 {
 		return fmt.Errorf("topics %d: the topics workload needs 2, to hold against one", w.Topics)
@@ -224,6 +232,8 @@ func (w Workload) ID() string {
 		return "timers-" + countText(w.Deferred)
 	case "topics":
 		return fmt.Sprintf("topics-%d", w.Topics)
+	case "cluster-partitions":
+		return fmt.Sprintf("cluster-partitions-%d", w.Partitions)
 	}
 	return w.Name
 }

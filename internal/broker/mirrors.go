@@ -368,7 +368,7 @@ func (r *relaying) open(b *Broker, q *relayed, o *delivery.MirrorOpen) error {
 				held = append(held, q.Holds[i].Messages...)
 			}
 		}
-		lost := old.sub.Reopen(held, nil)
+		lost := old.sub.Reopen(held, q.Parts, nil)
 		for i := range lost {
 			r.p.lose(o.Mirror, &lost[i])
 		}

@@ -103,14 +103,8 @@ func (t *Topic) prepareRaise(ctx context.Context, m *meta.Topic) error {
 	for i := m.Active; i < len(m.Partitions); i++ {
 		p := t.part(i)
 		t.open(p)
-		for _, c := range m.Channels {
-			if c.Deleting {
-				continue
-			}
-			err := t.do(ctx, p, partition.CreateChannel{Key: p.key, Channel: c.ID, From: partition.From{Where: partition.AtStart}})
-			if err != nil && fault.CodeOf(err) != fault.ChannelNotFound {
-				return fmt.Errorf("start channel %s on partition %d of topic %s: %w", c.Name, i, t.name, err)
-			}
+		if err := t.startAll(ctx, p, m.Channels); err != nil {
+			return fmt.Errorf("start channels on partition %d of topic %s: %w", i, t.name, err)
 		}
 		if m.Paused {
 			if err := t.do(ctx, p, partition.PauseTopic{Key: p.key, Paused: true}); err != nil {
@@ -119,6 +113,26 @@ func (t *Topic) prepareRaise(ctx context.Context, m *meta.Topic) error {
 		}
 	}
 	return nil
+}
+
+// startAll commits the starts of channels on a new partition, from its beginning.
+func (t *Topic) startAll(ctx context.Context, p *part, channels []*meta.Channel) error {
+	return awaitCall(ctx, func(done func(error)) {
+		left := newCountdown(len(channels), done)
+		for _, c := range channels {
+			if c.Deleting {
+				left.done(nil)
+				continue
+			}
+			create := partition.CreateChannel{Key: p.key, Channel: c.ID, From: partition.From{Where: partition.AtStart}}
+			t.give(p, create, func(err error) {
+				if fault.CodeOf(err) == fault.ChannelNotFound { // deleted meanwhile
+					err = nil
+				}
+				left.done(err)
+			})
+		}
+	})
 }
 
 // follow makes the partitions known that metadata has given the topic. They take no

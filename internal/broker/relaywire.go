@@ -42,6 +42,9 @@ func appendRelayed(b []byte, r *relayed) []byte {
 		o := &r.Opens[i]
 		b = wire.AppendUints(b, o.Mirror, micros(o.MsgTimeout), micros(o.MaxMsgTimeout), uint64(o.SampleRate))
 	}
+	if len(r.Opens) > 0 {
+		b = appendParts(b, r.Parts)
+	}
 	b = wire.AppendUints(b, uint64(len(r.Holds)))
 	for i := range r.Holds {
 		h := &r.Holds[i]
@@ -114,6 +117,9 @@ func decodeRelayed(b []byte, q *relayed) error {
 		q.Opens = append(q.Opens, delivery.MirrorOpen{
 			Mirror: r.Uint(), MsgTimeout: duration(r), MaxMsgTimeout: duration(r), SampleRate: int(r.UpTo(100)),
 		})
+	}
+	if len(q.Opens) > 0 {
+		q.Parts = readParts(r)
 	}
 	for range r.Count() {
 		h := delivery.MirrorHolds{Mirror: r.Uint()}

@@ -15,6 +15,7 @@ func sampleRelayed() *relayed {
 		from: sender{7, 1 << 60}, conversation: 3, number: 9, topic: 12, channelID: 14, channel: "audit",
 		RelayRequest: delivery.RelayRequest{
 			Opens: []delivery.MirrorOpen{{Mirror: 1, MsgTimeout: time.Minute, MaxMsgTimeout: time.Hour, SampleRate: 50}},
+			Parts: []int32{0, 5},
 			Holds: []delivery.MirrorHolds{{Mirror: 1, Messages: []delivery.HeldMessage{{Part: 2, Offset: 1 << 40, Attempts: 3, Age: time.Second, Left: 5 * time.Second}}}},
 			Ops: []delivery.RelayedOp{
 				{Mirror: 1, Kind: delivery.Return, Part: 1, Offset: 5, Attempts: 1, Delay: time.Millisecond},

@@ -37,6 +37,7 @@ func workloadFlags(f *pflag.FlagSet) func(w *bench.Workload) {
 	f.IntVar(&v.Consumers, "consumers", 0, "consuming connections per channel")
 	f.IntVar(&v.Channels, "channels", 0, "channels of the topic")
 	f.IntVar(&v.Topics, "topics", 0, "topics: how many, held against one")
+	f.IntVar(&v.Partitions, "partitions", 0, "partitions of the topic: how many, held against one")
 	f.IntVar(&v.Window, "window", 0, "unfinished messages per consumer")
 	f.Float64Var(&v.Rate, "rate", 0, "messages per second, where the load is paced")
 	f.Float64Var(&v.Load, "load", 0, "latency: the rate as a share of what the server takes in batches, such as 0.5")
@@ -51,7 +52,7 @@ func workloadFlags(f *pflag.FlagSet) func(w *bench.Workload) {
 			"size": func() { w.Size = v.Size }, "count": func() { w.Count = v.Count },
 			"publishers": func() { w.Publishers = v.Publishers }, "batch": func() { w.Batch = v.Batch },
 			"in-flight": func() { w.InFlight = v.InFlight }, "consumers": func() { w.Consumers = v.Consumers },
-			"channels": func() { w.Channels = v.Channels }, "topics": func() { w.Topics = v.Topics }, "window": func() { w.Window = v.Window },
+			"channels": func() { w.Channels = v.Channels }, "topics": func() { w.Topics = v.Topics }, "partitions": func() { w.Partitions = v.Partitions }, "window": func() { w.Window = v.Window },
 			"rate": func() { w.Rate, w.Load = v.Rate, 0 }, "load": func() { w.Load = v.Load }, "duration": func() { w.Duration = v.Duration },
 			"deferred": func() { w.Deferred = v.Deferred }, "unfinished": func() { w.Unfinished = v.Unfinished },
 			"delay": func() { w.Delay = v.Delay }, "patience": func() { w.Patience = v.Patience }, "kills": func() { w.Kills = v.Kills },

@@ -58,7 +58,7 @@ function topic(name) {
 
 const base = (name) => ({
   ...topic(name), at: now(), id: '00a1b2c3d4e5f607', created_at: start - 86_400_000, ack: 'default', ack_effective: 'quorum', missing: [],
-  partition_list: Array.from({ length: topic(name).partitions }, (_, p) => ({ partition: p, shard: 1 + (p * 3) % 8, leader: ['n1', 'n2'][p % 2], replicas: ['n1', 'n2', 'n3'], known: true, start_offset: 1000 * p, end_offset: 250_000 + 11 * p, hand_over_offset: 250_000 + 11 * p, records_total: 250_000, bytes_total: 53_000_000, log_bytes: 12_000_000 })),
+  active_partitions: topic(name).partitions, partition_list: Array.from({ length: topic(name).partitions }, (_, p) => ({ partition: p, shard: 1 + (p * 3) % 8, leader: ['n1', 'n2'][p % 2], replicas: ['n1', 'n2', 'n3'], known: true, start_offset: 1000 * p, end_offset: 250_000 + 11 * p, hand_over_offset: 250_000 + 11 * p, records_total: 250_000, bytes_total: 53_000_000, log_bytes: 12_000_000 })),
 });
 
 function nodes() {

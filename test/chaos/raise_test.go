@@ -41,14 +41,17 @@ func (m *member) raise(topic string, count int) error {
 }
 
 // The number of partitions rises twice under keyed load at all nodes, and in the middle
-// of the second time the leader of the first partition is killed. A consumer that
+// of the second time the leader of the first partition, or of metadata, is killed. A consumer that
 // holds one message at a time gets each key's messages in order; nothing that was
 // acknowledged is lost, and publishers at the other nodes see no error.
 func TestRaisePartitions(t *testing.T) {
 	c, topic := newConsumerCluster(t)
 	seed := envNumber(t, "CHAOS_SEED", rand.Uint64()>>16)
 	rng := rand.New(rand.NewPCG(seed, 2))
-	victim := c.leader(1)
+	victim := c.leader(rng.IntN(2)) // of metadata, or of the first partition
+	if victim == nil {
+		t.Fatal("nobody leads")
+	}
 	at := c.other(victim)
 	var got rig.Ordered
 	consumer := at.dial(t, "consumer")

@@ -239,3 +239,32 @@ func TestAdoptGivenUp(t *testing.T) {
 		t.Fatalf("%+v, ahead %d", st, a.lane.aheadCount)
 	}
 }
+
+// A node that opens its consumer anew speaks of the partitions that it takes this
+// leader for: what the consumer holds of another, which has moved in its sight, stays
+// the consumer's.
+func TestReopenLeavesOtherPartitions(t *testing.T) {
+	r := newRig(Config{})
+	r.publish(4)
+	second := r.ch.SetLane(1, r.log, r.shard, false, false)
+	second.Begin(partition.Start{Limit: 4})
+	s, err := r.ch.Subscribe(SubOptions{MsgTimeout: time.Minute, Relayed: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, _, err := s.Pull(nil, 8, 1<<20)
+	if err != nil || len(got) != 8 {
+		t.Fatalf("pulled %d, %v", len(got), err)
+	}
+	for _, x := range []struct {
+		parts    []int32
+		inFlight int64
+	}{{nil, 8}, {[]int32{1}, 4}, {[]int32{0, 1}, 0}} {
+		if lost := s.Reopen(nil, x.parts, nil); len(lost) > 0 {
+			t.Errorf("lost %+v", lost)
+		}
+		if st := r.ch.Stats(); st.InFlight != x.inFlight || st.Depth != 8-x.inFlight {
+			t.Errorf("opened anew for %v: %d in flight, depth %d", x.parts, st.InFlight, st.Depth)
+		}
+	}
+}

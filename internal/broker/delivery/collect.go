@@ -9,6 +9,7 @@ func (q *RelayRequest) reset() {
 	clear(q.Holds)
 	q.Opens, q.Holds, q.Ops = q.Opens[:0], q.Holds[:0], q.Ops[:0]
 	q.Closes, q.Pulls = q.Closes[:0], q.Pulls[:0]
+	q.Parts = q.Parts[:0]
 }
 
 // Collect moves what is to be told to the leader into q, which is emptied before: up
@@ -150,6 +151,11 @@ func (r *Relay) opsOf(s *Subscription) bool {
 func (r *Relay) open(q *RelayRequest, m *mirror, now int64) {
 	s := m.s
 	m.reopen, m.told = false, true
+	if len(q.Opens) == 0 {
+		for _, l := range r.lanes {
+			q.Parts = append(q.Parts, l.part)
+		}
+	}
 	q.Opens = append(q.Opens, MirrorOpen{
 		Mirror: m.id, MsgTimeout: time.Duration(s.timeoutNs), MaxMsgTimeout: time.Duration(s.maxNs), SampleRate: int(s.sample),
 	})

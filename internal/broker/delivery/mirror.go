@@ -1,5 +1,7 @@
 package delivery
 
+import "slices"
+
 // Pull is Take for a relayed subscription: up to n messages, until their bodies
 // exceed maxBytes (one always fits), whatever the subscription has in flight. waits:
 // it found nothing more, and is rung as soon as there is something; without it the
@@ -79,10 +81,12 @@ func (s *Subscription) Adopt(held, lost []HeldMessage) []HeldMessage {
 }
 
 // Reopen is for a mirror that is opened anew: its node did not get a reply. held is
-// all that the consumer knows of. It is adopted, as by Adopt; what else the
-// subscription has in flight came with the lost reply and goes back at once, not
-// counted as an attempt. Nobody is rung for it before the next Pull.
-func (s *Subscription) Reopen(held, lost []HeldMessage) []HeldMessage {
+// all that the consumer knows of in the partitions parts. It is adopted, as by Adopt;
+// what else the subscription has in flight of them came with the lost reply and goes
+// back at once, not counted as an attempt. Of other partitions the node follows another
+// leader already, and what the consumer holds stays its own until this one knows too.
+// Nobody is rung for what goes back before the next Pull.
+func (s *Subscription) Reopen(held []HeldMessage, parts []int32, lost []HeldMessage) []HeldMessage {
 	c := s.ch
 	c.mu.Lock()
 	s.unclaim()
@@ -92,7 +96,7 @@ func (s *Subscription) Reopen(held, lost []HeldMessage) []HeldMessage {
 		e := &c.slots.slots[i]
 		at := i
 		i = e.next
-		if e.flags&flagKept != 0 {
+		if e.flags&flagKept != 0 || !slices.Contains(parts, c.lanes[e.lane].part) {
 			continue
 		}
 		s.release(at)

@@ -89,7 +89,10 @@ type MirrorClose struct {
 // RelayRequest is what a node has to tell the leader about one channel. It is done
 // in the order of the fields.
 type RelayRequest struct {
-	Opens  []MirrorOpen
+	Opens []MirrorOpen
+	// Parts are the partitions that the node takes the leader for, where there are
+	// Opens: of others it may hold messages that are not in Holds.
+	Parts  []int32
 	Holds  []MirrorHolds
 	Ops    []RelayedOp
 	Closes []MirrorClose

@@ -216,7 +216,7 @@ func (l *link) send(most int) bool {
 	}
 	l.out, l.reply = true, nil
 	l.sent = RelayRequest{
-		Opens: slices.Clone(l.q.Opens), Ops: slices.Clone(l.q.Ops),
+		Opens: slices.Clone(l.q.Opens), Parts: slices.Clone(l.q.Parts), Ops: slices.Clone(l.q.Ops),
 		Closes: slices.Clone(l.q.Closes), Pulls: slices.Clone(l.q.Pulls),
 	}
 	for _, h := range l.q.Holds {
@@ -294,7 +294,7 @@ func (l *link) serve(t fataler) *RelayReply {
 	for _, o := range q.Opens {
 		if s := n.mirrors[mirrorKey{l.from.id, o.Mirror}]; s != nil {
 			if !n.f.noReopen {
-				lose(o.Mirror, s.Reopen(holdsOf(q, o.Mirror), nil))
+				lose(o.Mirror, s.Reopen(holdsOf(q, o.Mirror), q.Parts, nil))
 				reopened[o.Mirror] = true
 			}
 			continue

@@ -167,6 +167,7 @@ export interface TopicState extends TopicRow {
   ack: string;
   ack_effective: string;
   home?: string;
+  active_partitions: number;
   partition_list: Partition[];
   missing: Missing[];
   channel_rows: Record<string, ChannelRow>;

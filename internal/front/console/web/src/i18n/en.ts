@@ -220,6 +220,7 @@ export const en = {
   'topic.published': 'Published',
   'topic.id': 'Id',
   'topic.ack': 'Acknowledged by',
+  'topic.raise': 'Partitions being raised',
   'topic.home': 'Lives on',
   'partition.start': 'Start',
   'partition.end': 'End',

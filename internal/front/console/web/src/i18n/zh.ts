@@ -221,6 +221,7 @@ export const zh: Record<Key, string> = {
   'topic.published': '已发布',
   'topic.id': '标识',
   'topic.ack': '确认方式',
+  'topic.raise': '分区正在增加',
   'topic.home': '所在节点',
   'partition.start': '起始',
   'partition.end': '末尾',

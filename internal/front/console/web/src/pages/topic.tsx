@@ -165,6 +165,9 @@ function Partitions({ data }: { data: TopicState }) {
           <Fact name={t('topic.id')}><span class="mono">{data.id}</span></Fact>
           <Fact name={t('createdAt')}>{data.created_at ? stamp(data.created_at) : '–'}</Fact>
           <Fact name={t('topic.ack')}>{data.ack_effective}{data.ack === 'default' ? ` (${t('default')})` : ''}</Fact>
+          {data.active_partitions < data.partition_list.length && (
+            <Fact name={t('topic.raise')}>{data.active_partitions} → {data.partition_list.length}</Fact>
+          )}
           {data.home && <Fact name={t('topic.home')}>{data.home}</Fact>}
           <Fact name={t('topic.published')}>{count(data.records_total)} · {bytes(data.bytes_total)}</Fact>
         </dl>
