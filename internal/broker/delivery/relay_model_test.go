@@ -54,7 +54,7 @@ type rModel struct {
 	// emptied: a node that follows nobody at that moment does not hear of it, and its
 	// consumers' windows are open again only when the time of their messages is over.
 	emptied bool
-	seen   rCoverage
+	seen    rCoverage
 }
 
 // rCoverage counts what all runs together have reached.
