@@ -32,6 +32,9 @@ type looseSlots struct {
 	// the lane opens.
 	term   uint64
 	doubts bool
+	// late are REQs that were given before the lane began. They wait until it opens: the
+	// leader before may have done them, and others have the message since.
+	late []relayOp
 
 	// marks are parked messages that were answered before Due brought them: it brings
 	// them again with this due time, or (markGone) not at all. Other entries are old.
@@ -145,10 +148,28 @@ func (l *Lane) begin(st partition.Start) {
 	}
 	now := c.now()
 	for i := range ops {
-		l.doLate(&ops[i], now)
+		if op := &ops[i]; l.shut && op.kind == Requeue {
+			l.late = append(l.late, *op)
+		} else {
+			l.doLate(op, now)
+		}
 	}
 	if !l.shut {
-		l.dropDoubtful()
+		l.settleDoubts()
+	}
+}
+
+// settleDoubts is done when the lane has begun and may deliver: who holds something, or
+// has answered it, has said so.
+func (l *Lane) settleDoubts() {
+	if !l.begun {
+		return
+	}
+	l.dropDoubtful()
+	late, now := l.late, l.ch.now()
+	l.late = nil
+	for i := range late {
+		l.doLate(&late[i], now)
 	}
 }
 
@@ -159,7 +180,7 @@ func (l *Lane) doubtful(i int32) bool {
 
 // dropDoubtful gives up what is doubtful: nobody has said that he holds it.
 func (l *Lane) dropDoubtful() {
-	if !l.doubts || !l.begun {
+	if !l.doubts {
 		return
 	}
 	for _, o := range l.looseOffsets() {

@@ -198,7 +198,7 @@ func (l *Lane) Open() {
 	c := l.ch
 	c.mu.Lock()
 	l.shut = false
-	l.dropDoubtful()
+	l.settleDoubts()
 	c.ring()
 	c.unlock()
 }

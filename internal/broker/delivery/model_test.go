@@ -2,7 +2,6 @@ package delivery
 
 import (
 	"errors"
-	"flag"
 	"slices"
 	"testing"
 	"time"
@@ -583,13 +582,8 @@ func (m *machine) rare(t *rapid.T) {
 
 // TestChannelAgainstModel runs consumers, time and leaders at random.
 func TestChannelAgainstModel(t *testing.T) {
-	for name, value := range map[string]string{"rapid.steps": "200", "rapid.checks": "300"} {
-		if f := flag.Lookup(name); f.Value.String() == f.DefValue {
-			if err := flag.Set(name, value); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
+	setRapid(t, "steps", "200")
+	setRapid(t, "checks", "300")
 	var reached coverage
 	rapid.Check(t, func(t *rapid.T) {
 		m := newMachine(t)

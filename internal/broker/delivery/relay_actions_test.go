@@ -399,6 +399,7 @@ func (m *rModel) empty(t *rapid.T) {
 	if part.lane == nil || !part.lane.begun {
 		t.Skip("no lane")
 	}
+	m.emptied = true
 	shard := m.nodes[part.leader].shard
 	shard.propose()
 	shard.pending = slices.DeleteFunc(shard.pending, func(d pendingDelta) bool { return d.lane == part.lane })

@@ -133,3 +133,49 @@ func TestAnswerWithoutLeader(t *testing.T) {
 		t.Fatalf("told: %+v", l.sent)
 	}
 }
+
+// A REQ that was given before the lane began may have been done by the leader before:
+// whoever was given the message since has the last word.
+func TestLateRequeue(t *testing.T) {
+	f := led(t, Config{})
+	s := f.nodes[1].subscribe(t, 1, SubOptions{MsgTimeout: 10 * time.Second})
+	f.publish(0, 1)
+	want(t, "delivered", f.drain(t, s), "0/1 ")
+	f.lead(t, 0, -1)
+	f.nodes[1].follow(0)
+	if err := s.Requeue(id(0), time.Second); err != nil {
+		t.Fatal(err)
+	}
+	f.lead(t, 0, 1)
+	f.begin(0)
+	m, err := f.nodes[1].ch.Subscribe(SubOptions{Relayed: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if lost := m.Adopt([]HeldMessage{{Offset: 0, Attempts: 2, Left: time.Second}}, nil); len(lost) > 0 {
+		t.Fatalf("lost: %+v", lost)
+	}
+	if err := m.Finish(id(0)); err != nil {
+		t.Fatal(err)
+	}
+	f.parts[0].lane.Open()
+	f.collect(t)
+	if d := f.parts[0].state; d.floor != 1 || len(d.parked) > 0 {
+		t.Fatalf("floor %d, parked %v", d.floor, d.parked)
+	}
+}
+
+// What an attempt was before the cursor came to the message is told to the next leader.
+func TestCountedBeforeTheCursor(t *testing.T) {
+	f := led(t, Config{})
+	s := f.nodes[1].subscribe(t, 1, SubOptions{MsgTimeout: 10 * time.Second})
+	f.publish(0, 1)
+	want(t, "delivered", f.drain(t, s), "0/1 ")
+	f.lead(t, 0, 1)
+	f.begin(0)
+	if err := s.Requeue(id(0), 0); err != nil {
+		t.Fatal(err)
+	}
+	f.lead(t, 0, 2) // before it is written
+	want(t, "by the next", f.drain(t, s), "0/2 ")
+}

@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -96,7 +97,7 @@ func (l *Lane) inherit(old *Lane) {
 	if old.away() {
 		l.ops, old.ops = old.ops, nil
 	} else {
-		l.ops = old.unwritten()
+		l.ops = append(old.unwritten(), old.late...)
 	}
 	var keep []int32
 	stays := func(i int32) {
@@ -162,6 +163,11 @@ func (l *Lane) unwritten() []relayOp {
 	for _, o := range g.attempts {
 		if i := l.find(o); i != 0 && c.slots.slots[i].waits() && c.slots.slots[i].flags&flagAttempts != 0 {
 			requeue(o, c.slots.slots[i].attempts-1, 0)
+		}
+	}
+	for _, o := range slices.Sorted(maps.Keys(g.counted)) {
+		if n := l.numbers[o]; n > 1 { // else it was delivered since
+			requeue(o, n-1, 0)
 		}
 	}
 	for _, o := range g.held {
