@@ -114,7 +114,8 @@ func TestRelayedDrainDoesNotAllocate(t *testing.T) {
 	if want := rounds * window * 9 / 10; n < want {
 		t.Fatalf("%d messages came, want %d", n, want)
 	}
-	if got > 8 { // a pull of hundreds
+	// A few for a pull of hundreds; the race detector has pools lose what they are given.
+	if got > window/20 {
 		t.Errorf("%.1f allocations for a pull and its messages", got)
 	}
 }
