@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -57,6 +58,7 @@ type testCluster struct {
 	patience time.Duration // with the start of nodes
 
 	mu      sync.Mutex
+	added   atomic.Int64           // data shards that were surely added
 	leaders [dataShards + 1]string // by shard, as last seen; 0 is metadata
 	terms   [dataShards + 1]uint64
 	changes int
@@ -349,8 +351,8 @@ func (m *member) settled() error {
 	if !s.Healthy {
 		return fmt.Errorf("node %s: %s", m.host.name, s.Waits)
 	}
-	if len(s.Shards) != dataShards+1 {
-		return fmt.Errorf("node %s knows %d shards, want %d", m.host.name, len(s.Shards), dataShards+1)
+	if want := int(m.cluster.added.Load()) + dataShards + 1; len(s.Shards) < want {
+		return fmt.Errorf("node %s knows %d shards, want %d", m.host.name, len(s.Shards), want)
 	}
 	for _, shard := range s.Shards {
 		for _, r := range shard.Replicas {

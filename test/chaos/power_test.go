@@ -3,6 +3,7 @@
 package chaos
 
 import (
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -31,16 +32,61 @@ func (s *scenario) blackout() error {
 	})
 }
 
-// All nodes are killed at once under load, and un-synced bytes are lost: nothing
-// acknowledged is.
+// blackoutWhileShardsAreAdded is blackout while a node is asked for one more data
+// shard: the others open its group, or are about to.
+func (s *scenario) blackoutWhileShardsAreAdded() error {
+	had := 0
+	for _, m := range s.members {
+		if st, err := m.status(); err == nil {
+			had = max(had, len(st.Shards))
+		}
+	}
+	asked := make(chan bool, 1)
+	m := s.members[s.rng.IntN(len(s.members))]
+	go func() {
+		code, _, err := m.AdminPost("/api/v1/shards", []byte(`{"count": 1}`))
+		asked <- err == nil && code == 200
+	}()
+	s.hold(time.Duration(s.rng.IntN(60)) * time.Millisecond)
+	err := s.blackout()
+	if <-asked && err == nil {
+		s.added.Store(int64(had - dataShards))
+	}
+	return err
+}
+
+// sameShards reports nodes that have other shards than the rest.
+func (s *scenario) sameShards() error {
+	for _, m := range s.members {
+		a, err := s.members[0].status()
+		if err != nil {
+			return err
+		}
+		b, err := m.status()
+		if err != nil {
+			return err
+		}
+		if len(a.Shards) != len(b.Shards) {
+			return fmt.Errorf("%s has %d shards, %s has %d", s.members[0].host.name, len(a.Shards), m.host.name, len(b.Shards))
+		}
+	}
+	return nil
+}
+
+// All nodes are killed at once under load, and while shards are added, and un-synced
+// bytes are lost: nothing acknowledged is.
 func TestAllKilled(t *testing.T) {
 	s := newScenario(t, options{bin: faultsBinary(t), env: volatileEnv("")})
 	rounds := scale(20, 2)
 	var err error
 	for round := 0; round < rounds && err == nil; round++ {
 		s.hold(time.Duration(500+s.rng.IntN(1500)) * time.Millisecond)
-		if err = s.blackout(); err == nil {
-			if err = s.settle(); err == nil {
+		kill := s.blackout
+		if round%4 == 0 { // each shard is more for a small machine to carry
+			kill = s.blackoutWhileShardsAreAdded
+		}
+		if err = kill(); err == nil {
+			if err = errors.Join(s.settle(), s.sameShards()); err == nil {
 				err = s.flowsAgain()
 			}
 		}

@@ -212,6 +212,11 @@ func (n *Node) Admin(path string) (int, string, error) {
 	return answer(n.web.Get("http://" + n.Addrs.Admin + path))
 }
 
+// AdminPost is a POST of JSON at the admin address.
+func (n *Node) AdminPost(path string, body []byte) (int, string, error) {
+	return answer(n.web.Post("http://"+n.Addrs.Admin+path, "application/json", bytes.NewReader(body)))
+}
+
 // MustPost wants 200.
 func (n *Node) MustPost(t *testing.T, path string, body []byte) {
 	t.Helper()
