@@ -208,8 +208,11 @@ func (n *Node) Addrs() Addrs {
 // open builds the engine and the domain on the data folder.
 func (n *Node) open() (err error) {
 	started := time.Now()
-	if n.dir.DataShards != n.cfg.DataShards {
-		n.log.Warn("the data folder keeps its number of shards", "data_shards", n.dir.DataShards, "asked", n.cfg.DataShards)
+	switch {
+	case n.dir.DataShards < n.cfg.DataShards:
+		n.log.Warn("the data folder keeps its number of shards; `tidings cluster shards add` adds more", "data_shards", n.dir.DataShards, "asked", n.cfg.DataShards)
+	case n.dir.DataShards > n.cfg.DataShards: // some were added, perhaps
+		n.log.Info("the data folder keeps its number of shards", "data_shards", n.dir.DataShards, "asked", n.cfg.DataShards)
 	}
 	segment := n.segmentSize()
 	if n.wal == nil {
