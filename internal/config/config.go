@@ -110,7 +110,7 @@ type Config struct {
 	CheckpointSize    Bytes         `name:"checkpoint-size" default:"64MiB" min:"64KiB" help:"write-ahead log bytes after which a shard writes a checkpoint"`
 	CheckpointAge     time.Duration `name:"checkpoint-age" default:"1m" min:"1ms" help:"longest time between a change and the checkpoint that holds it"`
 	DiskReserve       Bytes         `name:"disk-reserve" default:"0" help:"free disk space at which publishing stops (0: from the volume and segment sizes)"`
-	DataShards        int           `name:"data-shards" default:"8" min:"1" max:"256" help:"Raft groups for data; fixed when the data folder is made"`
+	DataShards        int           `name:"data-shards" default:"8" min:"1" max:"256" help:"Raft groups for data of a new data folder; later, cluster shards add adds more"`
 	DefaultPartitions int           `name:"default-partitions" default:"1" min:"1" max:"4096" help:"partitions of a topic that this node makes and nobody asked for another number: one is totally ordered, several are each"`
 	Ack               string        `name:"ack" default:"quorum" help:"when a publish to a topic that says nothing else is acknowledged in a cluster: quorum (durable on a majority) or leader (durable on the leader; a change of leader may lose it)"`
 	ReplicationFactor int           `name:"replication-factor" default:"3" min:"1" max:"5" help:"voting replicas of each data shard of a cluster that is formed now; at most as many as there are seeds"`
