@@ -68,8 +68,9 @@ const metricsIntro = `# Metrics
 also the ` + "`go_*` and `process_*`" + ` metrics of Prometheus's Go library.
 
 - Counters run since the process started.
-- In a cluster a topic's figures are those of the partitions that the node leads,
-  and consumers those that are connected to it: sums over all nodes are right.
+- In a cluster a topic's gauges are those of the partitions that the node leads, its
+  counters of what it led, also before another node did, and consumers those that are
+  connected to it: sums over all nodes are right.
 - The first 2,000 topics by name and the first 2,000 channels have labels of their
   own; the rest is summed under ` + "`_other`" + `. The ephemeral channels of a topic share the
   label ` + "`_ephemeral`" + `. Nothing is left out of the sums.
