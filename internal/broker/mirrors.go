@@ -210,6 +210,15 @@ func (b *Broker) relay(ctx context.Context, q *relayed, p *relayReply) error {
 	if err := t.leadsAll(q); err != nil {
 		return err
 	}
+	if q.farewell() && IsEphemeral(q.channel) && t.lookup(q.channel) == nil {
+		// The channel has gone with its last consumer: it must not come back for this.
+		n := b.mirrors.node(q.from)
+		if n == nil {
+			return errFormer(q, t)
+		}
+		p.life = n.life
+		return nil
+	}
 	c, err := t.ensureChannel(ctx, q.channel)
 	if err != nil {
 		return err
@@ -224,7 +233,7 @@ func (b *Broker) relay(ctx context.Context, q *relayed, p *relayReply) error {
 	}
 	n := b.mirrors.node(q.from)
 	if n == nil {
-		return fault.New(fault.Exiting, "relay channel %s of topic %s: the node has another process by now", q.channel, t.name)
+		return errFormer(q, t)
 	}
 	p.life = n.life
 	v := n.conversation(q.conversation)
@@ -248,6 +257,16 @@ func (b *Broker) relay(ctx context.Context, q *relayed, p *relayReply) error {
 		return c.ch.Err()
 	}
 	return nil
+}
+
+// errFormer answers a request that comes later than its process has ended.
+func errFormer(q *relayed, t *Topic) error {
+	return fault.New(fault.Exiting, "relay channel %s of topic %s: the node has another process by now", q.channel, t.name)
+}
+
+// farewell reports whether the request only says that consumers have left.
+func (q *relayed) farewell() bool {
+	return len(q.Closes) > 0 && len(q.Opens)+len(q.Holds)+len(q.Ops)+len(q.Pulls) == 0
 }
 
 // relayedTopic finds the topic of a request.

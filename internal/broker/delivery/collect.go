@@ -64,7 +64,7 @@ func (r *Relay) Collect(q *RelayRequest, maxItems int) bool {
 
 // worth reports whether the leader is to be told of m now.
 func (m *mirror) worth() bool {
-	return m.told || m.want > 0 || m.closing || m.s.inFlightCount > 0 || m.r.opsOf(m.s)
+	return m.told || m.want > 0 || m.closing || m.s.inFlightCount > 0 || m.r.ch.cfg.Idle != nil || m.r.opsOf(m.s)
 }
 
 // collect adds what m asks for, or that it closes, which both come after all answers.

@@ -235,7 +235,26 @@ func (l *Lane) joinRelay(r *Relay) {
 	for i := range l.ops {
 		r.reopen(l.ops[i].sub)
 	}
+	for _, s := range c.subs {
+		if s != nil {
+			s.announce()
+		}
+	}
 	r.call()
+}
+
+// announce tells all leaders elsewhere of a consumer that has not opened its window
+// yet, if the channel ends with its last one.
+func (s *Subscription) announce() {
+	c := s.ch
+	if c.cfg.Idle == nil || s.relayed || s.closed {
+		return
+	}
+	for _, r := range c.relays {
+		if r.mirror(s, false) == nil {
+			r.mirror(s, true).queue()
+		}
+	}
 }
 
 // answerAway does an answer to slot i of a lane that is away: the message has left

@@ -133,6 +133,7 @@ func (c *Channel) Subscribe(o SubOptions) (*Subscription, error) {
 		return nil, fault.New(fault.TooManyConsumers, "channel %s:%s has %d consumers", c.cfg.Topic, c.cfg.Name, n)
 	}
 	c.enroll(s)
+	s.announce()
 	return s, nil
 }
 
