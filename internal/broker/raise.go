@@ -210,6 +210,10 @@ func (t *Topic) useNew(ctx context.Context) {
 			}
 			t.b.attach(ctx, p.up, []place{{t, c, i}}, false)
 			place{t, c, i}.assign()
+			if !c.knows(i) { // nobody leads, in this moment
+				p.up.unassigned.Store(true)
+				ring(p.up.wake)
+			}
 		}
 	}
 }
