@@ -171,10 +171,21 @@ func (b *Broker) active(t *Topic, m *meta.Topic) {
 	t.reroute(nil)
 }
 
-// raise puts the barrier of the active partitions into one that this node leads. Who
-// leads later does it when it begins to.
+// raise puts the barrier of the active partitions into one that this node leads, again
+// and again while it does. Who leads later does it when it begins to.
 func (u *upstream) raise(ctx context.Context, k partition.Key, m *meta.Topic) {
-	err := awaitCall(ctx, func(done func(error)) {
+	leadership := u.leadership.Load()
+	for leadership != 0 && leadership == u.leadership.Load() {
+		err := u.tryRaise(ctx, k, m)
+		if err == nil || fault.CodeOf(err) == fault.TopicNotFound || pause(ctx, reconcileAgain) != nil {
+			return
+		}
+		u.b.o.Logger.Warn("put barrier", "topic", m.Name, "partition", k.Partition, "error", err)
+	}
+}
+
+func (u *upstream) tryRaise(ctx context.Context, k partition.Key, m *meta.Topic) error {
+	return awaitCall(ctx, func(done func(error)) {
 		u.mu.Lock()
 		err := u.open(k, m.Name)
 		u.mu.Unlock()
@@ -184,11 +195,6 @@ func (u *upstream) raise(ctx context.Context, k partition.Key, m *meta.Topic) {
 		}
 		u.machine.Do(partition.Raise{Key: k, Count: uint32(m.Active)}, done)
 	})
-	switch fault.CodeOf(err) {
-	case fault.None, fault.NotLeader, fault.TopicNotFound, fault.Exiting:
-	default:
-		u.b.o.Logger.Warn("put barrier", "topic", m.Name, "partition", k.Partition, "error", err)
-	}
 }
 
 // useNew has the channels in use consume from partitions that they have no part in
@@ -204,6 +210,10 @@ func (t *Topic) useNew(ctx context.Context) {
 			}
 			t.b.attach(ctx, p.up, []place{{t, c, i}}, false)
 			place{t, c, i}.assign()
+			if !c.knows(i) { // nobody leads, in this moment
+				p.up.unassigned.Store(true)
+				ring(p.up.wake)
+			}
 		}
 	}
 }
