@@ -30,7 +30,7 @@ func TestCluster(t *testing.T) {
 	if bad := r.Bad(); len(bad) > 0 {
 		t.Error(bad)
 	}
-	if len(r.Rows) != 4 {
+	if len(r.Rows) != 5 {
 		t.Fatalf("%d rows", len(r.Rows))
 	}
 	for _, row := range r.Rows {

@@ -151,7 +151,7 @@ func TestRowNames(t *testing.T) {
 		}
 		seen[w.ID()] = true
 	}
-	for name, want := range map[string]int{"W1": 3, "drain": 3, "drain-8": 1, "publish-64": 2, "publish-6": 0, "latency": 3, "none": 0, "topics": 2, "memory": 2, "timers": 2, "ephemeral": 1, "W8": 2, "W9": 3, "cluster": 4, "cluster-publish-64": 1, "W10": 0} {
+	for name, want := range map[string]int{"W1": 3, "drain": 3, "drain-8": 1, "publish-64": 2, "publish-6": 0, "latency": 3, "none": 0, "topics": 2, "memory": 2, "timers": 2, "ephemeral": 1, "W8": 2, "W9": 3, "cluster": 5, "cluster-publish-64": 1, "W10": 0} {
 		if got := len(Select(name)); got != want {
 			t.Errorf("%s selects %d rows, want %d", name, got, want)
 		}

@@ -23,6 +23,32 @@ func (b *Broker) SetAck(ctx context.Context, topic string, a meta.Ack) error {
 	return awaitCall(ctx, func(done func(error)) { b.o.Meta.SetAck(t.id, a, done) })
 }
 
+// Local is a spool of this node.
+type Local interface {
+	// Publish takes messages of one topic, all or none, in the order of the calls of one
+	// caller. done is called once when they are durable, on any goroutine, unless an
+	// error is returned: fault.SpoolFull, fault.DiskReserve, fault.Storage,
+	// fault.Exiting. msgs must not change until then.
+	Publish(topic string, msgs []Message, done partition.Completion) error
+}
+
+// local reports whether this node itself acknowledges what the topic is given.
+func (t *Topic) local() bool {
+	return t.b.o.Local != nil && t.b.ackOf(meta.Ack(t.ack.Load())) == meta.AckLocal
+}
+
+// publishUnknown gives the spool what comes for a topic that this node does not know,
+// if its default is to acknowledge itself: whether the topic is there need not be asked.
+func (b *Broker) publishUnknown(topic string, msgs []Message, done partition.Completion) (taken bool, err error) {
+	if b.o.Local == nil || b.ackOf(meta.AckDefault) != meta.AckLocal || IsEphemeral(topic) {
+		return false, nil
+	}
+	if _, known := b.o.Meta.View().Topic(topic); known {
+		return false, nil
+	}
+	return true, b.o.Local.Publish(topic, msgs, done)
+}
+
 // ackOf is when publishes to a topic are acknowledged, by its own setting and the
 // node's.
 func (b *Broker) ackOf(own meta.Ack) meta.Ack {

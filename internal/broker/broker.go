@@ -43,6 +43,9 @@ type Options struct {
 	// Ack is when publishes to topics that say nothing about it are acknowledged;
 	// AckDefault means AckQuorum. It counts with Peers only.
 	Ack meta.Ack
+	// Local keeps what topics with meta.AckLocal are given, and brings it to the cluster
+	// (Forward); nil: they are like any other.
+	Local Local
 
 	MaxConsumers     int           // per channel; 0: no limit
 	MemQueueSize     int           // waiting messages of an ephemeral topic or channel; 10,000

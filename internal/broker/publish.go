@@ -74,6 +74,9 @@ func (b *Broker) publishFirst(topic string, msgs []Message, done partition.Compl
 	if !ValidTopic(topic) {
 		return fault.New(fault.InvalidTopic, "topic name %q is not valid", topic)
 	}
+	if taken, err := b.publishUnknown(topic, msgs, done); taken {
+		return err
+	}
 	w := waitingPublish{msgs: msgs, done: done, bytes: bodyBytes(msgs)}
 	b.mu.Lock()
 	if t := b.findLocked(topic); t != nil && !t.unprepared.Load() {

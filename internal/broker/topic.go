@@ -129,6 +129,8 @@ func (t *Topic) publishAs(msgs []Message, done partition.Completion, wake bool) 
 		return t.mem.publish(msgs, done)
 	case t.away != nil:
 		return t.publishHome(msgs, done)
+	case t.local():
+		return t.b.o.Local.Publish(t.name, msgs, done)
 	case hasKey(msgs):
 		return t.keyed(msgs, done, wake)
 	}

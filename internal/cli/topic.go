@@ -94,7 +94,7 @@ func newVerb(s streams, v verb, noun, params string) *cobra.Command {
 	srv = serverFlags(cmd)
 	jsonFlag(cmd, &asJSON)
 	if v.path == "create" && words == 1 {
-		cmd.Flags().StringVar(&ack, "ack", "", "when its publishes are acknowledged in a cluster: quorum, leader, or default, which is what the node says; also of a topic that is there")
+		cmd.Flags().StringVar(&ack, "ack", "", "when its publishes are acknowledged in a cluster: quorum, leader, local, or default, which is what the node says; also of a topic that is there")
 		cmd.Flags().IntVar(&partitions, flagPartitions, 0, "how many partitions it is to have, 1 to 4096; a topic that is there must have as many (default: as the node says)")
 	}
 	if v.path == "create" && words == 2 {

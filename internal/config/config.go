@@ -112,7 +112,8 @@ type Config struct {
 	DiskReserve       Bytes         `name:"disk-reserve" default:"0" help:"free disk space at which publishing stops (0: from the volume and segment sizes)"`
 	DataShards        int           `name:"data-shards" default:"8" min:"1" max:"256" help:"Raft groups for data of a new data folder; later, cluster shards add adds more"`
 	DefaultPartitions int           `name:"default-partitions" default:"1" min:"1" max:"4096" help:"partitions of a topic that this node makes and nobody asked for another number: one is totally ordered, several are each"`
-	Ack               string        `name:"ack" default:"quorum" help:"when a publish to a topic that says nothing else is acknowledged in a cluster: quorum (durable on a majority) or leader (durable on the leader; a change of leader may lose it)"`
+	Ack               string        `name:"ack" default:"quorum" help:"when a publish to a topic that says nothing else is acknowledged in a cluster: quorum (durable on a majority), leader (durable on the leader; a change of leader may lose it) or local (durable in the spool of the node that takes it, which brings it on, also after a split)"`
+	SpoolSize         Bytes         `name:"spool-size" default:"1GiB" min:"1MiB" help:"most bytes of this node's spool for topics with ack local; beyond it publishes to them are refused"`
 	ReplicationFactor int           `name:"replication-factor" default:"3" min:"1" max:"5" help:"voting replicas of each data shard of a cluster that is formed now; at most as many as there are seeds"`
 	ReplicaLogSize    Bytes         `name:"replica-log-size" default:"256MiB" min:"0" help:"write-ahead log that is kept for replicas that were away for a while"`
 	CatchUpRate       Bytes         `name:"catch-up-rate" default:"64MiB" min:"0" help:"most bytes per second that this node sends to replicas that have fallen behind the log, all together (0: no limit)"`
@@ -156,8 +157,8 @@ func (c *Config) Validate() error {
 
 // validateCluster asks for what a node of several needs.
 func (c *Config) validateCluster() error {
-	if c.Ack != "quorum" && c.Ack != "leader" {
-		return fmt.Errorf("--ack %q: want quorum or leader", c.Ack)
+	if c.Ack != "quorum" && c.Ack != "leader" && c.Ack != "local" {
+		return fmt.Errorf("--ack %q: want quorum, leader or local", c.Ack)
 	}
 	if c.Seeds == "" {
 		return nil

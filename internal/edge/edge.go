@@ -97,10 +97,10 @@ func (e *Edge) Run(ctx context.Context) error {
 }
 
 // stats is the spool as /stats shows it.
-func (e *Edge) stats() nsq.SpoolStats {
+func (e *Edge) stats() *nsq.SpoolStats {
 	s, f := e.spool.Stats(""), e.forward.Stats()
 	origin := e.spool.Origin()
-	return nsq.SpoolStats{
+	return &nsq.SpoolStats{
 		Origin: hex.EncodeToString(origin[:]), Depth: s.Depth, OldestAge: s.Oldest.Milliseconds(), Bytes: s.Bytes, Limit: s.Limit,
 		Forwarded: f.Messages, Refused: s.Refused, Connected: f.Connected,
 	}

@@ -10,6 +10,7 @@ const (
 	AckDefault Ack = iota // as the node says at which it comes in
 	AckQuorum             // it is durable on a quorum
 	AckLeader             // the leader's own log is synced; a change of leader may lose it
+	AckLocal              // it is durable in the spool of the node at which it comes in, which brings it on
 
 	acks // how many there are
 )
@@ -21,6 +22,8 @@ func (a Ack) String() string {
 		return "quorum"
 	case AckLeader:
 		return "leader"
+	case AckLocal:
+		return "local"
 	}
 	return ""
 }
@@ -34,6 +37,8 @@ func ParseAck(text string) (Ack, bool) {
 		return AckQuorum, true
 	case "leader":
 		return AckLeader, true
+	case "local":
+		return AckLocal, true
 	}
 	return 0, false
 }

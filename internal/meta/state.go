@@ -46,6 +46,7 @@ const (
 	flagAckQuorum // of a topic
 	flagAckLeader // of a topic
 	flagRaised    // of a topic: it has had fewer partitions
+	flagAckLocal  // of a topic
 
 	topicFlags = flagPaused | flagDeleting | flagRaised
 
@@ -55,7 +56,7 @@ const (
 )
 
 // ackFlags are the flags of a topic's Ack.
-var ackFlags = [acks]uint64{AckQuorum: flagAckQuorum, AckLeader: flagAckLeader}
+var ackFlags = [acks]uint64{AckQuorum: flagAckQuorum, AckLeader: flagAckLeader, AckLocal: flagAckLocal}
 
 func flags(paused, deleting bool) uint64 {
 	var f uint64

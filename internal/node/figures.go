@@ -73,6 +73,10 @@ func (n *Node) figures() []telemetry.Figure {
 		m := n.member.mender.Stats()
 		pending, lost, repaired, bytes = float64(m.Pending), float64(m.Lost), float64(m.Repaired), float64(m.Bytes)
 	}
+	spool := n.spool.stats()
+	if spool == nil {
+		spool = &nsq.SpoolStats{}
+	}
 	flag := func(b bool) float64 {
 		if b {
 			return 1
@@ -107,6 +111,11 @@ func (n *Node) figures() []telemetry.Figure {
 		gauge("segments_dead", "Segment files that go when two more checkpoints are complete.", float64(s.DeadFiles)),
 		counter("segment_flushed_bytes_total", "Bytes moved from memory to segment files.", float64(s.FlushedBytes)),
 		counter("segment_damage_total", "Damaged places found in segment files.", float64(s.CorruptBatches)),
+		gauge("spool_records", "Messages in this node's spool, of topics with ack local, that are not known to be in the cluster.", float64(spool.Depth)),
+		gauge("spool_oldest_age_seconds", "Age of the oldest of them, 0 without one.", float64(spool.OldestAge)/1000),
+		gauge("spool_bytes", "Bytes of the spool in use; space comes back in segments.", float64(spool.Bytes)),
+		counter("spool_forwarded_records_total", "Messages of the spool brought to the cluster.", float64(spool.Forwarded)),
+		counter("spool_refused_publishes_total", "Publishes that the spool refused, because it or the disk is full.", float64(spool.Refused)),
 		gauge("repairs_pending", "Damaged places in segment files that are being fetched from other replicas.", pending),
 		gauge("repairs_lost", "Damaged places in segment files that no other replica could give.", lost),
 		counter("repairs_total", "Damaged places in segment files that were made whole.", repaired),

@@ -62,7 +62,7 @@ func (n *Node) buildFronts() error {
 		MaxOutputBufferTimeout: c.MaxOutputBufferTimeout, MaxOutputBufferSize: int64(c.MaxOutputBufferSize),
 		MaxChannelConsumers: c.MaxChannelConsumers,
 		TopologyRegion:      c.TopologyRegion, TopologyZone: c.TopologyZone, DrainTimeout: c.DrainTimeout, Quantiles: n.quantiles(),
-		NodeName: n.selfName(), Peers: n.statsPeers(),
+		NodeName: n.selfName(), Peers: n.statsPeers(), Spool: n.spool.stats,
 	})
 	n.buildStatsd()
 	if n.metrics != nil {

@@ -83,6 +83,7 @@ type Node struct {
 	flusher  *shard.Flusher
 	reserve  *reserve
 	broker   *broker.Broker
+	spool    *localSpool // of a node of a cluster
 	nsq      *nsq.Front
 	admin    *admin.Front
 	console  *console.Console
@@ -315,6 +316,8 @@ func (n *Node) openGroups() error {
 	if n.member != nil {
 		bo.Peers, bo.Boot = peers{n.member}, n.member.self.Boot
 		bo.Ack, _ = meta.ParseAck(n.cfg.Ack) // Validate has looked
+		n.spool = newLocalSpool(n)
+		bo.Local = n.spool
 	}
 	n.broker = broker.New(bo)
 	for id, g := range n.groups.All() {
@@ -507,6 +510,7 @@ func (n *Node) run(ctx context.Context, ready func()) error {
 	var moveRuns errgroup.Group
 	if n.member != nil {
 		start(&moveRuns, moves, "cluster", n.member.run)
+		start(&moveRuns, moves, "spool", n.spool.Run)
 	} else {
 		start(&moveRuns, moves, "broker", n.broker.Run)
 	}

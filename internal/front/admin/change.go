@@ -95,7 +95,7 @@ func (e *Engine) localChange(ctx context.Context, c *change) error {
 		if c.Ack != "default" {
 			var ok bool
 			if a, ok = meta.ParseAck(c.Ack); !ok {
-				return fault.New(fault.InvalidRequest, "ack %q: want quorum, leader or default", c.Ack)
+				return fault.New(fault.InvalidRequest, "ack %q: want quorum, leader, local or default", c.Ack)
 			}
 		}
 		return b.SetAck(ctx, c.Topic, a)
@@ -246,7 +246,7 @@ func (f *Front) createTopic(ctx context.Context, e *Engine, r *http.Request) (an
 
 func checkAck(ack string) error {
 	switch ack {
-	case "", "quorum", "leader", "default":
+	case "", "quorum", "leader", "local", "default":
 		return nil
 	}
 	return fault.New(fault.InvalidRequest, "ack %q: want quorum, leader or default", ack)

@@ -170,6 +170,8 @@ func ackText(a meta.Ack) string {
 		return "quorum"
 	case meta.AckLeader:
 		return "leader"
+	case meta.AckLocal:
+		return "local"
 	}
 	return "default"
 }

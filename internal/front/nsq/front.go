@@ -69,8 +69,9 @@ type Options struct {
 	// Forward takes what edges bring; nil: there is nothing to bring it to. It is
 	// broker.Forward.
 	Forward func(ctx context.Context, in *broker.Ingest) (partitions int, err error)
-	// Spool is the state of an edge's spool, which /stats shows; nil: this is none.
-	Spool func() SpoolStats
+	// Spool is the state of the spool, which /stats shows; nil, or a nil answer: there is
+	// none.
+	Spool func() *SpoolStats
 
 	MsgTimeout      time.Duration // default of a consumer
 	MaxMsgTimeout   time.Duration

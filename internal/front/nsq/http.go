@@ -356,7 +356,7 @@ func createTopic(f *Front, r *http.Request, q url.Values) (any, error) {
 	}
 	ack, ok := metadata.ParseAck(q.Get("ack"))
 	if !ok {
-		return nil, fault.New(fault.InvalidRequest, "ack must be quorum, leader or default")
+		return nil, fault.New(fault.InvalidRequest, "ack must be quorum, leader, local or default")
 	}
 	if q.Has("partitions") {
 		err = f.createPartitioned(r.Context(), topic, q.Get("partitions"))

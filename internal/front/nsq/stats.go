@@ -41,7 +41,7 @@ type (
 		StartTime int64        `json:"start_time"`
 		Topics    []topicJSON  `json:"topics"`
 		Memory    *memoryJSON  `json:"memory,omitempty"`
-		Spool     *SpoolStats  `json:"spool,omitempty"` // ours: of an edge
+		Spool     *SpoolStats  `json:"spool,omitempty"` // ours: of an edge, or a node that has one
 		Producers []clientJSON `json:"producers"`
 
 		// Ours, of scope=cluster: who is in the totals, and who or what is not.
@@ -58,7 +58,7 @@ type (
 		MessageCount int64         `json:"message_count"`
 		MessageBytes int64         `json:"message_bytes"`
 		Paused       bool          `json:"paused"`
-		Ack          string        `json:"ack,omitempty"`           // ours: quorum or leader, in a cluster
+		Ack          string        `json:"ack,omitempty"`           // ours: quorum, leader or local, in a cluster
 		OldestAge    int64         `json:"oldest_age_ms,omitempty"` // ours: at an edge
 		Latency      latencyJSON   `json:"e2e_processing_latency"`
 	}
@@ -142,7 +142,7 @@ type (
 	}
 )
 
-// SpoolStats is the state of an edge's spool.
+// SpoolStats is the state of a spool: an edge's, or a node's for topics with ack local.
 type SpoolStats struct {
 	Origin    string `json:"origin"`        // its name upstream, hexadecimal
 	Depth     int64  `json:"depth"`         // messages that are not known to be upstream
@@ -211,8 +211,7 @@ func stats(f *Front, r *http.Request, q url.Values) (any, error) {
 		s.Memory = f.memory()
 	}
 	if f.o.Spool != nil {
-		spool := f.o.Spool()
-		s.Spool = &spool
+		s.Spool = f.o.Spool()
 	}
 	if q.Get("format") == "json" {
 		return s, nil
