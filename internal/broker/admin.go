@@ -45,18 +45,24 @@ func (b *Broker) CreateChannel(ctx context.Context, topic, name string) error {
 	if b.exiting.Load() {
 		return fault.Exiting
 	}
-	t, err := b.existing(ctx, topic)
-	if err != nil {
-		return err
+	for again := true; ; again = false {
+		t, err := b.existing(ctx, topic)
+		if err != nil {
+			return err
+		}
+		if !ValidChannel(name) {
+			return fault.New(fault.InvalidChannel, "channel name %q is not valid", name)
+		}
+		if t.mem == nil && t.away == nil && !IsEphemeral(name) {
+			err = t.createChannel(ctx, name)
+		} else {
+			_, err = t.ensureChannel(ctx, name)
+		}
+		if !again || fault.CodeOf(err) != fault.TopicNotFound || !b.upToDate(ctx) {
+			return err
+		}
+		// the topic was deleted, and may have been made anew, as others know already
 	}
-	if !ValidChannel(name) {
-		return fault.New(fault.InvalidChannel, "channel name %q is not valid", name)
-	}
-	if t.mem == nil && t.away == nil && !IsEphemeral(name) {
-		return t.createChannel(ctx, name)
-	}
-	_, err = t.ensureChannel(ctx, name)
-	return err
 }
 
 // existing finds a topic. With Peers one that is not there may have been made
@@ -65,14 +71,33 @@ func (b *Broker) existing(ctx context.Context, topic string) (*Topic, error) {
 	if !ValidTopic(topic) {
 		return nil, fault.New(fault.InvalidTopic, "topic name %q is not valid", topic)
 	}
-	t := b.find(topic)
+	t := b.current(topic)
 	if t == nil && b.upToDate(ctx) {
-		t = b.find(topic)
+		t = b.current(topic)
 	}
 	if t == nil {
 		return nil, fault.New(fault.TopicNotFound, "topic %s not found", topic)
 	}
 	return t, nil
+}
+
+// current is find without a topic that is deleted, of which only watchMeta does not
+// know yet.
+func (b *Broker) current(topic string) *Topic {
+	t := b.find(topic)
+	if t == nil || b.o.Peers == nil {
+		return t
+	}
+	if m, ok := b.o.Meta.View().TopicID(t.id); ok && !m.Deleting {
+		return t
+	}
+	b.mu.Lock()
+	if b.topics[topic] == t {
+		delete(b.topics, topic)
+	}
+	b.mu.Unlock()
+	t.stop(fault.New(fault.TopicNotFound, "topic %s is deleted", topic))
+	return b.find(topic)
 }
 
 // lookAnew bounds how long upToDate waits.
@@ -91,13 +116,16 @@ func (b *Broker) upToDate(ctx context.Context) bool {
 }
 
 // DeleteTopic removes the topic with its messages and channels, and ends its
-// subscriptions: fault.TopicNotFound.
+// subscriptions: fault.TopicNotFound. One that was deleted through another node a
+// moment ago is no error.
 func (b *Broker) DeleteTopic(ctx context.Context, name string) error {
-	t, err := b.existing(ctx, name)
-	if err != nil {
-		return err
-	}
-	return awaitCall(ctx, func(done func(error)) { b.dropTopic(t, done) })
+	return b.deleting(ctx, name, "", func() (uint64, func(func(error)), error) {
+		t, err := b.existing(ctx, name)
+		if err != nil {
+			return 0, nil, err
+		}
+		return t.id, func(done func(error)) { b.dropTopic(t, done) }, nil
+	})
 }
 
 // dropTopic runs a deletion to its end, whoever waits for it: the topic is
@@ -142,21 +170,24 @@ func (b *Broker) closeTopic(t *Topic, done func(error)) {
 	}
 }
 
-// DeleteChannel removes the channel and ends its subscriptions.
+// DeleteChannel removes the channel and ends its subscriptions. One that was deleted
+// through another node a moment ago is no error.
 func (b *Broker) DeleteChannel(ctx context.Context, topic, name string) error {
-	t, m, err := b.existingChannel(ctx, topic, name)
-	if err != nil {
-		return err
-	}
-	if m == nil { // in memory only
-		c := t.lookup(name)
+	return b.deleting(ctx, topic, name, func() (uint64, func(func(error)), error) {
+		t, m, err := b.existingChannel(ctx, topic, name)
+		if err != nil {
+			return 0, nil, err
+		}
+		if m != nil {
+			return m.ID, func(done func(error)) { t.dropChannel(m, done) }, nil
+		}
+		c := t.lookup(name) // in memory only
 		if c == nil {
-			return channelNotFound(topic, name)
+			return 0, nil, channelNotFound(topic, name)
 		}
 		t.end(c)
-		return nil
-	}
-	return awaitCall(ctx, func(done func(error)) { t.dropChannel(m, done) })
+		return 0, nil, nil
+	})
 }
 
 // end takes a channel that lives in memory only out of use.

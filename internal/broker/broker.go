@@ -113,6 +113,8 @@ type Broker struct {
 	raising sync.Mutex // without Peers: held by who raises partitions
 
 	ages ages // of oldest messages, see Figures
+
+	deleted deletions // by other nodes
 }
 
 // New makes a broker; Recover makes it ready.

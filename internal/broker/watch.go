@@ -50,6 +50,7 @@ func (b *Broker) watchMeta(ctx context.Context) {
 			now := b.o.Meta.View()
 			meta.Diff(w.seen, now, w.differs)
 			w.seen = now
+			w.b.deleted.follow(now.Index)
 			w.raise(ctx, raised)
 		case id := <-finished:
 			if m := w.marks[id]; m != nil {
@@ -76,6 +77,9 @@ func (b *Broker) watchMeta(ctx context.Context) {
 func (w *watch) differs(before, after *meta.Topic) {
 	switch {
 	case after == nil:
+		if !before.Deleting {
+			w.b.deleted.note(before.ID, before.Name, "")
+		}
 		delete(w.marks, before.ID)
 		delete(w.raises, before.ID)
 		for _, c := range before.Channels {
@@ -90,6 +94,7 @@ func (w *watch) differs(before, after *meta.Topic) {
 	if after.Deleting {
 		if !before.Deleting {
 			w.marks[after.ID] = &mark{topic: after.ID, since: time.Now()}
+			w.b.deleted.note(after.ID, after.Name, "")
 			w.b.topicGone(after)
 		}
 		delete(w.raises, after.ID)
@@ -115,6 +120,9 @@ func (w *watch) differs(before, after *meta.Topic) {
 func (w *watch) channels(t *Topic, before, after *meta.Topic) {
 	for _, was := range before.Channels {
 		if _, ok := after.ChannelID(was.ID); !ok {
+			if !was.Deleting {
+				w.b.deleted.note(was.ID, after.Name, was.Name)
+			}
 			delete(w.marks, was.ID)
 			w.b.channelGone(t, after, was)
 		}
@@ -127,6 +135,7 @@ func (w *watch) channels(t *Topic, before, after *meta.Topic) {
 		if is.Deleting {
 			if !ok || !was.Deleting {
 				w.marks[is.ID] = &mark{topic: after.ID, channel: is.ID, since: time.Now()}
+				w.b.deleted.note(is.ID, after.Name, is.Name)
 				w.b.channelGone(t, after, is)
 			}
 			continue
