@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -120,19 +121,18 @@ func (c *testCluster) leads(want int) {
 }
 
 // flow publishes numbers to the topic through node a, one by one, and again what was
-// refused, until ctx ends; it returns how many are acknowledged.
-func (c *testCluster) flow(ctx context.Context, topic string, every time.Duration) (acked int) {
+// refused, until ctx ends; it counts in acked those that are acknowledged.
+func (c *testCluster) flow(ctx context.Context, topic string, every time.Duration, acked *atomic.Int64) {
 	for ctx.Err() == nil {
-		code, _, err := c.nodes[0].Post("/pub?topic="+topic, fmt.Append(nil, acked))
+		code, _, err := c.nodes[0].Post("/pub?topic="+topic, fmt.Append(nil, acked.Load()))
 		if err == nil && code == 200 {
-			acked++
+			acked.Add(1)
 		}
 		select {
 		case <-ctx.Done():
 		case <-time.After(every):
 		}
 	}
-	return acked
 }
 
 // number is a setting of the environment.
