@@ -6,7 +6,6 @@ package edge
 import (
 	"context"
 	"crypto/tls"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -98,12 +97,7 @@ func (e *Edge) Run(ctx context.Context) error {
 
 // stats is the spool as /stats shows it.
 func (e *Edge) stats() *nsq.SpoolStats {
-	s, f := e.spool.Stats(""), e.forward.Stats()
-	origin := e.spool.Origin()
-	return &nsq.SpoolStats{
-		Origin: hex.EncodeToString(origin[:]), Depth: s.Depth, OldestAge: s.Oldest.Milliseconds(), Bytes: s.Bytes, Limit: s.Limit,
-		Forwarded: f.Messages, Refused: s.Refused, Connected: f.Connected,
-	}
+	return nsq.StatsOfSpool(e.spool, e.forward)
 }
 
 // serveAdmin answers /metrics, /healthz and /readyz.

@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"path"
@@ -110,14 +109,7 @@ func (l *localSpool) stats() *nsq.SpoolStats {
 	if s == nil {
 		return nil
 	}
-	l.mu.Lock()
-	f := l.f.Stats()
-	l.mu.Unlock()
-	x, origin := s.Stats(""), s.Origin()
-	return &nsq.SpoolStats{
-		Origin: hex.EncodeToString(origin[:]), Depth: x.Depth, OldestAge: x.Oldest.Milliseconds(), Bytes: x.Bytes, Limit: x.Limit,
-		Forwarded: f.Messages, Refused: x.Refused, Connected: f.Connected,
-	}
+	return nsq.StatsOfSpool(s, l.f) // f was set before s
 }
 
 // homePatience bounds one part's way to the cluster, which waits up to 5 s for a leader.

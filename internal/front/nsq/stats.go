@@ -142,18 +142,6 @@ type (
 	}
 )
 
-// SpoolStats is the state of a spool: an edge's, or a node's for topics with ack local.
-type SpoolStats struct {
-	Origin    string `json:"origin"`        // its name upstream, hexadecimal
-	Depth     int64  `json:"depth"`         // messages that are not known to be upstream
-	OldestAge int64  `json:"oldest_age_ms"` // of the oldest of them, 0 without one
-	Bytes     int64  `json:"bytes"`         // in use on disk
-	Limit     int64  `json:"limit_bytes"`   // that Bytes does not exceed
-	Forwarded uint64 `json:"forwarded"`     // messages brought upstream since the start
-	Refused   uint64 `json:"refused"`       // publishes since the start
-	Connected bool   `json:"connected"`     // upstream took what it was given last
-}
-
 func info(f *Front, _ *http.Request, _ url.Values) (any, error) {
 	host, err := os.Hostname()
 	if err != nil {
