@@ -167,7 +167,16 @@ func (b *Broker) Ingest(ctx context.Context, in *Ingest) error {
 		return fault.New(fault.InvalidRequest, "take over messages of topic %s: what channels have been given can't be deferred", in.Topic)
 	}
 	c := partition.Ingest{Key: p.key, Session: in.Session, From: in.From, To: in.To, Handed: in.Handed}
-	if c.Channels, err = t.ingestChannels(in); err != nil {
+	all := false
+	if c.Channels, all, err = t.ingestChannels(in); err == nil && !all && b.o.Peers != nil {
+		// One may have been made through another node a moment ago: its messages must not
+		// be lost for it.
+		if !b.upToDate(ctx) {
+			return fault.New(fault.NotLeader, "take over messages of topic %s: whether all channels are there can't be known", in.Topic)
+		}
+		c.Channels, _, err = t.ingestChannels(in)
+	}
+	if err != nil {
 		return err
 	}
 	if len(in.Messages) > 0 {
@@ -177,23 +186,22 @@ func (b *Broker) Ingest(ctx context.Context, in *Ingest) error {
 	return t.do(ctx, p, c)
 }
 
-// ingestChannels finds the channels, by id.
-func (t *Topic) ingestChannels(in *Ingest) ([]partition.IngestChannel, error) {
+// ingestChannels finds the channels, by id, and reports whether all are there.
+func (t *Topic) ingestChannels(in *Ingest) (out []partition.IngestChannel, all bool, err error) {
 	m, ok := t.b.o.Meta.View().TopicID(t.id)
 	if !ok {
-		return nil, fault.New(fault.TopicNotFound, "topic %s is deleted", t.name)
+		return nil, false, fault.New(fault.TopicNotFound, "topic %s is deleted", t.name)
 	}
-	var out []partition.IngestChannel
 	for i := range in.Channels {
 		c := &in.Channels[i]
 		if !c.valid(int64(len(in.Messages))) {
-			return nil, fault.New(fault.InvalidRequest, "take over messages of topic %s: what is said of channel %s is not in order", t.name, c.Name)
+			return nil, false, fault.New(fault.InvalidRequest, "take over messages of topic %s: what is said of channel %s is not in order", t.name, c.Name)
 		}
 		if mc, ok := m.Channel(c.Name); ok && !mc.Deleting {
 			out = append(out, partition.IngestChannel{Channel: mc.ID, Finished: c.Finished, Attempts: c.Attempts})
 		}
 	}
-	return out, byID(t.name, out)
+	return out, len(out) == len(in.Channels), byID(t.name, out)
 }
 
 // byID sorts channels by id, each of which may be there once.

@@ -155,7 +155,7 @@ func (m *Machine) giveOut() {
 	m.mu.Lock()
 	rest := m.out.came[:0]
 	for _, a := range m.out.came {
-		if a.err != nil || a.index <= m.out.applied {
+		if a.index <= m.out.applied { // 0: the request has not come to be an entry
 			due = append(due, a)
 		} else {
 			rest = append(rest, a)

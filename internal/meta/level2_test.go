@@ -422,6 +422,31 @@ func TestAnyNodeCanAsk(t *testing.T) {
 	}
 }
 
+// What is known when Sync is called can be seen when it is done, and a refusal comes
+// when this node sees why, though others have long applied both.
+func TestAnswersWaitForTheirEntry(t *testing.T) {
+	p := newPair(t)
+	p.replicate()
+	p.m.CreateTopic("orders", nil)
+	var synced, refused bool
+	p.m2.Sync(func(err error) {
+		if _, ok := p.m2.View().Topic("orders"); !ok || err != nil {
+			t.Errorf("synced, but the topic is not to be seen: %v", err)
+		}
+		synced = true
+	})
+	p.m2.PauseTopic(999, true, func(err error) { refused = errors.Is(err, fault.TopicNotFound) })
+	p.carry(false)
+	p.m2.Tick(0)
+	if synced || refused {
+		t.Fatal("answered before the entries came here")
+	}
+	p.replicate()
+	if !synced || !refused {
+		t.Fatalf("after the entries came here: synced %v, refused %v", synced, refused)
+	}
+}
+
 func TestManyRequestsOfOneNode(t *testing.T) {
 	p := newPair(t)
 	const n = 3*requestWindow + 7
