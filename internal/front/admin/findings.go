@@ -28,7 +28,7 @@ const (
 	timeoutsMin  = 0.5  // per second
 	spoolAge     = 30 * time.Second
 	spoolNear    = 0.8 // of the limit
-	findingsEach = 400  // of topics and channels; what is beyond is not looked at
+	findingsEach = 400 // of topics and channels; what is beyond is not looked at
 )
 
 // findings are what is wrong, the gravest first.
