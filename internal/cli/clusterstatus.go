@@ -96,12 +96,14 @@ func newClusterStatus(s streams) *cobra.Command {
 		Use: "status", Short: "Show who leads what, what is behind and what is missing", Args: args(cobra.NoArgs),
 		Long: `Show the cluster as one node sees it: who lives, who leads which shard, how far
 each replica is, and what is missing. Shard 0 is the metadata. LAG is in entries
-of the replicated log.`,
+of the replicated log. SPOOLED is what a node acknowledged alone, for topics with
+ack local, and has yet to bring to the cluster; nodes that have no such spool are
+not listed there.`,
 		Example: `  tidings cluster status
   tidings cluster status --admin 10.0.0.2:4180 --json
   tidings cluster status --check && echo all is well`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			st, err := srv.clusterStatus(cmd.Context())
+			st, err := srv.clusterState(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -122,7 +124,7 @@ of the replicated log.`,
 	return cmd
 }
 
-func printClusterStatus(s streams, st cluster.Status) error {
+func printClusterStatus(s streams, st clusterState) error {
 	id := st.Cluster
 	if id == "" {
 		id = "none yet"
@@ -171,7 +173,7 @@ func printShards(s streams, shards []cluster.ShardStatus) error {
 	return table(s.out, "SHARD LEADER PREFERRED TERM COMMIT PARTITIONS REPLICAS(LAG)", rows)
 }
 
-func printNodes(s streams, nodes []cluster.NodeStatus) error {
+func printNodes(s streams, nodes []nodeStatus) error {
 	rows := make([][]string, 0, len(nodes))
 	for _, n := range nodes {
 		state := n.Lease
@@ -187,7 +189,15 @@ func printNodes(s streams, nodes []cluster.NodeStatus) error {
 			orDash(n.Addr), orDash(n.TCP), orDash(n.HTTP),
 		})
 	}
-	return table(s.out, "NODE STATE SEEN LEADS REPLICAS SYNC CLUSTER TCP HTTP", rows)
+	if err := table(s.out, "NODE STATE SEEN LEADS REPLICAS SYNC CLUSTER TCP HTTP", rows); err != nil {
+		return err
+	}
+	spools := spoolRows(nodes)
+	if len(spools) == 0 {
+		return nil
+	}
+	fmt.Fprintln(s.out)
+	return table(s.out, "NODE SPOOLED OLDEST BYTES FORWARDED REFUSED ERROR", spools)
 }
 
 func orDash(text string) string {
@@ -203,14 +213,11 @@ func newClusterNodes(s streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "nodes", Short: "List the nodes, where they are and whether they live", Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			st, err := srv.clusterStatus(cmd.Context())
+			st, err := srv.clusterState(cmd.Context())
 			if err != nil {
 				return err
 			}
 			if asJSON {
-				if st.Nodes == nil {
-					st.Nodes = []cluster.NodeStatus{}
-				}
 				return printJSON(s.out, st.Nodes)
 			}
 			if len(st.Nodes) == 0 {

@@ -38,7 +38,8 @@ an edge.
 Every setting has one name, as with ` + "`tidings serve`" + `: flag, environment
 (TIDINGS_UPSTREAM) and TOML file (upstream). A secret for nodes with AUTH is in
 TIDINGS_SECRET; nodes of https:// are trusted by the authorities of TIDINGS_CA,
-else the system's. With --json it prints one line on standard output when it
+else the system's. The settings of TLS and AUTH are for publishers, as with a node.
+With --json it prints one line on standard output when it
 serves: its addresses and its folder.`,
 		Example: `  tidings edge --upstream 10.0.0.5:4151,10.0.0.6:4151,10.0.0.7:4151
   tidings edge --upstream https://orders.example.com:4152 --data-path /var/lib/tidings-edge --spool-size 20GiB`,
@@ -50,7 +51,7 @@ serves: its addresses and its folder.`,
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the addresses as JSON when the edge serves")
 	c := config.DefaultEdge()
 	for _, f := range c.Fields() {
-		cmd.Flags().AddFlag(&pflag.Flag{Name: f.Name, Usage: f.Help, DefValue: f.String(), Value: &setting{field: f, set: set}})
+		cmd.Flags().AddFlag(&pflag.Flag{Name: f.Name, Usage: f.Help, DefValue: f.String(), Value: &setting{field: f, set: set}, NoOptDefVal: noOptDefault(f)})
 	}
 	return cmd
 }
@@ -71,16 +72,20 @@ func runEdge(ctx context.Context, s streams, src config.Source, asJSON bool) err
 	}
 	e, err := edge.New(o)
 	if err != nil {
-		closeAll(o.TCP, o.HTTP, o.Admin)
+		closeAll(o.TCP, o.HTTP, o.HTTPS, o.Admin)
 		return edgeError(&cfg, err)
 	}
-	logger.Info("listening", "tcp", at.TCP, "http", at.HTTP, "admin", at.Admin, "upstream", cfg.Upstream)
-	saysOpen(logger.Logger, &config.Config{}, at)
+	logger.Info("listening", "tcp", at.TCP, "http", at.HTTP, "https", at.HTTPS, "admin", at.Admin, "upstream", cfg.Upstream)
+	clients := cfg.Clients()
+	saysOpen(logger.Logger, &clients, at)
 	if isTerminal(s.err) {
 		edgeBanner(s.err, &cfg, at)
 	}
 	if asJSON {
 		where := map[string]string{"tcp_address": at.TCP, "http_address": at.HTTP, "admin_address": at.Admin, "data_path": cfg.DataPath}
+		if at.HTTPS != "" {
+			where["https_address"] = at.HTTPS
+		}
 		if err := printJSONLine(s.out, where); err != nil {
 			return err
 		}
@@ -102,6 +107,12 @@ func edgeOptions(c *config.Edge, logger leveledLogger) (o edge.Options, at node.
 		return o, at, err
 	}
 	o.Secret, o.TLS = a.secret, a.tls
+	clients := c.Clients()
+	secure, err := node.NewClientSecurity(&clients, logger.Logger)
+	if err != nil {
+		return o, at, err
+	}
+	o.ClientTLS, o.TLSRequired, o.Auth, o.HTTPAuth = secure.TLS, secure.Required, secure.Auth, c.HTTPAuth
 	for _, l := range []struct {
 		flag, addr string
 		to         *net.Listener
@@ -109,13 +120,14 @@ func edgeOptions(c *config.Edge, logger leveledLogger) (o edge.Options, at node.
 	}{
 		{"tcp-address", c.TCPAddress, &o.TCP, &at.TCP},
 		{"http-address", c.HTTPAddress, &o.HTTP, &at.HTTP},
+		{"https-address", c.HTTPSAddress, &o.HTTPS, &at.HTTPS},
 		{"admin-address", c.AdminAddress, &o.Admin, &at.Admin},
 	} {
-		if l.addr == "" {
+		if l.addr == "" || l.to == &o.HTTPS && o.ClientTLS == nil {
 			continue
 		}
 		if *l.to, err = net.Listen("tcp", l.addr); err != nil {
-			closeAll(o.TCP, o.HTTP)
+			closeAll(o.TCP, o.HTTP, o.HTTPS)
 			return o, at, fmt.Errorf("listen on %s: %w; choose another address with --%s", l.addr, err, l.flag)
 		}
 		*l.is = (*l.to).Addr().String()
@@ -146,8 +158,11 @@ func edgeError(c *config.Edge, err error) error {
 // edgeBanner says what listens, and what to type next.
 func edgeBanner(w io.Writer, c *config.Edge, a node.Addrs) {
 	more := ""
+	if a.HTTPS != "" {
+		more = fmt.Sprintf("  NSQ HTTPS  https://%s\n", local(a.HTTPS))
+	}
 	if a.Admin != "" {
-		more = fmt.Sprintf("  metrics    http://%s/metrics\n", local(a.Admin))
+		more += fmt.Sprintf("  metrics    http://%s/metrics\n", local(a.Admin))
 	}
 	fmt.Fprintf(w, `tidings %s, an edge; spool of up to %s in %s
 

@@ -15,6 +15,7 @@ type Edge struct {
 	DataPath     string `name:"data-path" default:"./tidings-edge" help:"folder of the spool"`
 	TCPAddress   string `name:"tcp-address" default:"127.0.0.1:4150" help:"address for publishers by NSQ's TCP protocol, HOST:PORT"`
 	HTTPAddress  string `name:"http-address" default:"127.0.0.1:4151" help:"address for publishers by nsqd's HTTP API, HOST:PORT"`
+	HTTPSAddress string `name:"https-address" default:"127.0.0.1:4152" help:"address for publishers by nsqd's HTTP API over TLS; used with tls-cert only (empty: not served)"`
 	AdminAddress string `name:"admin-address" default:"127.0.0.1:4180" help:"address for /metrics and health (empty: not served)"`
 	SpoolSize    Bytes  `name:"spool-size" default:"1GiB" min:"1MiB" help:"most bytes of the spool; beyond it publishes are refused"`
 	DiskReserve  Bytes  `name:"disk-reserve" default:"256MiB" min:"0" help:"free disk space at which publishing stops (0: none)"`
@@ -22,6 +23,17 @@ type Edge struct {
 	MaxMsgSize      Bytes         `name:"max-msg-size" default:"1MiB" min:"1" help:"largest message body; at most what the nodes take"`
 	MaxBodySize     Bytes         `name:"max-body-size" default:"5MiB" min:"1" max:"1GiB" help:"largest command body"`
 	MaxDeferTimeout time.Duration `name:"max-defer-timeout" default:"8760h" min:"0s" help:"longest delay of a deferred publish"`
+
+	TLSCert             string `name:"tls-cert" default:"" help:"PEM file with the certificate that publishers see, and those between it and its authority (empty: no TLS)"`
+	TLSKey              string `name:"tls-key" default:"" help:"PEM file with the key of tls-cert"`
+	TLSClientAuthPolicy string `name:"tls-client-auth-policy" default:"" help:"require: TLS clients show a certificate; require-verify: one that tls-root-ca-file signed; either makes TLS required"`
+	TLSRootCAFile       string `name:"tls-root-ca-file" default:"" help:"PEM file with the authorities for client certificates and for auth servers (empty: the system's)"`
+	TLSRequired         string `name:"tls-required" default:"false" bool:"true" help:"refuse publishers without TLS: true, false, or tcp-https, which leaves http-address open"`
+	TLSMinVersion       string `name:"tls-min-version" default:"tls1.2" help:"oldest version of TLS: tls1.0, tls1.1, tls1.2 or tls1.3"`
+
+	AuthHTTPAddresses List   `name:"auth-http-address" key:"auth_http_addresses" default:"" help:"auth servers, HOST:PORT or a URL, that are asked what a publisher may do; the flag may be repeated (empty: everybody may do everything)"`
+	AuthHTTPMethod    string `name:"auth-http-request-method" default:"get" help:"how auth servers are asked: get or post"`
+	HTTPAuth          bool   `name:"http-auth" default:"true" help:"let requests to nsqd's HTTP API take the same grants as TCP commands, if there are auth servers; /ping takes none"`
 
 	LogLevel  string `name:"log-level" default:"info" help:"debug, info, warn or error"`
 	LogFormat string `name:"log-format" default:"auto" help:"text, json, or auto (text on a terminal)"`
@@ -47,6 +59,16 @@ func LoadEdge(src Source) (e Edge, warnings []string, err error) {
 	return e, warnings, e.Validate()
 }
 
+// Clients are the settings of TLS and AUTH for publishers as a node has them; the rest
+// of the Config is as usual.
+func (e *Edge) Clients() Config {
+	c := Default()
+	c.TLSCert, c.TLSKey, c.TLSRootCAFile = e.TLSCert, e.TLSKey, e.TLSRootCAFile
+	c.TLSClientAuthPolicy, c.TLSRequired, c.TLSMinVersion = e.TLSClientAuthPolicy, e.TLSRequired, e.TLSMinVersion
+	c.AuthHTTPAddresses, c.AuthHTTPMethod, c.HTTPAuth = e.AuthHTTPAddresses, e.AuthHTTPMethod, e.HTTPAuth
+	return c
+}
+
 // Validate reports the first setting that can't work, naming its flag.
 func (e *Edge) Validate() error {
 	if e.DataPath == "" {
@@ -57,13 +79,17 @@ func (e *Edge) Validate() error {
 			return fmt.Errorf("--%s %s: %w", f.Name, f, err)
 		}
 	}
-	for _, a := range []struct{ name, addr string }{{"tcp-address", e.TCPAddress}, {"http-address", e.HTTPAddress}, {"admin-address", e.AdminAddress}} {
-		if a.addr == "" && a.name == "admin-address" {
+	for _, a := range []struct{ name, addr string }{{"tcp-address", e.TCPAddress}, {"http-address", e.HTTPAddress}, {"https-address", e.HTTPSAddress}, {"admin-address", e.AdminAddress}} {
+		if a.addr == "" && (a.name == "admin-address" || a.name == "https-address") {
 			continue
 		}
 		if err := checkAddress(a.addr); err != nil {
 			return fmt.Errorf("--%s %q: %w", a.name, a.addr, err)
 		}
+	}
+	clients := e.Clients()
+	if err := clients.validateSecurity(); err != nil {
+		return err
 	}
 	if len(e.Upstream) == 0 {
 		return errors.New("--upstream: want the HTTP address of a node or more, such as 10.0.0.5:4151")

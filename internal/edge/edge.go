@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/tidings-io/tidings/internal/auth"
 	"github.com/tidings-io/tidings/internal/front/nsq"
 	"github.com/tidings-io/tidings/internal/spool"
 	"github.com/tidings-io/tidings/internal/vfs"
@@ -31,14 +32,22 @@ type Options struct {
 	Secret   string      // shown to nodes with AUTH; empty: none
 	TLS      *tls.Config // towards those of https://
 
+	// ClientTLS is offered to publishers, and is what HTTPS speaks; nil: none.
+	ClientTLS   *tls.Config
+	TLSRequired nsq.TLSRequired // of publishers
+	// Auth is asked what publishers may do; nil: everybody may do everything. HTTPAuth
+	// asks the same of HTTP requests.
+	Auth     *auth.Client
+	HTTPAuth bool
+
 	FS          vfs.FS
 	Dir         string // of the spool
 	SpoolSize   int64  // most bytes of it; at least spool.MinSize
 	DiskReserve int64  // bytes of its volume that stay free; 0: none
 
-	// TCP, HTTP and Admin are the listeners; the edge closes them. Admin, for
-	// metrics and health, may be nil.
-	TCP, HTTP, Admin net.Listener
+	// TCP, HTTP, HTTPS and Admin are the listeners; the edge closes them. HTTPS, which
+	// needs ClientTLS, and Admin, for metrics and health, may be nil.
+	TCP, HTTP, HTTPS, Admin net.Listener
 
 	MaxMsgSize, MaxBodySize int64 // bytes; 0 as nsqd has it
 	MaxDeferTimeout         time.Duration
@@ -68,7 +77,8 @@ func New(o Options) (*Edge, error) {
 	e := &Edge{o: o, spool: s}
 	e.forward = spool.NewForwarder(s, newUpstream(o.Upstream, o.Secret, o.TLS), o.Logger)
 	e.front = nsq.New(intake{s}, nsq.Options{
-		TCP: o.TCP, HTTP: o.HTTP, MaxMsgSize: o.MaxMsgSize, MaxBodySize: o.MaxBodySize, MaxDeferTimeout: o.MaxDeferTimeout,
+		TCP: o.TCP, HTTP: o.HTTP, HTTPS: o.HTTPS, TLS: o.ClientTLS, TLSRequired: o.TLSRequired, Auth: o.Auth, HTTPAuth: o.HTTPAuth,
+		MaxMsgSize: o.MaxMsgSize, MaxBodySize: o.MaxBodySize, MaxDeferTimeout: o.MaxDeferTimeout,
 		Version: o.Version, Logger: o.Logger, LogLevel: o.LogLevel, Spool: e.stats,
 	})
 	return e, nil

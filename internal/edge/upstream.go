@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -89,7 +90,10 @@ func (u *upstream) ask(ctx context.Context, seed string, p *spool.Part) (int, er
 	}
 	resp, err := u.client.Do(req)
 	if err != nil {
-		return 0, fault.Wrap(fault.Unreachable, err)
+		if whole, ok := errors.AsType[*url.Error](err); ok {
+			err = whole.Err // the rest is the URL, which says nothing to people
+		}
+		return 0, fault.Wrap(fault.Unreachable, fmt.Errorf("ask %s: %w", seed, err))
 	}
 	defer resp.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(resp.Body, answerBytesMax))

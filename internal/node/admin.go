@@ -127,6 +127,12 @@ func (n *Node) nodeFigures() admin.NodeFigures {
 		s := n.member.mender.Stats()
 		f.RepairsPending, f.RepairsLost = s.Pending, s.Lost
 	}
+	if s := n.spool.stats(); s != nil {
+		f.Spool = &admin.Spool{
+			Depth: s.Depth, OldestAgeMs: s.OldestAge, Bytes: s.Bytes, LimitBytes: s.Limit,
+			Forwarded: s.Forwarded, Refused: s.Refused, Connected: s.Connected, Error: s.Error,
+		}
+	}
 	return f
 }
 

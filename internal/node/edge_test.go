@@ -2,11 +2,14 @@ package node_test
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -16,6 +19,7 @@ import (
 
 	"github.com/tidings-io/tidings/internal/config"
 	"github.com/tidings-io/tidings/internal/edge"
+	"github.com/tidings-io/tidings/internal/node"
 	"github.com/tidings-io/tidings/internal/vfs"
 )
 
@@ -40,6 +44,12 @@ func (c *trio) fixHTTP() (addresses []string) {
 // newEdge runs an edge and returns its HTTP address.
 func newEdge(t *testing.T, upstream []string) string {
 	t.Helper()
+	return runEdge(t, edge.Options{Upstream: upstream}).HTTP.Addr().String()
+}
+
+// runEdge runs an edge with some options, and returns them with its listeners.
+func runEdge(t *testing.T, o edge.Options) edge.Options {
+	t.Helper()
 	listen := func() net.Listener {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
@@ -47,9 +57,10 @@ func newEdge(t *testing.T, upstream []string) string {
 		}
 		return l
 	}
-	o := edge.Options{
-		Upstream: upstream, FS: vfs.NewMem(), Dir: "edge", SpoolSize: 64 << 20, TCP: listen(), HTTP: listen(),
-		Logger: slog.New(slog.DiscardHandler),
+	o.FS, o.Dir, o.SpoolSize, o.Logger = vfs.NewMem(), "edge", 64<<20, slog.New(slog.DiscardHandler)
+	o.TCP, o.HTTP = listen(), listen()
+	if o.ClientTLS != nil {
+		o.HTTPS = listen()
 	}
 	e, err := edge.New(o)
 	if err != nil {
@@ -64,7 +75,91 @@ func newEdge(t *testing.T, upstream []string) string {
 			t.Errorf("edge: %v", err)
 		}
 	})
-	return o.HTTP.Addr().String()
+	return o
+}
+
+// An edge of which everything is wanted: TLS, and grants for publishers over TCP and
+// HTTP. It needs nobody upstream for that.
+func TestSecureEdge(t *testing.T) {
+	t.Parallel()
+	grants := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Query().Get("secret") != "s" {
+			w.WriteHeader(http.StatusForbidden)
+			return
+		}
+		fmt.Fprint(w, `{"ttl":60,"identity":"me","authorizations":[{"topic":"^orders$","channels":[".*"],"permissions":["publish"]}]}`)
+	}))
+	defer grants.Close()
+	set := config.DefaultEdge()
+	var trust *tls.Config
+	set.TLSCert, set.TLSKey, trust = selfSigned(t)
+	set.TLSRequired, set.AuthHTTPAddresses = "true", config.List{grants.Listener.Addr().String()}
+	set.Upstream = config.List{"127.0.0.1:1"}
+	if err := set.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	clients := set.Clients()
+	secure, err := node.NewClientSecurity(&clients, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := runEdge(t, edge.Options{
+		Upstream: set.Upstream, ClientTLS: secure.TLS, TLSRequired: secure.Required, Auth: secure.Auth, HTTPAuth: set.HTTPAuth,
+	})
+
+	publish := func(topic string, change func(*gonsq.Config)) error {
+		cfg := gonsq.NewConfig()
+		cfg.TlsV1, cfg.TlsConfig, cfg.AuthSecret = true, trust, "s"
+		change(cfg)
+		p, err := gonsq.NewProducer(o.TCP.Addr().String(), cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.SetLoggerLevel(gonsq.LogLevelMax)
+		defer p.Stop()
+		return p.Publish(topic, []byte("x"))
+	}
+	as := func(*gonsq.Config) {}
+	if err := publish("orders", as); err != nil {
+		t.Errorf("a publish is refused: %v", err)
+	}
+	if err := publish("bills", as); err == nil || !strings.Contains(err.Error(), "E_UNAUTHORIZED") {
+		t.Errorf("a publish without a grant: %v", err)
+	}
+	if err := publish("orders", func(c *gonsq.Config) { c.AuthSecret = "" }); err == nil {
+		t.Error("a publish without a secret is taken")
+	}
+	if err := publish("orders", func(c *gonsq.Config) { c.TlsV1 = false }); err == nil {
+		t.Error("a publish without TLS is taken")
+	}
+	web := &http.Client{Transport: &http.Transport{TLSClientConfig: trust}}
+	defer web.CloseIdleConnections()
+	for _, x := range []struct {
+		url, secret string
+		want        int
+	}{
+		{"https://" + o.HTTPS.Addr().String() + "/pub?topic=orders", "s", http.StatusOK},
+		{"https://" + o.HTTPS.Addr().String() + "/pub?topic=bills", "s", http.StatusForbidden},
+		{"https://" + o.HTTPS.Addr().String() + "/pub?topic=orders", "", http.StatusUnauthorized},
+		{"http://" + o.HTTP.Addr().String() + "/pub?topic=orders", "s", http.StatusForbidden},
+	} {
+		req, err := http.NewRequestWithContext(t.Context(), "POST", x.url, strings.NewReader("x"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if x.secret != "" {
+			req.Header.Set("Authorization", "Bearer "+x.secret)
+		}
+		resp, err := web.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, _ := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if resp.StatusCode != x.want {
+			t.Errorf("POST %s with secret %q: %d %s, want %d", x.url, x.secret, resp.StatusCode, text, x.want)
+		}
+	}
 }
 
 // TestEdgeAndCluster: an edge forwards once and in order to a cluster that is not

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/tidings-io/tidings/internal/config"
+	"github.com/tidings-io/tidings/internal/front/admin"
 )
 
 // spoolDepth is how many messages a node's spool has yet to bring to the cluster; -1: it
@@ -25,6 +26,15 @@ func (c *trio) spoolDepth(i int) int {
 		return -1
 	}
 	return s.Spool.Depth
+}
+
+// spoolShown is a node's spool as the admin API of node i shows it; nil: there is none.
+func (c *trio) spoolShown(i int, node string) *admin.Spool {
+	c.t.Helper()
+	a := &api{c.t, "http://" + c.nodes[i].Addrs().Admin, readContract(c.t)}
+	var d admin.NodeDetail
+	a.ok("GET", "/api/v1/nodes/"+node, "", &d)
+	return d.Spool
 }
 
 // With ack local a node takes publishes though it is alone, also to a topic that it
@@ -54,6 +64,10 @@ func TestAckLocal(t *testing.T) {
 	if d := c.spoolDepth(at); d < each {
 		t.Errorf("%d messages in the spool, want %d at least", d, each)
 	}
+	eventually(t, "the node tells of its spool, and what it waits for", func() bool {
+		s := c.spoolShown(at, c.names[at])
+		return s != nil && s.Depth >= each && s.OldestAgeMs > 0 && s.Bytes > 0 && s.LimitBytes == 1<<30 && !s.Connected && s.Error != ""
+	})
 	c.stop(at)
 	c.tune = func(cfg *config.Config) { cfg.Ack = "local" }
 	c.startAll()
@@ -67,6 +81,13 @@ func TestAckLocal(t *testing.T) {
 	c.serves(c.start(1))
 	c.serves(c.nodes[0])
 	eventually(t, "all is brought to the cluster", func() bool { return c.spoolDepth(at) == 0 })
+	eventually(t, "any node tells that it was brought", func() bool {
+		s := c.spoolShown(0, c.names[at])
+		return s != nil && s.Depth == 0 && s.Forwarded >= each && s.Connected && s.Error == ""
+	})
+	if s := c.spoolShown(0, c.names[0]); s != nil {
+		t.Errorf("a spool that nobody has asked for: %+v", s)
+	}
 	c.expect("orders", sent)
 	c.expect("bills", each)
 }

@@ -67,6 +67,24 @@ func newSecurity(c *config.Config, log *slog.Logger) (*security, error) {
 	return s, nil
 }
 
+// ClientSecurity is how the clients of an NSQ front prove who they are, and how the
+// process does: for one that is no node.
+type ClientSecurity struct {
+	TLS      *tls.Config // nil: TLS is not offered
+	Required nsq.TLSRequired
+	Auth     *auth.Client // nil: everybody may do everything
+}
+
+// NewClientSecurity reads what c says of TLS and AUTH. Certificates are read again when
+// their files change.
+func NewClientSecurity(c *config.Config, log *slog.Logger) (ClientSecurity, error) {
+	s, err := newSecurity(c, log)
+	if err != nil {
+		return ClientSecurity{}, err
+	}
+	return ClientSecurity{TLS: s.tls, Required: s.required, Auth: s.auth}, nil
+}
+
 // asClient is how the node asks nodes that insist on TLS: it trusts their
 // authorities and its own certificate, as they are now, and shows that to who
 // wants to see one.

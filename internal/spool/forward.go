@@ -59,7 +59,10 @@ type Forwarder struct {
 	ready chan struct{}
 	list  []*flow // have something to do, each once
 	flows map[*topic]*flow
-	last  error // of the last attempt that failed, nil after one that did not
+	// failing are the flows whose last attempt failed, and why; last is the one that
+	// failed last.
+	failing map[*flow]error
+	last    *flow
 }
 
 // flow is a topic being forwarded. A worker has it, or the list, or a timer, or
@@ -78,7 +81,7 @@ type flow struct {
 
 // NewForwarder makes the forwarder of a spool that does not run yet.
 func NewForwarder(s *Spool, up Upstream, log *slog.Logger) *Forwarder {
-	f := &Forwarder{spool: s, upstream: up, log: log, origin: s.origin, ready: make(chan struct{}, workers), flows: make(map[*topic]*flow)}
+	f := &Forwarder{spool: s, upstream: up, log: log, origin: s.origin, ready: make(chan struct{}, workers), flows: make(map[*topic]*flow), failing: make(map[*flow]error)}
 	if log == nil {
 		f.log = slog.New(slog.DiscardHandler)
 	}
@@ -94,14 +97,16 @@ type ForwarderStats struct {
 	Messages  uint64 // brought upstream
 	Failures  uint64 // attempts that failed
 	Connected bool   // the last attempt did not fail
-	Err       error  // why it failed
+	// Err is why a topic is not forwarded now, of several the one that was tried last;
+	// nil: all are, or nothing was tried.
+	Err error
 }
 
 // Stats tells how things are.
 func (f *Forwarder) Stats() ForwarderStats {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return ForwarderStats{f.messages.Load(), f.failures.Load(), f.reachable.Load(), f.last}
+	return ForwarderStats{f.messages.Load(), f.failures.Load(), f.reachable.Load(), f.failing[f.last]}
 }
 
 // Run forwards until ctx ends, or the spool can't be read.
@@ -202,9 +207,7 @@ func (f *Forwarder) work(ctx context.Context) error {
 
 // note counts and logs how an attempt ended: what changes is said once.
 func (f *Forwarder) note(fl *flow, err error) {
-	f.mu.Lock()
-	f.last = err
-	f.mu.Unlock()
+	f.remember(fl, err)
 	if err == nil {
 		if !f.reachable.Swap(true) {
 			f.log.Info("upstream takes messages")
@@ -226,6 +229,24 @@ func (f *Forwarder) note(fl *flow, err error) {
 	if code != fl.refused {
 		fl.refused = code
 		f.log.Error("upstream refuses a topic; its messages stay in the spool", "topic", fl.t.name, "error", err)
+	}
+}
+
+// remember keeps why a topic is not forwarded until it is.
+func (f *Forwarder) remember(fl *flow, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err != nil {
+		f.failing[fl], f.last = err, fl
+		return
+	}
+	delete(f.failing, fl)
+	if f.last == fl {
+		f.last = nil
+		for other := range f.failing {
+			f.last = other
+			break
+		}
 	}
 }
 

@@ -1,7 +1,7 @@
 // The console on three nodes with traffic: what is wrong shows on the overview
 // without a click.
 import { pictured } from './pictures.mjs';
-import { cluster, consumer, EFFECT, end, open, publish, run, slow, test, traffic, until, Viewer } from './rig.mjs';
+import { cli, cluster, consumer, EFFECT, end, open, publish, run, slow, test, traffic, until, Viewer } from './rig.mjs';
 
 await open();
 const nodes = await cluster(['n1', 'n2', 'n3']);
@@ -45,6 +45,17 @@ await test('a leader moves', async () => {
   await w.page.locator('dialog').getByRole('button', { name: 'Move' }).click();
   await w.sees(`${to} leads shard 1`, slow * 10_000); // the answer comes when it leads
   await until('the move', async () => Number(await moves.textContent()) > before, EFFECT);
+  await w.close();
+});
+
+await test('a node shows its own spool', async () => {
+  cli('topic', 'create', 'beacons', '--ack', 'local', '--server', nodes[1].http);
+  await publish(nodes[1].http, 'beacons', ['one', 'two', 'three']);
+  const w = await Viewer.at(first);
+  await w.go('/nodes/n2');
+  await w.page.locator('#spool', { hasText: 'All brought' }).getByText('3', { exact: true }).waitFor({ timeout: EFFECT * 3 }); // it asks every two seconds
+  await w.go('/nodes/n1');
+  if (await w.page.locator('#spool').count()) throw new Error('a node shows a spool that nobody has asked for');
   await w.close();
 });
 

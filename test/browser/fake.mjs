@@ -67,7 +67,8 @@ function nodes() {
     addresses: { tcp: `10.0.0.${i}:4150`, http: `10.0.0.${i}:4151`, admin: `10.0.0.${i}:4180`, cluster: `10.0.0.${i}:4190`, lookup_tcp: `10.0.0.${i}:4160`, lookup_http: `10.0.0.${i}:4161`, broadcast: `10.0.0.${i}` },
     leads: 5 - i % 2, replicas: 9, in_rate: 900 * noise(i, tick()), in_bytes_rate: 190_000, delivered_rate: 1800 * noise(i + 3, tick()), connections: 2512, consumers: 2480, sync_ms: 1.8 + noise(i, tick()), disk_free_bytes: 182e9, disk_reserve_reached: false, memory_bytes: 210e6, goroutines: 212,
   });
-  return [live('n1', 1, true), live('n2', 2, false), { name: 'n3', raft_id: '3a2f', self: false, state: 'down', answered: false, seen_ms: 94_000 + (tick() % 100) * 1000, leads: 0, replicas: 9 }];
+  const spool = { depth: Math.round(812 * noise(5, tick()) + 40_000), oldest_age_ms: 94_000 + (tick() % 100) * 1000, bytes: 212e6, limit_bytes: 2 ** 30, forwarded_total: 1_204_221, refused_total: 0, connected: false, error: 'forward topic beacons: shard 3: no leader is known: NO_LEADER' };
+  return [{ ...live('n1', 1, true), spool: { depth: 0, oldest_age_ms: 0, bytes: 1e6, limit_bytes: 2 ** 30, forwarded_total: 12, refused_total: 0, connected: true } }, { ...live('n2', 2, false), spool }, { name: 'n3', raft_id: '3a2f', self: false, state: 'down', answered: false, seen_ms: 94_000 + (tick() % 100) * 1000, leads: 0, replicas: 9 }];
 }
 
 const shards = () => Array.from({ length: 9 }, (_, i) => ({
@@ -81,6 +82,7 @@ function findings() {
     { id: '1', severity: 'critical', code: 'node_down', text: 'n3 is down', target: { node: 'n3' }, values: { age_ms: 94_000 }, link: '/nodes/n3', since_at: now() - 94_000 },
     { id: '3', severity: 'warning', code: 'channel_growing', text: 'grows', target: { topic: 'clicks', channel: 'warehouse' }, values: { backlog: channel('clicks', 'warehouse').backlog, rate: 120 }, link: '/topics/clicks/channels/warehouse', since_at: now() - 320_000 },
     { id: '4', severity: 'warning', code: 'channel_no_consumers', text: 'none', target: { topic: 'inventory', channel: 'audit' }, values: { backlog: 1284, age_ms: 5_400_000 }, link: '/topics/inventory/channels/audit', since_at: now() - 5_400_000 },
+    { id: '6', severity: 'warning', code: 'spool_behind', text: 'behind', target: { node: 'n2' }, values: { depth: 40_000, age_ms: 94_000 }, link: '/nodes/n2' },
     { id: '5', severity: 'warning', code: 'topic_no_channel', text: 'no channel', target: { topic: 'sessions' }, values: { waiting: 812 }, link: '/topics/sessions' },
   ];
   if (c.backlog > 1000) list.splice(1, 0, { id: '2', severity: 'critical', code: 'channel_stuck', text: 'stuck', target: { topic: 'payments', channel: 'mailer' }, values: { backlog: c.backlog, age_ms: c.oldest_age_ms, consumers: 2 }, link: '/topics/payments/channels/mailer', since_at: now() - 600_000 });

@@ -147,6 +147,27 @@ await test('the attempts of a channel are limited', async () => {
   if ((await api(node, 'topics/orders/channels/audit')).max_attempts !== 5) throw new Error('there is no limit');
 });
 
+await test('a topic gets more partitions', async () => {
+  await publish(node.http, 'ledger', ['one', 'two']);
+  await v.go('/topics/ledger');
+  await v.button('Add partitions').click();
+  const dialog = v.page.locator('dialog');
+  await dialog.getByRole('textbox').fill('1');
+  if (await dialog.getByRole('button', { name: 'Add partitions' }).isEnabled()) throw new Error('it offers to have no more than there are');
+  cli('topic', 'set', 'ledger', '--partitions', '4', '--server', node.http); // somebody else is faster
+  await dialog.getByRole('textbox').fill('3');
+  await v.sound('partitions');
+  v.expected = /Failed to load resource/; // the refusal
+  await v.button('Raise to 3').click();
+  await v.sees('raise partitions of topic ledger to 3');
+  await v.shot('raise-light-en');
+  await dialog.getByRole('textbox').fill('6');
+  await v.button('Raise to 6').click();
+  await v.sees(`tidings topic set ledger --partitions 6 --server ${node.http}`, EFFECT * 2);
+  await v.page.locator('.tabs a', { hasText: 'Partitions' }).locator('.tally', { hasText: '6' }).waitFor({ timeout: EFFECT });
+  v.expected = undefined;
+});
+
 await test('topics are filtered, sorted and paged', async () => {
   await v.go('/topics');
   await v.page.getByRole('link', { name: 'Next' }).click();

@@ -25,30 +25,47 @@ type cutRig struct {
 
 func newCutRig(t *testing.T) *cutRig {
 	t.Helper()
-	bin := plainBinary(t)
+	r := &cutRig{edgeRig: newOutcomes(t), nodes: newTeam(t, plainBinary(t), ownAddresses(t, 3))}
+	for range r.nodes {
+		r.ways = append(r.ways, newWay(t))
+	}
+	r.node = r.nodes[0]
+	r.edge = newEdge(r.node.Bin, dataDir(t), r.ways...)
+	endWith(t, append(r.nodes, r.edge)...)
+	return r
+}
+
+// newOutcomes is a rig of which the nodes are yet to be said.
+func newOutcomes(t *testing.T) *edgeRig {
+	return &edgeRig{t: t, sent: make(map[string]int), acked: make(map[string]bool)}
+}
+
+// newTeam describes the nodes of one cluster, who reach each other at three addresses.
+func newTeam(t *testing.T, bin string, addrs []string) (nodes []*node) {
+	t.Helper()
 	dir := dataDir(t)
 	names := []string{"a", "b", "c"}
 	certs := filepath.Join(dir, "certs")
 	if out, code := rig.Command(t, bin, append([]string{"cluster", "cert", "--dir", certs}, names...)...); code != 0 {
 		t.Fatalf("cluster cert: %s", out)
 	}
-	addrs := ownAddresses(t, len(names))
 	var seeds []string
 	for i, name := range names {
 		seeds = append(seeds, name+"="+addrs[i])
 	}
-	r := &cutRig{edgeRig: &edgeRig{t: t, sent: make(map[string]int), acked: make(map[string]bool)}}
 	for i, name := range names {
-		r.ways = append(r.ways, newWay(t))
-		r.nodes = append(r.nodes, newNode(bin, filepath.Join(dir, name),
+		nodes = append(nodes, newNode(bin, filepath.Join(dir, name),
 			"--node", name, "--seeds", strings.Join(seeds, ","), "--cluster-address", addrs[i], "--data-shards", "2",
 			"--cluster-ca", filepath.Join(certs, "ca.crt"),
 			"--cluster-cert", filepath.Join(certs, name+".crt"), "--cluster-key", filepath.Join(certs, name+".key")))
 	}
-	r.node = r.nodes[0]
-	r.edge = newEdge(bin, dataDir(t), r.ways...)
+	return nodes
+}
+
+// endWith ends processes with the test.
+func endWith(t *testing.T, nodes ...*node) {
 	t.Cleanup(func() {
-		for _, n := range append(r.nodes, r.edge) {
+		for _, n := range nodes {
 			if n.Cmd != nil {
 				n.Kill()
 			}
@@ -57,7 +74,6 @@ func newCutRig(t *testing.T) *cutRig {
 			}
 		}
 	})
-	return r
 }
 
 // ownAddresses are free addresses that are known before anybody listens there: on a
@@ -81,18 +97,18 @@ func ownAddresses(t *testing.T, n int) []string {
 	return addrs
 }
 
-// startAll starts all nodes at once: one alone serves nothing.
-func (r *cutRig) startAll() {
-	r.t.Helper()
-	errs := make([]error, len(r.nodes))
+// startAll starts nodes of a cluster at once: one alone serves nothing.
+func startAll(t *testing.T, nodes ...*node) {
+	t.Helper()
+	errs := make([]error, len(nodes))
 	var all sync.WaitGroup
-	for i, n := range r.nodes {
+	for i, n := range nodes {
 		all.Go(func() { errs[i] = n.Start() })
 	}
 	all.Wait()
 	for _, err := range errs {
 		if err != nil {
-			r.t.Fatal(err)
+			t.Fatal(err)
 		}
 	}
 }
@@ -130,7 +146,7 @@ func TestEdgeCutOff(t *testing.T) {
 	lasts := cutFor(t)
 	r := newCutRig(t)
 	r.pause = 2 * time.Millisecond
-	r.startAll()
+	startAll(t, r.nodes...)
 	r.mend()
 	r.startEdge()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -157,14 +173,14 @@ func TestEdgeCutOff(t *testing.T) {
 	quarter()
 	var deepest int64
 	r.await("spooled", func(s edgeSpool) bool { deepest = s.Depth; return deepest > 0 })
-	r.startAll()
+	startAll(t, r.nodes...)
 	r.mend()
 	mended := time.Now()
 	r.await("forwarded after the cut", func(s edgeSpool) bool { return s.Forwarded > 0 })
 	cancel()
 	publishers.Wait()
 	r.forwarded()
-	problems := r.compare(r.drain())
+	problems := r.compare(r.drainTeam(r.nodes))
 	for _, p := range append(problems[:min(len(problems), 10)], r.refused...) {
 		t.Error(p)
 	}
@@ -172,12 +188,12 @@ func TestEdgeCutOff(t *testing.T) {
 		lasts, len(r.acked), deepest, time.Since(mended).Seconds(), len(problems), len(r.refused))
 }
 
-// drain consumes all that the cluster has, through one node.
-func (r *cutRig) drain() []string {
+// drainTeam consumes all that the cluster of some nodes has, through r.node.
+func (r *edgeRig) drainTeam(nodes []*node) []string {
 	r.t.Helper()
 	r.node.createChannel(r.t, edgeTopic, "all")
 	left := func() (left int64) { // each node tells of what it leads
-		for _, n := range r.nodes {
+		for _, n := range nodes {
 			if c, err := n.Channel(edgeTopic, "all"); err != nil {
 				return -1
 			} else if c != nil {

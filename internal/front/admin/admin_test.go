@@ -260,6 +260,33 @@ func TestFindingsOfAChannel(t *testing.T) {
 	}
 }
 
+func TestFindingsOfASpool(t *testing.T) {
+	for _, x := range []struct {
+		what  string
+		spool Spool
+		want  string
+	}{
+		{"nothing in it", Spool{Bytes: 90, LimitBytes: 100, OldestAgeMs: 0}, ""},
+		{"on its way", Spool{Depth: 5, Bytes: 10, LimitBytes: 100, OldestAgeMs: 2000}, ""},
+		{"behind", Spool{Depth: 5, Bytes: 10, LimitBytes: 100, OldestAgeMs: 60_000}, "spool_behind"},
+		{"nearly full", Spool{Depth: 5, Bytes: 85, LimitBytes: 100, OldestAgeMs: 60_000}, "spool_full"},
+	} {
+		var b findings
+		r := report{node: NodeFigures{Name: "a", Ready: true, Spool: &x.spool}}
+		r.findings(&b, Target{Node: "a"})
+		got := ""
+		for _, f := range b.list {
+			got += f.Code
+			if f.Link != "/nodes/a" {
+				t.Errorf("%s: link %s", x.what, f.Link)
+			}
+		}
+		if got != x.want {
+			t.Errorf("%s: %+v, want %q", x.what, b.list, x.want)
+		}
+	}
+}
+
 func TestGrowingBacklog(t *testing.T) {
 	s := sampler{f: &Front{}}
 	began := time.Now()

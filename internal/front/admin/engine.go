@@ -87,4 +87,6 @@ type NodeFigures struct {
 	DamageStays    bool `json:"damage_stays,omitempty"`
 	RepairsPending int  `json:"repairs_pending,omitempty"`
 	RepairsLost    int  `json:"repairs_lost,omitempty"`
+	// Spool is nil while there is none.
+	Spool *Spool `json:"spool,omitempty"`
 }

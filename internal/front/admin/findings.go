@@ -26,7 +26,9 @@ const (
 	growingFor   = 8 * time.Second
 	growingMin   = 1000 // messages
 	timeoutsMin  = 0.5  // per second
-	findingsEach = 400  // of topics and channels; what is beyond is not looked at
+	spoolAge     = 30 * time.Second
+	spoolNear    = 0.8 // of the limit
+	findingsEach = 400 // of topics and channels; what is beyond is not looked at
 )
 
 // findings are what is wrong, the gravest first.
@@ -141,6 +143,25 @@ func (r *report) findings(b *findings, on Target) {
 	case f.DamageStays && f.Log.Damage > 0:
 		b.add(severityCritical, "damage", on, values{"places": f.Log.Damage}, "`tidings log verify` names the files",
 			"node %s: %d damaged places in segment files were skipped", f.Name, f.Log.Damage)
+	}
+	if f.Spool != nil {
+		f.Spool.findings(b, on)
+	}
+}
+
+// findings of a node's own spool. One that is nearly full is behind, too; only the
+// graver is told.
+func (s *Spool) findings(b *findings, on Target) {
+	age := time.Duration(s.OldestAgeMs) * time.Millisecond
+	switch {
+	case s.Depth == 0:
+	case float64(s.Bytes) >= spoolNear*float64(s.LimitBytes):
+		b.add(severityCritical, "spool_full", on, values{"bytes": s.Bytes, "limit_bytes": s.LimitBytes, "depth": s.Depth},
+			"bring the node back to the others, or raise its --spool-size",
+			"node %s: its own spool is nearly full, with %d of %d bytes; beyond, publishes to topics with ack local are refused", on.Node, s.Bytes, s.LimitBytes)
+	case age >= spoolAge:
+		b.add(severityWarning, "spool_behind", on, values{"depth": s.Depth, "age_ms": s.OldestAgeMs}, "its page says what it waits for",
+			"node %s: %d messages in its own spool are not in the cluster yet, the oldest for %s", on.Node, s.Depth, seconds(s.OldestAgeMs))
 	}
 }
 

@@ -47,7 +47,7 @@ func (x *sample) nodeRow(n *cluster.NodeStatus) NodeRow {
 	row.Ready, row.NotReadyReason, row.Version, row.StartedAt = &f.Ready, f.NotReadyReason, f.Version, f.StartedAt
 	row.Addresses = &f.Addresses
 	row.Connections, row.SyncMs, row.DiskFree, row.ReserveReached = &f.Connections, &f.SyncMs, &f.DiskFree, &f.ReserveReached
-	row.Memory, row.Goroutines = &f.Memory, &f.Goroutines
+	row.Memory, row.Goroutines, row.Spool = &f.Memory, &f.Goroutines, f.Spool
 	consumers := 0
 	for i := range r.topics {
 		for k := range r.topics[i].channels {

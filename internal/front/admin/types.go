@@ -391,6 +391,20 @@ type (
 		ReserveReached *bool      `json:"disk_reserve_reached,omitempty"`
 		Memory         *int64     `json:"memory_bytes,omitempty"`
 		Goroutines     *int       `json:"goroutines,omitempty"`
+		Spool          *Spool     `json:"spool,omitempty"`
+	}
+
+	// Spool is a node's own: what it acknowledged alone, for topics with ack local,
+	// and brings to the cluster. A node that was never asked for that has none.
+	Spool struct {
+		Depth       int64  `json:"depth"`         // messages that are not known to be in the cluster
+		OldestAgeMs int64  `json:"oldest_age_ms"` // 0 without one
+		Bytes       int64  `json:"bytes"`
+		LimitBytes  int64  `json:"limit_bytes"`
+		Forwarded   uint64 `json:"forwarded_total"`
+		Refused     uint64 `json:"refused_total"` // publishes
+		Connected   bool   `json:"connected"`     // the cluster took what it was given last
+		Error       string `json:"error,omitempty"`
 	}
 
 	// NodeList is all nodes.

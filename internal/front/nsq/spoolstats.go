@@ -16,13 +16,20 @@ type SpoolStats struct {
 	Forwarded uint64 `json:"forwarded"`     // messages brought upstream since the start
 	Refused   uint64 `json:"refused"`       // publishes since the start
 	Connected bool   `json:"connected"`     // upstream took what it was given last
+	// Error is why a topic is not brought upstream now, of several the one that was
+	// tried last; empty: all are.
+	Error string `json:"error,omitempty"`
 }
 
 // StatsOfSpool reads the state of a spool and its forwarder.
 func StatsOfSpool(s *spool.Spool, f *spool.Forwarder) *SpoolStats {
 	x, brought, origin := s.Stats(""), f.Stats(), s.Origin()
-	return &SpoolStats{
+	out := &SpoolStats{
 		Origin: hex.EncodeToString(origin[:]), Depth: x.Depth, OldestAge: x.Oldest.Milliseconds(), Bytes: x.Bytes, Limit: x.Limit,
 		Forwarded: brought.Messages, Refused: x.Refused, Connected: brought.Connected,
 	}
+	if brought.Err != nil {
+		out.Error = brought.Err.Error()
+	}
+	return out
 }

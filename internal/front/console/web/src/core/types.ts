@@ -309,6 +309,18 @@ export interface NodeRow {
   disk_reserve_reached?: boolean;
   memory_bytes?: number;
   goroutines?: number;
+  spool?: Spool;
+}
+
+export interface Spool {
+  depth: number;
+  oldest_age_ms: number;
+  bytes: number;
+  limit_bytes: number;
+  forwarded_total: number;
+  refused_total: number;
+  connected: boolean;
+  error?: string;
 }
 
 export interface LogSync {

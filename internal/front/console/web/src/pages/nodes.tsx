@@ -8,6 +8,7 @@ import { t } from '../i18n/index.ts';
 import { Badge, Card, Fact, Figure, Figures, Head, MissingNote, Skeleton, Trouble, type Tone } from '../ui/parts.tsx';
 import { Table, type Column } from '../ui/table.tsx';
 import { perSecond, showRate, sized } from './columns.tsx';
+import { late, SpoolCard } from './spool.tsx';
 import { useTitle } from './title.ts';
 
 export const nodeUrl = (n: NodeRow): string => url(['nodes', n.name]);
@@ -37,6 +38,14 @@ export const nodeColumns = (): Column<NodeRow>[] => [
   { id: 'seen', title: t('node.seen'), num: true, hide: 'hide-l', hint: t('hint.seen'), cell: (n) => (n.self ? '–' : ms(n.seen_ms)) },
 ];
 
+// columnsFor has a column for spools where a node has one.
+function columnsFor(rows: NodeRow[]): Column<NodeRow>[] {
+  const list = nodeColumns();
+  if (!rows.some((n) => n.spool)) return list;
+  const spool: Column<NodeRow> = { id: 'spool', title: t('spool'), num: true, hide: 'hide-s', hint: t('hint.spool'), cell: (n) => (n.spool ? count(n.spool.depth) : '–'), tone: (n) => (n.spool ? late(n.spool) || (n.spool.depth ? '' : 'zero') : 'zero') };
+  return list.toSpliced(list.findIndex((c) => c.id === 'sync'), 0, spool);
+}
+
 export function NodesPage() {
   useTitle(t('nav.nodes'));
   const { data } = useWatch<NodeState>('nodes');
@@ -46,7 +55,7 @@ export function NodesPage() {
       <MissingNote missing={data?.missing} />
       <Card>
         {!data ? <Skeleton rows={3} /> : (
-          <Table<NodeRow> label={t('nav.nodes')} columns={nodeColumns()} rows={Object.values(data.nodes)} id={(n) => n.name || n.raft_id || ''} href={nodeUrl} />
+          <Table<NodeRow> label={t('nav.nodes')} columns={columnsFor(Object.values(data.nodes))} rows={Object.values(data.nodes)} id={(n) => n.name || n.raft_id || ''} href={nodeUrl} />
         )}
       </Card>
     </div>
@@ -84,6 +93,7 @@ export function NodePage({ node }: { node: string }) {
         <Figure name={t('node.disk')} {...sized(data.disk_free_bytes)} tone={data.disk_reserve_reached ? 'bad' : ''} />
         <Figure name={t('node.memory')} {...sized(data.memory_bytes)} />
       </Figures>
+      {data.spool && <SpoolCard spool={data.spool} />}
       {data.log && (
         <Card title={t('node.log')}>
           <dl class="facts pad">

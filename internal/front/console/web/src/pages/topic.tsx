@@ -17,6 +17,7 @@ import { channelColumns, channelUrl, channelValue, Flags, old, showAge, perSecon
 import { Gone } from './gone.tsx';
 import { backlogLines, rateLines } from './overview.tsx';
 import { publish } from './publish.tsx';
+import { RaiseForm } from './raise.tsx';
 import { useTitle } from './title.ts';
 import { NameForm } from './topics.tsx';
 
@@ -63,6 +64,11 @@ function Actions({ topic, data }: { topic: string; data: TopicState | null }) {
         onClick={() => act(() => change('POST', address([...path, flow])), t(flow === 'pause' ? 'topic.paused' : 'topic.resumed', { name: topic }), cli('topic', flow, topic))}>
         <Icon name={flow === 'pause' ? 'pause' : 'play'} />{t(flow)}
       </button>
+      {data && !data.ephemeral && (
+        <button type="button" class="button" onClick={() => show(t('raise.title', { name: topic }), (close) => <RaiseForm topic={topic} from={data} close={close} />)}>
+          <Icon name="split" />{t('raise')}
+        </button>
+      )}
       <button type="button" class="button danger" onClick={() => ask({
         title: t('topic.empty', { name: topic }), text: t('topic.emptyText', { n: data?.waiting ?? 0, count: count(data?.waiting ?? 0) }), verb: t('empty'), danger: true, name: topic,
         cli: cli('topic', 'empty', topic, '--yes'), run: () => change('POST', address([...path, 'empty'])), done: t('topic.emptied', { name: topic }),
