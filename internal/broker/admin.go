@@ -56,7 +56,10 @@ func (b *Broker) CreateChannel(ctx context.Context, topic, name string) error {
 		if t.mem == nil && t.away == nil && !IsEphemeral(name) {
 			err = t.createChannel(ctx, name)
 		} else {
-			_, err = t.ensureChannel(ctx, name)
+			var c *channelInUse
+			if c, err = t.ensureChannel(ctx, name); err == nil {
+				c.kept.Store(true)
+			}
 		}
 		if !again || fault.CodeOf(err) != fault.TopicNotFound || !b.upToDate(ctx) {
 			return err

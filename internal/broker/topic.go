@@ -71,6 +71,7 @@ type channelInUse struct {
 	before  int64
 	moving  atomic.Bool // somebody moves its dead letters
 	passing atomic.Bool // somebody looks at barriers where its lanes stand
+	kept    atomic.Bool // somebody made it by itself: it stays without consumers
 
 	// With Peers: lanes come and go with this node's leadership.
 	laneMu   sync.Mutex       // guards lanes and the rest; held for calls that do not wait
@@ -395,6 +396,9 @@ func (t *Topic) ready(c *channelInUse, err error) bool {
 		return false
 	}
 	t.followMeta(c)
+	if t.b.o.Peers != nil && IsEphemeral(c.name) {
+		t.b.announced.note(t, c, time.Now())
+	}
 	return true
 }
 
