@@ -56,7 +56,10 @@ func (b *Broker) CreateChannel(ctx context.Context, topic, name string) error {
 		if t.mem == nil && t.away == nil && !IsEphemeral(name) {
 			err = t.createChannel(ctx, name)
 		} else {
-			_, err = t.ensureChannel(ctx, name)
+			var c *channelInUse
+			if c, err = t.ensureChannel(ctx, name); err == nil {
+				c.kept.Store(true)
+			}
 		}
 		if !again || fault.CodeOf(err) != fault.TopicNotFound || !b.upToDate(ctx) {
 			return err
@@ -174,6 +177,9 @@ func (b *Broker) closeTopic(t *Topic, done func(error)) {
 // through another node a moment ago is no error.
 func (b *Broker) DeleteChannel(ctx context.Context, topic, name string) error {
 	return b.deleting(ctx, topic, name, func() (uint64, func(func(error)), error) {
+		if done, err := b.changeInMemory(ctx, memoryDelete, topic, name); done {
+			return 0, nil, err
+		}
 		t, m, err := b.existingChannel(ctx, topic, name)
 		if err != nil {
 			return 0, nil, err
@@ -275,7 +281,7 @@ func (b *Broker) EmptyTopic(ctx context.Context, name string) error {
 	}
 	switch {
 	case t.away != nil:
-		return t.away
+		return t.orderHome(ctx, memoryEmpty)
 	case t.mem != nil:
 		t.mem.log.Empty()
 		return nil
@@ -286,6 +292,9 @@ func (b *Broker) EmptyTopic(ctx context.Context, name string) error {
 // EmptyChannel drops all that the channel has been given: waiting, in flight
 // and deferred.
 func (b *Broker) EmptyChannel(ctx context.Context, topic, name string) error {
+	if done, err := b.changeInMemory(ctx, memoryEmpty, topic, name); done {
+		return err
+	}
 	t, m, err := b.existingChannel(ctx, topic, name)
 	if err != nil {
 		return err
@@ -323,7 +332,11 @@ func (b *Broker) PauseTopic(ctx context.Context, name string, paused bool) error
 	if err != nil {
 		return err
 	}
-	if t.mem != nil {
+	switch {
+	case t.away != nil:
+		_ = t.orderHome(ctx, memoryPause) // it hears of it from metadata too
+		return nil
+	case t.mem != nil:
 		t.mem.log.SetPaused(paused)
 		return nil
 	}
@@ -333,6 +346,13 @@ func (b *Broker) PauseTopic(ctx context.Context, name string, paused bool) error
 // PauseChannel stops (or resumes) the channel's deliveries. It survives a
 // restart.
 func (b *Broker) PauseChannel(ctx context.Context, topic, name string, paused bool) error {
+	verb := memoryResume
+	if paused {
+		verb = memoryPause
+	}
+	if done, err := b.changeInMemory(ctx, verb, topic, name); done {
+		return err
+	}
 	t, m, err := b.existingChannel(ctx, topic, name)
 	if err != nil {
 		return err

@@ -105,7 +105,9 @@ type Broker struct {
 	relays    *relays // towards other nodes
 	mirrors   mirrors // of their consumers
 
-	markPatience time.Duration // see the constant
+	announced announced // ephemeral channels
+
+	markPatience, announcedFor time.Duration // see the constants
 
 	lastLocal atomic.Uint64 // last id given to something that lives in memory only
 	exiting   atomic.Bool
@@ -120,7 +122,7 @@ type Broker struct {
 // New makes a broker; Recover makes it ready.
 func New(o Options) *Broker {
 	o.fill()
-	b := &Broker{o: o, topics: make(map[string]*Topic), creating: make(map[string]*creation), began: time.Now(), markPatience: markPatience}
+	b := &Broker{o: o, topics: make(map[string]*Topic), creating: make(map[string]*creation), began: time.Now(), markPatience: markPatience, announcedFor: announcedFor}
 	b.relays = newRelays(b)
 	b.mirrors = mirrors{b: b, nodes: make(map[uint64]*mirrorNode), former: make(map[uint64]uint64)}
 	for _, m := range o.Machines {

@@ -176,6 +176,7 @@ func (c *clusterRig) boot(id uint64) *member {
 	flusher := shard.NewFlusher(shard.FlusherOptions{Store: store, WAL: log, Groups: m.groups})
 	m.Broker = broker.New(broker.Options{Meta: m.meta, Machines: m.machines, Peers: m, Boot: node.Boot})
 	m.SetMarkPatience(time.Millisecond)
+	m.SetAnnouncedFor(3 * time.Second)
 
 	var above, engine, below errgroup.Group
 	aboveCtx, cancelAbove := context.WithCancel(context.Background())

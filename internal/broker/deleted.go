@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -15,7 +16,8 @@ const deletedFor = 10 * time.Second
 // deletedMax bounds how many deletions are remembered; the oldest make room.
 const deletedMax = 10_000
 
-// deletions are the topics and channels that other nodes have deleted a moment ago.
+// deletions are the topics and channels that other nodes have deleted a moment ago, and
+// the channels in memory that this one has.
 type deletions struct {
 	mu   sync.Mutex
 	list []deletion          // as they came
@@ -26,6 +28,7 @@ type deletions struct {
 type deletion struct {
 	topic, channel string // no channel: the topic
 	at             time.Time
+	own            bool // this node was asked for it: a channel that lives in memory
 }
 
 // mine says that this node deletes a topic or channel.
@@ -47,18 +50,45 @@ func (d *deletions) notMine(id uint64) {
 
 // note remembers a deletion, if it is not this node's.
 func (d *deletions) note(id uint64, topic, channel string) {
-	now := time.Now()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if _, mine := d.own[id]; mine {
 		delete(d.own, id)
 		return
 	}
-	old := 0
+	d.add(deletion{topic: topic, channel: channel, at: time.Now()})
+}
+
+// add remembers a deletion and forgets old ones. d.mu is held.
+func (d *deletions) add(x deletion) {
+	old, now := 0, x.at
 	for old < len(d.list) && (now.Sub(d.list[old].at) > deletedFor || len(d.list)-old >= deletedMax) {
 		old++
 	}
-	d.list = append(d.list[old:], deletion{topic, channel, now})
+	d.list = append(d.list[old:], x)
+}
+
+// noteOwn says that this node was asked to delete a channel that lives in memory.
+func (d *deletions) noteOwn(topic, channel string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.add(deletion{topic, channel, time.Now(), true})
+}
+
+// forgetOwn takes noteOwn back.
+func (d *deletions) forgetOwn(topic, channel string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.list = slices.DeleteFunc(d.list, func(x deletion) bool { return x.own && x.topic == topic && x.channel == channel })
+}
+
+// hasOwn reports whether this node was asked for that within deletedFor.
+func (d *deletions) hasOwn(topic, channel string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.ContainsFunc(d.list, func(x deletion) bool {
+		return x.own && x.topic == topic && x.channel == channel && time.Since(x.at) <= deletedFor
+	})
 }
 
 // follow says that all deletions up to an index of metadata are noted.
@@ -74,7 +104,7 @@ func (d *deletions) has(topic, channel string) (found bool, seen uint64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, x := range d.list {
-		if x.topic == topic && (x.channel == "" || x.channel == channel) && time.Since(x.at) <= deletedFor {
+		if !x.own && x.topic == topic && (x.channel == "" || x.channel == channel) && time.Since(x.at) <= deletedFor {
 			return true, d.seen
 		}
 	}

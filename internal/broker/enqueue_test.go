@@ -2,6 +2,8 @@ package broker
 
 import (
 	"slices"
+	"strconv"
+	"sync"
 	"testing"
 
 	"github.com/tidings-io/tidings/internal/broker/partition"
@@ -15,6 +17,13 @@ type bells struct {
 	*Broker
 	topic         *Topic
 	woken, driven []int
+	mu            sync.Mutex // guards driven
+}
+
+func (x *bells) drove(i int) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.driven[i]++
 }
 
 func newBells(partitions int) *bells {
@@ -23,7 +32,7 @@ func newBells(partitions int) *bells {
 	var machines []*partition.Machine
 	for i := range partitions {
 		machines = append(machines, partition.New(partition.Options{
-			Shard: uint32(i + 1), Wake: func() { x.woken[i]++ }, Drive: func() { x.driven[i]++ },
+			Shard: uint32(i + 1), Wake: func() { x.woken[i]++ }, Drive: func() { x.drove(i) },
 		}))
 		m.Partitions = append(m.Partitions, uint32(i+1))
 	}
@@ -74,5 +83,51 @@ func TestDriveLeavesOtherShardsAlone(t *testing.T) {
 		if !slices.Equal(x.driven, want) {
 			t.Fatalf("driven %v times, want %v", x.driven, want)
 		}
+	}
+}
+
+// BenchmarkDrive is what a lone publisher pays for the partitions that it does not
+// publish to.
+func BenchmarkDrive(b *testing.B) {
+	for _, n := range []int{1, 12, 1000} {
+		b.Run(strconv.Itoa(n), func(b *testing.B) {
+			x := newBells(n)
+			p := x.topic.part(n / 2)
+			b.ReportAllocs()
+			for b.Loop() {
+				x.topic.enqueued(p)
+				x.Drive("orders")
+			}
+			if x.driven[n/2] < b.N {
+				b.Fatalf("driven %d times of %d", x.driven[n/2], b.N)
+			}
+		})
+	}
+}
+
+// TestDriveTakesAllThatWereTouched: whatever was enqueued for, by whoever, is driven
+// once, and what comes meanwhile is left to its own publisher.
+func TestDriveTakesAllThatWereTouched(t *testing.T) {
+	x := newBells(5)
+	for _, i := range []int{3, 1, 3, 4, 1} {
+		x.topic.enqueued(x.topic.part(i))
+	}
+	x.Drive("orders")
+	x.Drive("orders")
+	if want := []int{0, 1, 0, 1, 1}; !slices.Equal(x.driven, want) {
+		t.Fatalf("driven %v times, want %v", x.driven, want)
+	}
+	var all sync.WaitGroup
+	for i := range 4 {
+		all.Go(func() {
+			for range 1000 {
+				x.topic.enqueued(x.topic.part(i))
+				x.topic.drive()
+			}
+		})
+	}
+	all.Wait()
+	if x.topic.undriven != nil {
+		t.Fatal("a partition was left behind")
 	}
 }

@@ -26,7 +26,7 @@ func newMemoryTopic(t *Topic) *memoryTopic {
 	}
 }
 
-// awayFrom is why an ephemeral topic of another node can't be changed here, and the
+// awayFrom is why an ephemeral topic of another node is not served here, and the
 // Raft id of that node, 0 when it is gone.
 func (b *Broker) awayFrom(m *meta.Topic) (error, uint64) {
 	for _, n := range b.o.Meta.View().Nodes {

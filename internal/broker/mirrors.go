@@ -20,6 +20,9 @@ const (
 	silence = 5 * time.Second
 	// aliveEvery is how often a node says that it is there.
 	aliveEvery = time.Second
+	// servedFor is how long what is known of a conversation is kept that has no
+	// consumers: a request that was on its way for longer is answered by nobody.
+	servedFor = time.Minute
 )
 
 // mirrors are the consumers of other nodes on what this node leads.
@@ -29,6 +32,7 @@ type mirrors struct {
 	mu     sync.Mutex
 	nodes  map[uint64]*mirrorNode // by Raft id
 	former map[uint64]uint64      // by Raft id: the process before the present one
+	tidied time.Time              // when served was last looked through; only sweep's
 }
 
 // mirrorNode is one life of another node, as far as it has consumers here: from its
@@ -52,6 +56,7 @@ type mirrorNode struct {
 type served struct {
 	mu   sync.Mutex // held while a request is done: they come one after the other
 	last uint64     // number of the last one that was begun
+	used time.Time  // guarded by mirrorNode.mu
 }
 
 // conversation is what is known of one.
@@ -63,7 +68,24 @@ func (n *mirrorNode) conversation(id uint64) *served {
 		c = &served{}
 		n.served[id] = c
 	}
+	c.used = time.Now()
 	return c
+}
+
+// tidy forgets conversations that have no consumers and were not used for servedFor:
+// their channels are gone, or their leaders are others by now.
+func (n *mirrorNode) tidy(now time.Time) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	consume := make(map[uint64]bool, len(n.served))
+	for _, m := range n.subs {
+		consume[m.conversation] = true
+	}
+	for id, c := range n.served {
+		if !consume[id] && now.Sub(c.used) > servedFor {
+			delete(n.served, id)
+		}
+	}
 }
 
 // mirror is one consumer of another node.
@@ -134,7 +156,14 @@ func (ms *mirrors) sweep(now time.Time) {
 	for _, n := range silent {
 		n.abandon()
 	}
+	tidy := now.Sub(ms.tidied) > servedFor
+	if tidy {
+		ms.tidied = now
+	}
 	for _, n := range live {
+		if tidy {
+			n.tidy(now)
+		}
 		for _, m := range n.list() {
 			select {
 			case <-m.sub.Done():
@@ -222,6 +251,9 @@ func (b *Broker) relay(ctx context.Context, q *relayed, p *relayReply) error {
 	c, err := t.ensureChannel(ctx, q.channel)
 	if err != nil {
 		return err
+	}
+	if IsEphemeral(q.channel) && (q.conversation == 0 || len(q.Opens)+len(q.Closes) > 0) {
+		b.announced.note(t, c, time.Now())
 	}
 	if q.channelID != 0 && c.id != q.channelID {
 		return fault.New(fault.ChannelNotFound, "channel %s of topic %s is another one", q.channel, t.name)

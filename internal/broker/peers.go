@@ -49,8 +49,10 @@ const (
 
 	MethodPassed Method = 7 // where a channel has come past barriers, to the leader
 
+	MethodMemory Method = 8 // a change of an ephemeral topic or channel, to all that use it
+
 	// MethodLast is the highest that there is.
-	MethodLast = MethodPassed
+	MethodLast = MethodMemory
 )
 
 // Serve answers a request of another node. It does not block; answer is called
@@ -77,6 +79,8 @@ func (b *Broker) Serve(_ context.Context, m Method, request []byte, answer func(
 		b.serveHome(request, respond)
 	case m == MethodPassed:
 		b.servePassed(request, respond)
+	case m == MethodMemory:
+		b.serveMemory(request, respond)
 	default:
 		respond(nil, fault.New(fault.Unsupported, "method %d is not known to this program", m))
 	}

@@ -103,6 +103,7 @@ func (r *relays) run(ctx context.Context) {
 			r.alive(ctx)
 			r.sweep()
 			r.b.mirrors.sweep(now)
+			r.b.sweepAnnounced(now)
 		case <-ctx.Done():
 			return
 		}
@@ -167,13 +168,28 @@ func (r *relays) tell(ctx context.Context, p presence, each func(node, life uint
 	return all
 }
 
-// sweep forgets the conversations about channels that are no more.
+// sweep forgets the conversations about channels that are no more, and the leaders
+// with which none is left.
 func (r *relays) sweep() {
 	for _, c := range r.all() {
 		if c.c.ch.Err() != nil && c.rests() && c.c.ch.Stats().Consumers == 0 {
 			r.mu.Lock()
 			delete(r.conversations, c.id)
 			r.mu.Unlock()
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.lives) == 0 {
+		return
+	}
+	with := make(map[uint64]bool, len(r.lives))
+	for _, c := range r.conversations {
+		with[c.node] = true
+	}
+	for node := range r.lives {
+		if !with[node] {
+			delete(r.lives, node)
 		}
 	}
 }

@@ -35,6 +35,7 @@ type Topic struct {
 	unprepared atomic.Bool
 
 	mu       sync.Mutex
+	undriven *part // top of those that something was enqueued for that no drive has set out for
 	gone     error // why the topic takes nothing any more
 	channels map[string]*channelInUse
 	// missed is how many messages of this process's time a partition had given to
@@ -54,8 +55,9 @@ type part struct {
 	machine *partition.Machine
 	up      *upstream // nil without Peers
 	opened  sync.Once
-	// undriven: something was enqueued that no Drive has set out for.
-	undriven atomic.Bool
+	// undriven: it is among Topic.undriven, above another. Guarded by Topic.mu.
+	undriven bool
+	below    *part
 }
 
 // channelInUse is a channel that has, or had, consumers in this process.
@@ -71,6 +73,7 @@ type channelInUse struct {
 	before  int64
 	moving  atomic.Bool // somebody moves its dead letters
 	passing atomic.Bool // somebody looks at barriers where its lanes stand
+	kept    atomic.Bool // somebody made it by itself: it stays without consumers
 
 	// With Peers: lanes come and go with this node's leadership.
 	laneMu   sync.Mutex       // guards lanes and the rest; held for calls that do not wait
@@ -168,25 +171,43 @@ func (t *Topic) publishIn(l *layout, msgs []Message, done partition.Completion, 
 			return err
 		}
 	}
-	p.undriven.Store(true)
+	t.enqueued(p)
+	return nil
+}
+
+// enqueued notes that drive is to let the partition's shard go on, or wakes that when
+// the topic is gone.
+func (t *Topic) enqueued(p *part) {
 	t.mu.Lock()
 	gone := t.gone != nil
+	if !p.undriven {
+		p.undriven, p.below, t.undriven = true, t.undriven, p
+	}
 	t.mu.Unlock()
 	if gone {
 		p.machine.Wake()
 	}
-	return nil
 }
 
 // drive lets those of the topic's shards go on that something was enqueued for:
 // the work and the syncs of the others must not delay the publisher's answer.
-// Who clears the mark drives after that, so a publisher that finds it cleared
-// needs nothing more: its publish stood in the inbox before.
+// Who takes the mark away drives after that, so a publisher that finds it taken
+// needs nothing more: its publish stood in the inbox before. They are taken one by
+// one, the last one that was enqueued for first: what this publisher waits for must
+// not wait for a sync that another one's drive is at.
 func (t *Topic) drive() {
-	for _, p := range t.parts() {
-		if p.undriven.Load() && p.undriven.Swap(false) {
-			p.machine.Drive()
+	for more := true; more; {
+		t.mu.Lock()
+		p := t.undriven
+		if p == nil {
+			t.mu.Unlock()
+			return
 		}
+		t.undriven = p.below
+		p.undriven, p.below = false, nil
+		more = t.undriven != nil
+		t.mu.Unlock()
+		p.machine.Drive()
 	}
 }
 
@@ -395,6 +416,9 @@ func (t *Topic) ready(c *channelInUse, err error) bool {
 		return false
 	}
 	t.followMeta(c)
+	if t.b.o.Peers != nil && IsEphemeral(c.name) {
+		t.b.announced.note(t, c, time.Now())
+	}
 	return true
 }
 

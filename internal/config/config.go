@@ -100,7 +100,7 @@ type Config struct {
 	MaxOutputBufferTimeout time.Duration `name:"max-output-buffer-timeout" default:"30s" min:"0s" help:"longest output buffer timeout that a client may ask for"`
 	MinOutputBufferTimeout time.Duration `name:"min-output-buffer-timeout" default:"25ms" min:"0s" help:"shortest output buffer timeout that a client may ask for"`
 	OutputBufferTimeout    time.Duration `name:"output-buffer-timeout" default:"250ms" min:"0s" help:"upper bound for holding back output (idle output is sent at once)"`
-	MaxChannelConsumers    int           `name:"max-channel-consumers" default:"0" min:"0" help:"most consumers on one channel (0: no limit)"`
+	MaxChannelConsumers    int           `name:"max-channel-consumers" default:"0" min:"0" help:"most consumers on one channel (0: no limit); each node counts its own connections, as each nsqd does"`
 	MemQueueSize           int           `name:"mem-queue-size" default:"10000" min:"0" help:"most waiting messages of an #ephemeral topic or channel"`
 	RequeueOnDisconnect    bool          `name:"requeue-on-disconnect" default:"true" help:"give a lost consumer's messages to others at once instead of after msg-timeout"`
 

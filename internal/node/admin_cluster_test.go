@@ -36,6 +36,7 @@ func TestAdminOfACluster(t *testing.T) {
 	}
 	apis[0].moves()
 	apis[0].homes(apis)
+	c.changesMemory()
 	c.held(apis)
 	c.publish(0, "other", "z")
 	metrics := make(map[string]metric)
@@ -134,7 +135,42 @@ func (a *api) homes(all []*api) {
 			t.Errorf("node %d: topic: %+v", i, d)
 		}
 	}
+	all[1].ok("POST", topic+"/channels", `{"name": "tail"}`, nil)
+	all[2].ok("POST", topic+"/channels/tail/pause", "", nil)
+	eventually(t, "the channel is paused, and has what waited", func() bool {
+		var ch admin.ChannelDetail
+		all[0].ok("GET", topic+"/channels/tail", "", &ch)
+		return ch.Paused && ch.Backlog == 3
+	})
+	all[2].ok("POST", topic+"/channels/tail/empty", "", nil)
 	all[2].ok("DELETE", topic, "", nil)
+}
+
+// changesMemory changes an ephemeral topic, and a channel of its, over each node's HTTP,
+// as NSQ's tools do.
+func (c *trio) changesMemory() {
+	const topic = "?topic=now%23ephemeral"
+	c.post(0, "/channel/create"+topic+"&channel=stays", "", http.StatusNotFound)
+	c.post(0, "/topic/create"+topic, "", http.StatusOK)
+	c.post(0, "/channel/create"+topic+"&channel=stays", "", http.StatusOK) // the topic goes with its last one
+	for i := range c.nodes {
+		eventually(c.t, "the topic is known", func() bool {
+			code, _ := c.ask("POST", "http://"+c.nodes[i].Addrs().HTTP+"/topic/pause"+topic)
+			return code == http.StatusOK
+		})
+		c.post(i, "/topic/unpause"+topic, "", http.StatusOK)
+		c.post(i, "/topic/empty"+topic, "", http.StatusOK)
+		channel := topic + fmt.Sprint("&channel=tail", i)
+		for _, verb := range []string{"pause", "unpause", "empty", "delete"} {
+			c.post(i, "/channel/"+verb+topic+fmt.Sprint("&channel=none", i), "", http.StatusNotFound)
+		}
+		c.post((i+1)%len(c.nodes), "/channel/create"+channel, "", http.StatusOK)
+		for _, verb := range []string{"pause", "unpause", "empty", "delete"} {
+			c.post(i, "/channel/"+verb+channel, "", http.StatusOK)
+		}
+		c.post(i, "/channel/delete"+channel, "", http.StatusNotFound)
+	}
+	c.post(1, "/topic/delete"+topic, "", http.StatusOK)
 }
 
 // held shows a message in flight to nodes that do not deliver it.

@@ -24,7 +24,6 @@ type question struct {
 	Peek    *peekAsk `json:"peek,omitempty"`
 	Places  []place  `json:"places,omitempty"`
 	MaxBody int      `json:"max_body,omitempty"`
-	Change  *change  `json:"change,omitempty"`
 }
 
 // The ops.
@@ -35,7 +34,6 @@ const (
 	opRead      = "read"      // messages of a partition's log
 	opPeek      = "peek"      // places of a channel's messages
 	opPlaces    = "places"    // the messages at places
-	opChange    = "change"    // do something
 	opHost      = "host"      // what it has of its machine
 )
 
@@ -72,8 +70,6 @@ func (e *Engine) answer(ctx context.Context, q *question) (any, error) {
 		return e.localPeek(ctx, q.Topic, q.Channel, q.Peek)
 	case q.Op == opPlaces:
 		return e.localPlaces(ctx, q.Topic, q.Places, q.MaxBody)
-	case q.Op == opChange && q.Change != nil:
-		return struct{}{}, e.localChange(ctx, q.Change)
 	case q.Op == opHost:
 		return e.Host(), nil
 	}

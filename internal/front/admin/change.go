@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -17,18 +16,18 @@ import (
 	"github.com/tidings-io/tidings/internal/meta"
 )
 
-// change is something to be done to a topic or channel, by any node.
+// change is something to be done to a topic or channel.
 type change struct {
-	Verb     string `json:"verb"`
-	Topic    string `json:"topic"`
-	Channel  string `json:"channel,omitempty"`
-	Ack      string `json:"ack,omitempty"`
-	Attempts int    `json:"attempts,omitempty"`
-	Dead     string `json:"dead,omitempty"`
+	Verb     string
+	Topic    string
+	Channel  string
+	Ack      string
+	Attempts int
+	Dead     string
 	// Partitions is how many the topic is to have; 0: as usual.
-	Partitions int       `json:"partitions,omitempty"`
-	Messages   []publish `json:"messages,omitempty"`
-	DueNs      int64     `json:"due,omitempty"`
+	Partitions int
+	Messages   []publish
+	DueNs      int64
 }
 
 // publish is a message to publish; exactly one of text and body.
@@ -59,8 +58,8 @@ const (
 	verbPublish = "publish"
 )
 
-// localChange does it on this node.
-func (e *Engine) localChange(ctx context.Context, c *change) error {
+// do does it, wherever the topic or channel is.
+func (e *Engine) do(ctx context.Context, c *change) error {
 	b := e.Broker
 	if c.Channel != "" {
 		switch c.Verb {
@@ -114,50 +113,6 @@ func (e *Engine) localChange(ctx context.Context, c *change) error {
 		return b.PublishWait(ctx, c.Topic, msgs)
 	}
 	return fault.New(fault.Unsupported, "the change %q is not known to this program", c.Verb)
-}
-
-// do does it where it must be done: an ephemeral topic is changed on its home,
-// an ephemeral channel wherever somebody uses it.
-func (e *Engine) do(ctx context.Context, c *change) error {
-	err := e.localChange(ctx, c)
-	if e.Peers == nil {
-		return err
-	}
-	m, ok := e.Meta.View().Topic(c.Topic)
-	switch {
-	case ok && m.Ephemeral() && fault.CodeOf(err) == fault.NotLeader:
-		id, _ := e.located(m, 0)
-		if id == 0 {
-			return err
-		}
-		_, err = ask[struct{}](ctx, e, id, &question{Op: opChange, Change: c})
-		return err
-	case ok && c.Channel != "" && broker.IsEphemeral(c.Channel) && c.Verb != verbCreate:
-		return e.doEverywhere(ctx, c, err)
-	}
-	return err
-}
-
-// doEverywhere has all other nodes do it too; it is done when one has done it.
-func (e *Engine) doEverywhere(ctx context.Context, c *change, err error) error {
-	others := e.others()
-	errs := make([]error, len(others))
-	var all sync.WaitGroup
-	for i, p := range others {
-		all.Go(func() { _, errs[i] = ask[struct{}](ctx, e, p.ID, &question{Op: opChange, Change: c}) })
-	}
-	all.Wait()
-	done := err == nil
-	for _, other := range errs {
-		done = done || other == nil
-		if other != nil && !elsewhere(other) {
-			return other
-		}
-	}
-	if done {
-		return nil
-	}
-	return err
 }
 
 // changePatience bounds a change.
