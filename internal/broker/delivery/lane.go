@@ -131,21 +131,18 @@ func (l *Lane) Begin(st partition.Start) {
 	})
 }
 
-// restart runs fn, which calls reset, under the locks; what a Memory has
+// restart runs fn, which calls reset, under the lock; what a Memory has
 // deferred for the lane is forgotten with it.
 func (l *Lane) restart(fn func()) {
 	c := l.ch
-	locked := func() {
-		c.mu.Lock()
-		fn()
-		c.ring()
-		c.unlock()
-	}
 	if m, ok := l.shard.(*Memory); ok {
-		m.forget(l, locked)
-		return
+		m.forget(l)
+	} else {
+		c.mu.Lock()
 	}
-	locked()
+	fn()
+	c.ring()
+	c.unlock()
 }
 
 // Reset is Empty: everything in flight, requeued and due is forgotten, and

@@ -176,13 +176,14 @@ func (m *Memory) arm() {
 	m.timer.Reset(d)
 }
 
-// forget drops what is deferred for a lane, which begins anew, and runs fn
-// before anything else can happen to it.
-func (m *Memory) forget(l *Lane, fn func()) {
+// forget drops what is deferred for a lane, which begins anew, and locks its channel
+// before anything else can happen to it. The caller unlocks that: the lane may have
+// something to call the Memory for.
+func (m *Memory) forget(l *Lane) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.lanes, l)
-	fn()
+	l.ch.mu.Lock()
 }
 
 // count is how many messages are deferred for the lane and not given to it,
