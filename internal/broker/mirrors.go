@@ -327,14 +327,17 @@ func (t *Topic) leadsAll(q *relayed) error {
 		p := t.part(int(part))
 		return p != nil && p.up != nil && p.up.serving.Load() != 0
 	}
-	any := len(q.Opens)+len(q.Pulls) == 0 && len(q.Closes) > 0 // consumers may leave whoever leads
+	some, leader := false, false
 	for i := range t.parts() {
-		any = any || leads(int32(i))
+		p := t.part(i)
+		some = some || leads(int32(i))
+		leader = leader || p.up != nil && p.up.leadership.Load() != 0
 	}
-	if !any {
+	leaving := len(q.Opens)+len(q.Pulls) == 0 && len(q.Closes) > 0 // consumers may leave whoever leads
+	if !some && !leaving {
 		return refused
 	}
-	if slices.ContainsFunc(q.Closes, func(x delivery.MirrorClose) bool { return x.Moved }) {
+	if leader && slices.ContainsFunc(q.Closes, func(x delivery.MirrorClose) bool { return x.Moved }) {
 		// Its node was first to see that the leadership has moved, or has lost sight of
 		// this one: what its consumers hold is theirs until this node knows too.
 		return fault.New(fault.NotLeader, "relay channel %s of topic %s: this node still leads", q.channel, t.name)

@@ -353,6 +353,44 @@ func TestRelayEphemeralChannel(t *testing.T) {
 	})
 }
 
+// A node that leads no more lets go of the consumers of others, who have found the new
+// leader: else two former leaders would keep an ephemeral channel alive for each other.
+func TestMovedEphemeralChannelGoes(t *testing.T) {
+	t.Parallel()
+	c := withTopic(t, 1)
+	var all []*consumer
+	for id := uint64(1); id <= 3; id++ {
+		all = append(all, c.node(id).subscribe("orders", "tail#ephemeral", 1))
+	}
+	for i := range 4 {
+		c.leads(c.shardOf("orders"), uint64(i)%3+1)
+		seen := make(map[*consumer]bool)
+		c.until("all have had a message", func() bool { // not of those before the channel was there
+			c.node(3).publish("orders", "a")
+			for _, x := range all {
+				ds, err := x.sub.Take(nil, 1<<20)
+				x.ok(err)
+				for _, d := range ds {
+					seen[x] = true
+					x.ok(x.sub.Finish(d.ID))
+				}
+			}
+			return len(seen) == len(all)
+		})
+	}
+	for _, x := range all {
+		x.sub.Close(false)
+	}
+	c.until("the channel has gone with its consumers", func() bool {
+		for id := uint64(1); id <= 3; id++ {
+			if pv, _ := c.partitionOn(id, "orders"); len(pv.Channels)+len(c.node(id).stats("orders").Channels) > 0 {
+				return false
+			}
+		}
+		return true
+	})
+}
+
 // An ephemeral topic is there for all nodes, wherever it lives.
 func TestEphemeralTopicElsewhere(t *testing.T) {
 	t.Parallel()
