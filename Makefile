@@ -2,7 +2,7 @@
 GO ?= go
 export CGO_ENABLED ?= 0
 
-.PHONY: build test chaos check console screenshots figures pgo clean
+.PHONY: help build test chaos check console screenshots figures pgo clean
 build: ## bin/tidings
 	$(GO) build -trimpath -o bin/tidings ./cmd/tidings
 
@@ -27,5 +27,8 @@ figures: ## all figures that the documentation quotes; see test/figures
 pgo: ## cmd/tidings/default.pgo from the bench's workloads; see test/profile
 	./test/profile
 
-clean:
+clean: ## drop what was built
 	rm -rf bin build
+
+help: ## what there is to make
+	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 14

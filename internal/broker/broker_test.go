@@ -332,6 +332,9 @@ func TestEphemeralChannelIsGoneAfterACrash(t *testing.T) {
 func TestEphemeralTopic(t *testing.T) {
 	r := newRig(t)
 	r.publish("now#ephemeral", "a", "b")
+	if s := r.stats("now#ephemeral"); s.MessageCount != 2 || s.MessageBytes != 2 { // bodies, not batches
+		t.Fatalf("%d messages of %d bytes, want 2 of 2", s.MessageCount, s.MessageBytes)
+	}
 	c := r.subscribe("now#ephemeral", "ch#ephemeral", 5)
 	if d := cmp.Diff([]string{"a", "b"}, c.take(2)); d != "" {
 		t.Fatal(d)

@@ -44,7 +44,11 @@ func (t *Topic) newMemory() *delivery.Memory {
 // publish answers at once: nothing has to become durable.
 func (m *memoryTopic) publish(msgs []Message, done partition.Completion) error {
 	now := m.clock()
-	base := m.log.Append(partition.AppendBatch(nil, msgs, now), int32(len(msgs)), now)
+	var bodies int64
+	for i := range msgs {
+		bodies += int64(len(msgs[i].Body))
+	}
+	base := m.log.Append(partition.AppendBatch(nil, msgs, now), int32(len(msgs)), bodies, now)
 	if done != nil {
 		done.Published(base, nil)
 	}

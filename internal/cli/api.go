@@ -81,7 +81,7 @@ func (srv *server) open(ctx context.Context, method, path string, query url.Valu
 	if err != nil {
 		return nil, err
 	}
-	u := url.URL{Scheme: "http", Host: host, Path: path, RawQuery: query.Encode()}
+	u := url.URL{Scheme: "http", Host: host, Path: path, RawPath: rawPath(path), RawQuery: query.Encode()}
 	if srv.a.tls != nil {
 		u.Scheme = "https"
 		srv.transport(srv.a.tls)
@@ -101,6 +101,18 @@ func (srv *server) open(ctx context.Context, method, path string, query url.Valu
 		return nil, srv.unreachable(ctx, host, err)
 	}
 	return resp, nil
+}
+
+// rawPath writes a path for a URL. The names . and .. are names here, and must
+// not lead elsewhere.
+func rawPath(path string) string {
+	segments := strings.Split((&url.URL{Path: path}).EscapedPath(), "/")
+	for i, s := range segments {
+		if s == "." || s == ".." {
+			segments[i] = strings.ReplaceAll(s, ".", "%2E")
+		}
+	}
+	return strings.Join(segments, "/")
 }
 
 // unreachable says why there is no answer. Once a request has been sent, what

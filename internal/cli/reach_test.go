@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -125,6 +126,19 @@ func TestContextsThatCannotBe(t *testing.T) {
 		}
 		if got := told(serverFlags(&cobra.Command{}), true); !strings.Contains(got, want) {
 			t.Errorf("%.10q: %s", text, got)
+		}
+	}
+}
+
+func TestNamesOfDotsAreNames(t *testing.T) {
+	for path, want := range map[string]string{
+		"/api/v1/topics/../messages":               "/api/v1/topics/%2E%2E/messages",
+		"/api/v1/topics/./channels/..":             "/api/v1/topics/%2E/channels/%2E%2E",
+		"/api/v1/topics/a..b/channels/x#ephemeral": "/api/v1/topics/a..b/channels/x%23ephemeral",
+	} {
+		u := url.URL{Scheme: "http", Host: "h", Path: path, RawPath: rawPath(path)}
+		if got := u.String(); got != "http://h"+want {
+			t.Errorf("%s: %s, want %s", path, got, want)
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -174,6 +175,10 @@ func (g *Group) Step(now int64) (did bool, next int64, err error) {
 	return g.pass(now)
 }
 
+// ErrForgotten says that a replica lacks entries that it has answered for.
+var ErrForgotten = errors.New("this node's files are older than what it has told the others, as after an old copy was put back: " +
+	"move its data folder away and start it empty, and it gets everything from the others")
+
 // panicked turns what the library throws into an error; a bug of ours stays a
 // panic.
 func (g *Group) panicked(p any) error {
@@ -181,6 +186,9 @@ func (g *Group) panicked(p any) error {
 	case raftPanic:
 		if g.log.err != nil {
 			return fmt.Errorf("%s: %w", p.text, g.log.err)
+		}
+		if strings.HasPrefix(p.text, "tocommit(") { // a leader knows more of this log than is in it
+			return fmt.Errorf("%w (%s)", ErrForgotten, p.text)
 		}
 		return errors.New(p.text)
 	case error:

@@ -89,6 +89,20 @@ func appendFrom(leader, term, prev, prevTerm uint64, terms ...uint64) *pb.Messag
 	return m
 }
 
+// A replica whose files are older than its answers stops, and says what to do.
+func TestForgottenEntriesAreSaid(t *testing.T) {
+	eachMode(t, func(t *testing.T, async bool) {
+		r, _ := lone(t, async)
+		r.settle()
+		r.groups[0].Receive(&pb.Message{
+			Type: pb.MsgHeartbeat.Enum(), From: new(uint64(2)), To: new(uint64(1)), Term: new(uint64(5)), Commit: new(uint64(99)),
+		})
+		if _, _, err := r.groups[0].Step(r.now); !errors.Is(err, ErrForgotten) {
+			t.Errorf("%v, want %v", err, ErrForgotten)
+		}
+	})
+}
+
 // What the WAL held when a state was installed is no part of the log any more:
 // it neither stands above the state nor does it count in an election.
 func TestInstalledStateVoidsTheLog(t *testing.T) {

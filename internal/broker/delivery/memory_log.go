@@ -19,7 +19,7 @@ const (
 type MemoryLogStats struct {
 	Depth        int64 // messages that no channel has been given
 	MessageCount int64 // messages published
-	MessageBytes int64 // bytes of batches published
+	MessageBytes int64 // bytes of the bodies published
 	Bytes        int64 // bytes of batches kept
 	Dropped      uint64
 	Paused       bool
@@ -48,7 +48,7 @@ type MemoryLog struct {
 	lastNs   int64
 	bytes    int64
 	trimAt   int64 // bytes at which to look for what nobody needs
-	total    int64 // bytes ever
+	bodies   int64 // bytes of bodies ever
 	dropped  uint64
 }
 
@@ -68,9 +68,9 @@ func NewMemoryLog(countMax, bytesMax int64) *MemoryLog {
 const trimBytes = 64 << 10
 
 // Append publishes a record batch of count records and returns the offset of
-// the first. The log keeps data, which must not change any more. now is unix
-// ns.
-func (m *MemoryLog) Append(data []byte, count int32, now int64) (base int64) {
+// the first. The log keeps data, which must not change any more; bodies is how
+// many bytes of it are the messages' bodies. now is unix ns.
+func (m *MemoryLog) Append(data []byte, count int32, bodies, now int64) (base int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	base = m.end
@@ -79,7 +79,7 @@ func (m *MemoryLog) Append(data []byte, count int32, now int64) (base int64) {
 	m.batches = append(m.batches, seglog.Batch{Base: base, Count: count, TimeNs: at, Data: data})
 	m.end += int64(count)
 	m.bytes += int64(len(data))
-	m.total += int64(len(data))
+	m.bodies += bodies
 	m.handOn()
 	if over := m.end - m.handOver - m.countMax; over > 0 {
 		m.dropped += uint64(over)
@@ -209,7 +209,7 @@ func (m *MemoryLog) Stats() MemoryLogStats {
 	return MemoryLogStats{
 		Depth:        m.end - m.handOver,
 		MessageCount: m.end,
-		MessageBytes: m.total,
+		MessageBytes: m.bodies,
 		Bytes:        m.bytes,
 		Dropped:      m.dropped,
 		Paused:       m.paused,

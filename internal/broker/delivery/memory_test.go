@@ -47,7 +47,7 @@ func (r *memoryRig) publish(n int, due int64) {
 		}
 		r.b.Add(&m)
 	}
-	r.log.Append(r.b.Finish(), int32(n), r.clock.now)
+	r.log.Append(r.b.Finish(), int32(n), 0, r.clock.now)
 }
 
 func (r *memoryRig) subscribe(t testing.TB, c *Channel, window int) *Subscription {
@@ -380,7 +380,7 @@ func (x *memoryStress) publish() {
 		for i := range 20 {
 			b.Add(&record.Message{Value: body(int64(n + i))})
 		}
-		x.log.Append(b.Finish(), 20, time.Now().UnixNano())
+		x.log.Append(b.Finish(), 20, 0, time.Now().UnixNano())
 	}
 }
 

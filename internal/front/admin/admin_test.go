@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
 	"reflect"
 	"slices"
 	"strings"
@@ -338,5 +340,36 @@ func TestPattern(t *testing.T) {
 		if match(x.name) != x.want {
 			t.Errorf("%s matches %s: %v", x.pattern, x.name, !x.want)
 		}
+	}
+}
+
+// What is wrong with a body is said in the API's words, not in Go's.
+func TestBodiesThatAreRefused(t *testing.T) {
+	for body, want := range map[string]string{
+		``:                         "the body is empty: want JSON",
+		`{"name":"a"} {"name":"b"}`: "something follows the JSON",
+		`{"name":"a"} x`:           "invalid character 'x' looking for beginning of value",
+		`[]`:                       "the body is a JSON array: want an object",
+		`{"name":5}`:               "name is not to be a JSON number",
+		`{"body":"a"}`:             "a body or key is not base64: illegal base64 data at input byte 0",
+		`{"nam":"a"}`:              `json: unknown field "nam"`,
+		"{\"name\":\"a\"}\n \t":    "",
+	} {
+		var into struct {
+			Name string `json:"name"`
+			Body []byte `json:"body"`
+		}
+		err := decode(httptest.NewRequest(http.MethodPost, "/", strings.NewReader(body)), &into, 100)
+		if got := fmt.Sprint(err); want != "" && got != want || want == "" && err != nil {
+			t.Errorf("%q: %v, want %q", body, err, want)
+		}
+	}
+	none := func(http.ResponseWriter, *http.Request) {}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /api/x", none)
+	mux.HandleFunc("PATCH /api/x", none)
+	var e *apiError
+	if err := noPath(mux, httptest.NewRequest(http.MethodPut, "/api/x", nil)); !errors.As(err, &e) || e.next != "use GET or PATCH" {
+		t.Errorf("%+v", err)
 	}
 }

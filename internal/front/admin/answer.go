@@ -107,11 +107,17 @@ func answer(w http.ResponseWriter, status int, v any) {
 
 // noPath tells a path that is not there from a method that is not.
 func noPath(mux *http.ServeMux, r *http.Request) error {
+	var allowed []string
 	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
 		probe := *r
 		probe.Method = method
 		if _, pattern := mux.Handler(&probe); method != r.Method && strings.HasPrefix(pattern, method+" /api/") {
-			return &apiError{http.StatusMethodNotAllowed, "METHOD_NOT_ALLOWED", r.Method + " is not for " + r.URL.Path, "use " + method}
+			allowed = append(allowed, method)
+		}
+	}
+	if len(allowed) > 0 {
+		return &apiError{
+			http.StatusMethodNotAllowed, "METHOD_NOT_ALLOWED", r.Method + " is not for " + r.URL.Path, "use " + strings.Join(allowed, " or "),
 		}
 	}
 	return &apiError{http.StatusNotFound, "NOT_FOUND", "there is no " + r.URL.Path, "GET /api/v1/openapi.yaml describes the API"}

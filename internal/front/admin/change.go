@@ -2,6 +2,7 @@ package admin
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"io"
@@ -413,11 +414,26 @@ func decode(r *http.Request, into any, most int64) error {
 	d := json.NewDecoder(io.LimitReader(r.Body, most+1))
 	d.DisallowUnknownFields()
 	err := d.Decode(into)
+	if err == nil {
+		if _, err = d.Token(); err == nil {
+			err = errors.New("something follows the JSON")
+		} else if errors.Is(err, io.EOF) {
+			err = nil
+		}
+	} else if errors.Is(err, io.EOF) {
+		err = errors.New("the body is empty: want JSON")
+	}
+	var wrong *json.UnmarshalTypeError
+	var digit base64.CorruptInputError
 	switch {
 	case d.InputOffset() > most:
 		return fault.New(fault.BodyTooBig, "the body has more than %d bytes", most)
-	case errors.Is(err, io.EOF):
-		return fault.New(fault.InvalidRequest, "the body is empty: want JSON")
+	case errors.As(err, &wrong) && wrong.Field == "":
+		return fault.New(fault.InvalidRequest, "the body is a JSON %s: want an object", wrong.Value)
+	case errors.As(err, &wrong):
+		return fault.New(fault.InvalidRequest, "%s is not to be a JSON %s", wrong.Field, wrong.Value)
+	case errors.As(err, &digit):
+		return fault.New(fault.InvalidRequest, "a body or key is not base64: %v", err)
 	case err != nil:
 		return fault.Wrap(fault.InvalidRequest, err)
 	}
