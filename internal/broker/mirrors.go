@@ -295,14 +295,15 @@ func (t *Topic) leadsAll(q *relayed) error {
 		p := t.part(int(part))
 		return p != nil && p.up != nil && p.up.serving.Load() != 0
 	}
-	any := len(q.Opens)+len(q.Pulls) == 0 && len(q.Closes) > 0 // consumers may leave whoever leads
-	for i := range t.parts() {
+	any, still := len(q.Opens)+len(q.Pulls) == 0 && len(q.Closes) > 0, false // consumers may leave whoever leads
+	for i, p := range t.parts() {
 		any = any || leads(int32(i))
+		still = still || p.up != nil && p.up.leadership.Load() != 0
 	}
 	if !any {
 		return refused
 	}
-	if slices.ContainsFunc(q.Closes, func(x delivery.MirrorClose) bool { return x.Moved }) {
+	if still && slices.ContainsFunc(q.Closes, func(x delivery.MirrorClose) bool { return x.Moved }) {
 		// Its node was first to see that the leadership has moved, or has lost sight of
 		// this one: what its consumers hold is theirs until this node knows too.
 		return fault.New(fault.NotLeader, "relay channel %s of topic %s: this node still leads", q.channel, t.name)
