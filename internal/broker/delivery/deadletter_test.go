@@ -292,3 +292,35 @@ func TestSpentIsEmptied(t *testing.T) {
 		t.Fatalf("stats %+v", st)
 	}
 }
+
+// A leader before had finished a dead letter, and who tells the next one does not know
+// how often it was delivered: it is a dead letter no more.
+func TestSpentIsAdopted(t *testing.T) {
+	a := newAdoption(t)
+	a.ch.SetMaxAttempts(2)
+	a.lane.Open()
+	a.shard.offer(a.lane, a.clock.now)
+	if list := a.ch.DeadLetters(10); len(list) != 1 || list[0].Offset != 5 {
+		t.Fatalf("dead letters %v", list)
+	}
+	if lost := a.mirror.Adopt(held(5, 0), nil); len(lost) > 0 {
+		t.Fatalf("lost %v", lost)
+	}
+	if list := a.ch.DeadLetters(10); len(list) > 0 {
+		t.Errorf("in flight, and dead letters: %v", list)
+	}
+	if err := a.mirror.Finish(id(5)); err != nil {
+		t.Fatal(err)
+	}
+	a.rest(t)
+	a.mirror.Close(false)
+	a.other.Close(false)
+	for _, d := range a.ch.DeadLetters(10) {
+		if d.Offset == 5 {
+			t.Errorf("finished, and a dead letter: %v", d)
+		}
+	}
+	if st := a.ch.Stats(); st.InFlight != 0 {
+		t.Errorf("stats %+v", st)
+	}
+}

@@ -168,6 +168,8 @@ func (s *Subscription) adopt(h *HeldMessage, now int64) bool {
 		c.slots.unlink(&l.due, i)
 		l.dueCount--
 		l.wantDue()
+	case stateSpent:
+		l.unspend(i)
 	}
 	e.attempts = number
 	s.own(l, i, h, now)
