@@ -43,7 +43,8 @@ type member struct {
 	id     uint64
 	groups []*shard.Group // by shard, metadata first
 	halt   func()
-	blind  atomic.Uint64 // takes this one for every shard's leader, whoever is; 0: looks
+	blind  atomic.Uint64   // takes this one for every shard's leader, whoever is; 0: looks
+	talks  [4]atomic.Int64 // requests about consumers here, by the Raft id of who was asked
 }
 
 func newCluster(t *testing.T) *clusterRig {
@@ -244,6 +245,9 @@ func (m *member) Call(ctx context.Context, node uint64, method broker.Method, re
 
 // CallInto implements broker.Peers.
 func (m *member) CallInto(ctx context.Context, node uint64, method broker.Method, request []byte, room func(int) []byte, done func([]byte, error)) {
+	if method == broker.MethodRelay {
+		m.talks[node].Add(1)
+	}
 	to := m.c.reach(m.id, node)
 	if to == nil {
 		go done(nil, fmt.Errorf("%w: %w", broker.ErrNotSent, errCut))

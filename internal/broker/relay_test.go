@@ -283,6 +283,34 @@ func TestHeldThroughAnUnseenLeader(t *testing.T) {
 	c.finished("orders")
 }
 
+// A node that was taken for the leader and is not has nothing to say about consumers
+// that leave it, as often as it is told: who told it comes to rest.
+func TestFarewellToWhoNeverLed(t *testing.T) {
+	t.Parallel()
+	c := withTopic(t, 1)
+	s := c.shardOf("orders")
+	two := c.node(2)
+	far := two.subscribe("orders", "audit", 2)
+	c.node(1).publish("orders", "0")
+	if d := cmp.Diff([]string{"0"}, far.take(1)); d != "" {
+		t.Fatal(d)
+	}
+	two.blind.Store(3)
+	two.Moved(s)
+	c.until("the wrong one is told of the consumer", func() bool { return two.talks[3].Load() > 0 })
+	two.blind.Store(0)
+	two.Moved(s)
+	c.node(1).publish("orders", "1")
+	if d := cmp.Diff([]string{"1"}, far.take(1)); d != "" {
+		t.Fatal(d)
+	}
+	c.leads(s, 1) // and knows it
+	ctx := two.ctx()
+	if err := two.Settle(ctx); err != nil || ctx.Err() != nil {
+		t.Errorf("it does not come to rest: %v, %v", err, ctx.Err())
+	}
+}
+
 // A leader that is cut off takes nothing along: those at other nodes go on, and
 // what they hold is theirs.
 func TestHeldThroughAFailover(t *testing.T) {

@@ -26,10 +26,6 @@ const (
 	// magicPatience is how long a client may take to say which protocol it
 	// speaks.
 	magicPatience = time.Minute
-	// lingerBytesMax and lingerPatience bound what is read and thrown away
-	// after an error, so that the client sees the error and not a reset.
-	lingerBytesMax = 1 << 20
-	lingerPatience = time.Second
 	// answersMax is how many FIN, REQ and TOUCH are handled under one lock.
 	answersMax = 4096
 	// driveBytesMax is the largest publish that the reader drives through the
@@ -483,19 +479,4 @@ func (c *conn) drain(until time.Time) {
 		}
 	}
 	_ = c.net.SetReadDeadline(until)
-}
-
-// linger closes our side, then reads what the client still sends, within
-// bounds: closing with unread bytes would reset the connection and might take
-// the error frame with it.
-func (c *conn) linger() {
-	if c.drainEnd.Load() != 0 {
-		return
-	}
-	half, ok := c.net.(interface{ CloseWrite() error })
-	if !ok || half.CloseWrite() != nil {
-		return
-	}
-	_ = c.net.SetReadDeadline(time.Now().Add(lingerPatience))
-	_, _ = io.CopyN(io.Discard, c.net, lingerBytesMax)
 }

@@ -114,11 +114,13 @@ func (b *fakeBroker) append(topic string, msgs []partition.Message) int64 {
 	}
 	t := b.topic(topic)
 	now := time.Now().UnixNano()
+	bodies := int64(0)
 	for i := range msgs {
-		t.bytes += int64(len(msgs[i].Body))
+		bodies += int64(len(msgs[i].Body))
 	}
+	t.bytes += bodies
 	t.count += int64(len(msgs))
-	return t.log.Append(partition.AppendBatch(nil, msgs, now), int32(len(msgs)), now)
+	return t.log.Append(partition.AppendBatch(nil, msgs, now), int32(len(msgs)), bodies, now)
 }
 
 func (b *fakeBroker) channel(topic, name string) *fakeChannel {
