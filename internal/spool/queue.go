@@ -125,17 +125,15 @@ func (s *Spool) progress(t *topic) (floor, durable uint64, partitions int) {
 }
 
 // spread makes it durable that what has floor and is behind it is spread over so many
-// partitions. It waits for the log.
-func (s *Spool) spread(t *topic, partitions int) error {
-	done := make(chan error, 1)
+// partitions. done is called once, on any goroutine.
+func (s *Spool) spread(t *topic, partitions int, done func(error)) {
 	s.hards.Lock()
+	defer s.hards.Unlock()
 	s.state.Lock()
 	t.partitions = partitions
 	h := t.hard()
 	s.state.Unlock()
-	s.log.Submit(wal.Append{Shard: t.shard, Hard: &h, Sync: true, Done: func(err error) { done <- err }})
-	s.hards.Unlock()
-	return <-done
+	s.log.Submit(wal.Append{Shard: t.shard, Hard: &h, Sync: true, Done: done})
 }
 
 // hard is what is remembered of the topic beside its entries. Spool.state is held.
