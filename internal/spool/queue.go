@@ -185,7 +185,7 @@ func (s *Spool) tidy() error {
 			continue
 		}
 		s.state.Lock()
-		small := t.held <= moveBytes
+		small := t.held <= s.movable()
 		s.state.Unlock()
 		if !small {
 			return nil // it keeps the segment anyway
@@ -234,7 +234,7 @@ func (s *Spool) move(t *topic) error {
 	if at > last {
 		return nil
 	}
-	old, err := s.log.Entries(t.shard, at, last+1, moveBytes)
+	old, err := s.log.Entries(t.shard, at, last+1, s.movable())
 	switch {
 	case errors.Is(err, wal.ErrCompacted): // forwarded meanwhile
 		return nil

@@ -33,7 +33,8 @@ const (
 	saveEvery = time.Second
 	saveBytes = 4 << 20
 	// moveBytes is up to what size the rest of a topic is written again so that the
-	// segment it stands in can go.
+	// segment it stands in can go; in a small spool it is the size of a segment, or it
+	// would be filled with what it holds already.
 	moveBytes = 1 << 20
 	// reserveEvery is how often free space is asked for.
 	reserveEvery = 100 * time.Millisecond
@@ -103,7 +104,7 @@ type topic struct {
 	saved        uint64 // floor that is durable, or about to be
 	unsaved      int    // bytes of entries between the two
 	saving       bool
-	held         int   // bytes of the entries from at on, above moveBytes only roughly
+	held         int   // bytes of the entries from at on, above movable only roughly
 	messages     int64 // since the process started
 	bytes        int64 // of their bodies
 }
@@ -143,6 +144,9 @@ func Open(o Options) (*Spool, error) {
 
 // segmentSize is the size of the log's segments: space comes back in steps of it.
 func segmentSize(size int64) int64 { return min(max(size/16, wal.MinSegmentSize), 16<<20) }
+
+// movable is up to what size the rest of a topic is written again, bytes.
+func (s *Spool) movable() int { return int(min(segmentSize(s.o.Size), moveBytes)) }
 
 // recover reads what the log holds.
 func (s *Spool) recover() (err error) {
@@ -221,7 +225,7 @@ func (s *Spool) recoverTopic(t *topic) error {
 				return err
 			}
 			t.oldest = e.ns
-			rest, err := s.log.Entries(t.shard, t.at, t.last+1, moveBytes)
+			rest, err := s.log.Entries(t.shard, t.at, t.last+1, s.movable())
 			if err != nil {
 				return err
 			}
@@ -229,7 +233,7 @@ func (s *Spool) recoverTopic(t *topic) error {
 				t.held += len(rest[i].Data)
 			}
 			if uint64(len(rest)) <= t.last-t.at {
-				t.held = moveBytes + 1
+				t.held = s.movable() + 1
 			}
 		}
 		s.log.Release(t.shard, t.at-1)
