@@ -11,8 +11,8 @@ import (
 )
 
 const (
-	// windowMessages and windowBytes bound what is forwarded at once; one message is
-	// always within them.
+	// windowMessages and windowBytes bound what is forwarded at once, the latter where
+	// Options has nothing else; one message is always within them.
 	windowMessages = 4096
 	windowBytes    = 512 << 10
 	// partitionsMax is how many partitions a topic can have upstream.
@@ -28,6 +28,7 @@ func newOrigin() (o Origin) {
 // window is a stretch of a topic's queue, read to be forwarded.
 type window struct {
 	from, to uint64
+	most     int       // bytes of bodies
 	msgs     []Message // of the positions
 	names    [][]byte  // what decides on the partition of each; nil: nothing does
 	bytes    int       // of the entries that end in it
@@ -38,14 +39,14 @@ type window struct {
 // window reads what comes next in a topic's queue: empty when all is upstream.
 func (s *Spool) window(t *topic) (window, error) {
 	s.state.Lock()
-	w := window{from: t.floor, to: t.floor}
+	w := window{from: t.floor, to: t.floor, most: s.o.Window}
 	at, last, until := t.at, t.durableIndex, t.durable
 	s.state.Unlock()
 	for w.from < until && len(w.msgs) == 0 {
 		if at > last {
 			return w, fmt.Errorf("read spool of topic %s: position %d is missing", t.name, w.from)
 		}
-		entries, err := s.log.Entries(t.shard, at, last+1, windowBytes)
+		entries, err := s.log.Entries(t.shard, at, last+1, w.most)
 		if err != nil {
 			return w, fmt.Errorf("read spool of topic %s: %w", t.name, err)
 		}
@@ -75,7 +76,7 @@ func (w *window) take(e *entry, until uint64, size *int) bool {
 			name = e.msgs[0].ID
 		}
 		for i, m := range e.msgs[w.to-e.from:] {
-			if w.to == until || len(w.msgs) == windowMessages || len(w.msgs) > 0 && *size+len(m.Body) > windowBytes {
+			if w.to == until || len(w.msgs) == windowMessages || len(w.msgs) > 0 && *size+len(m.Body) > w.most {
 				if i > 0 {
 					w.ns = e.ns
 				}

@@ -40,8 +40,9 @@ const (
 	reserveEvery = 100 * time.Millisecond
 )
 
-// MinSize is the smallest bound of a spool, bytes.
-const MinSize = 1 << 20
+// MinSize is the smallest bound of a spool, bytes: a log of sixteen of the smallest
+// segments.
+const MinSize = 16 * wal.MinSegmentSize
 
 // Origin is the name of a spool upstream: partition.Session.
 type Origin = partition.Session
@@ -54,8 +55,11 @@ type Options struct {
 	Size int64
 	// Reserve is how many bytes of the volume stay free, 0 for none.
 	Reserve int64
-	Logger  *slog.Logger     // nil is silence
-	Clock   func() time.Time // nil: time.Now
+	// Window is how many bytes of bodies are forwarded at once, 512 KiB where it is 0;
+	// one message always is.
+	Window int
+	Logger *slog.Logger     // nil is silence
+	Clock  func() time.Time // nil: time.Now
 }
 
 // Spool is an open spool. Publish and Stats may be called by anyone, what reads and
@@ -118,6 +122,9 @@ func Open(o Options) (*Spool, error) {
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Window == 0 {
+		o.Window = windowBytes
 	}
 	if o.Size < MinSize {
 		return nil, fmt.Errorf("open spool: size %d is below %d", o.Size, MinSize)
@@ -286,8 +293,7 @@ func (s *Spool) Run(ctx context.Context) error {
 		case err := <-ended:
 			return fmt.Errorf("run spool: %w", err)
 		case <-save.C:
-			s.saveAll()
-			if err := s.tidy(); err != nil {
+			if err := s.Tick(); err != nil {
 				return fmt.Errorf("run spool: %w", err)
 			}
 		case <-look.C:
@@ -305,6 +311,16 @@ func (s *Spool) Run(ctx context.Context) error {
 		}
 	}
 }
+
+// Tick writes down how far forwarding has come, and frees what space it can: Run calls
+// it every second. It may wait for a disk to read. The error is the log's.
+func (s *Spool) Tick() error {
+	s.saveAll()
+	return s.tidy()
+}
+
+// Log is the log: who calls its steps, and Tick, and has its own clock, needs no Run.
+func (s *Spool) Log() *wal.WAL { return s.log }
 
 // look compares the volume's free space with the reserve.
 func (s *Spool) look() {
