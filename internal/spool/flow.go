@@ -200,7 +200,7 @@ func (f *Forwarder) give(fl *flow) *Part {
 }
 
 func (f *Forwarder) part(fl *flow, p int, from, to uint64) *Part {
-	return &Part{Topic: fl.t.name, Partition: p, Origin: f.origin, From: from, To: to}
+	return &Part{Topic: fl.t.name, Partition: p, Origin: f.origin, Spread: max(fl.upstream, fl.try.spread), From: from, To: to}
 }
 
 // partitionOf is the partition, among n, of what a name decides on, or nothing does: as

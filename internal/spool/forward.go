@@ -21,14 +21,18 @@ type Part struct {
 	Topic     string
 	Partition int
 	Origin    Origin
-	From, To  uint64
-	Messages  []Message // in order, of positions from From up to To
+	// Spread is how many partitions the topic has, as far as this spool knows; 0: it
+	// does not.
+	Spread   int
+	From, To uint64
+	Messages []Message // in order, of positions from From up to To
 }
 
 // Upstream is where a spool is forwarded to.
 type Upstream interface {
 	// Forward appends a part, once however often it is given, and makes the topic on
-	// first use. It returns how many partitions the topic has. fault.OutOfOrder: the
+	// first use. It returns how many partitions the topic has: fewer than Spread only
+	// if it has been made anew since. fault.OutOfOrder: the
 	// partition has not come to From, or is beyond it and not at To; nothing was
 	// done. After any other error the outcome is unknown.
 	Forward(ctx context.Context, p *Part) (partitions int, err error)
