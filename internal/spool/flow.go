@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/tidings-io/tidings/internal/fault"
+	"github.com/tidings-io/tidings/internal/plant"
 	"github.com/tidings-io/tidings/internal/record"
 )
 
@@ -121,6 +122,9 @@ func (f *Forwarder) answered(fl *flow, err error) error {
 		switch {
 		case missing:
 			fl.next = nil // it is found out how far each has come
+		case plant.On("spool-trims-early"):
+			err = nil // what was given is let go of, whoever has it
+			fallthrough
 		case err == nil:
 			fl.next[a.part] = a.w.to
 		}
