@@ -23,7 +23,10 @@ type Ingest struct {
 	// the session.
 	Partition int
 	Session   Session
-	From, To  uint64
+	// Spread, which Forward alone looks at, is how many partitions the giver knows of;
+	// 0: it does not say.
+	Spread   int
+	From, To uint64
 	// Handed: the other server had handed the messages to its channels; those that
 	// Channels does not name get none of them. Otherwise the messages are the
 	// topic's, and Channels is empty.

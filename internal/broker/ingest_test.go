@@ -214,3 +214,34 @@ func TestForward(t *testing.T) {
 		t.Errorf("a gets %q", bodies)
 	}
 }
+
+// A node that has not yet seen a raise does not tell an edge that knows of it that there
+// are fewer partitions: the edge would take the topic for one that was made anew.
+func TestForwardAtANodeThatLags(t *testing.T) {
+	c := newCluster(t)
+	for s := uint32(0); s <= clusterShards; s++ {
+		c.leads(s, 1)
+	}
+	in := &broker.Ingest{Topic: "orders", Session: broker.Session{7}, To: 1, Messages: []broker.Message{{Body: []byte("x")}}}
+	late := c.node(3)
+	_, err := late.Forward(late.ctx(), in)
+	late.ok(err)
+	c.setCut(3, true)
+	n := c.node(1)
+	n.ok(n.RaisePartitions(n.ctx(), "orders", 4))
+	c.setCut(3, false)
+	in.Spread = 4
+	parts := 0
+	c.until("the node takes what is forwarded", func() bool {
+		parts, err = late.Forward(late.ctx(), in)
+		return err == nil
+	})
+	if parts != 4 {
+		t.Errorf("the node that lags says that there are %d partitions", parts)
+	}
+	// And where there are fewer, it says so.
+	in.Spread = 5
+	if parts, err = late.Forward(late.ctx(), in); err != nil || parts != 4 {
+		t.Errorf("%d partitions, %v", parts, err)
+	}
+}

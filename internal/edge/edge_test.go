@@ -120,7 +120,7 @@ func start(t *testing.T, o Options) *running {
 		}
 		*l.is = (*l.to).Addr().String()
 	}
-	o.Dir, o.SpoolSize, o.Logger = "edge", spool.MinSize, slog.New(slog.DiscardHandler)
+	o.Dir, o.SpoolSize, o.Logger = "edge", 1<<20, slog.New(slog.DiscardHandler)
 	if o.FS == nil {
 		o.FS = vfs.NewMem()
 	}

@@ -76,7 +76,7 @@ func (u *upstream) Forward(ctx context.Context, p *spool.Part) (int, error) {
 
 func (u *upstream) ask(ctx context.Context, seed string, p *spool.Part) (int, error) {
 	query := url.Values{
-		"topic": {p.Topic}, "origin": {hex.EncodeToString(p.Origin[:])}, "partition": {strconv.Itoa(p.Partition)},
+		"topic": {p.Topic}, "origin": {hex.EncodeToString(p.Origin[:])}, "partition": {strconv.Itoa(p.Partition)}, "partitions": {strconv.Itoa(p.Spread)},
 		"from": {strconv.FormatUint(p.From, 10)}, "to": {strconv.FormatUint(p.To, 10)},
 	}
 	body := spool.AppendMessages(nil, p.Messages)

@@ -125,6 +125,6 @@ func (h homeward) Forward(ctx context.Context, p *spool.Part) (int, error) {
 	ctx, cancel := context.WithTimeout(ctx, homePatience)
 	defer cancel()
 	return h.b.Forward(ctx, &broker.Ingest{
-		Topic: p.Topic, Partition: p.Partition, Session: p.Origin, From: p.From, To: p.To, Messages: p.Messages,
+		Topic: p.Topic, Partition: p.Partition, Session: p.Origin, Spread: p.Spread, From: p.From, To: p.To, Messages: p.Messages,
 	})
 }

@@ -30,7 +30,7 @@ type world struct {
 
 func newWorld(t *testing.T, seed uint64) *world {
 	return &world{
-		t: t, rng: rand.New(rand.NewPCG(seed, 7)), disk: vfs.NewMem(), up: newCluster(), size: MinSize,
+		t: t, rng: rand.New(rand.NewPCG(seed, 7)), disk: vfs.NewMem(), up: newCluster(), size: 1 << 20,
 		ledger: ledger{acked: make(map[string]map[string]bool)}, sent: make(map[string]int),
 	}
 }

@@ -2,7 +2,6 @@ package spool
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -14,7 +13,6 @@ import (
 
 	"github.com/tidings-io/tidings/internal/fault"
 	"github.com/tidings-io/tidings/internal/plant"
-	"github.com/tidings-io/tidings/internal/record"
 )
 
 // Part is a part of a topic's queue for one partition upstream: what an Ingest of
@@ -23,14 +21,18 @@ type Part struct {
 	Topic     string
 	Partition int
 	Origin    Origin
-	From, To  uint64
-	Messages  []Message // in order, of positions from From up to To
+	// Spread is how many partitions the topic has, as far as this spool knows; 0: it
+	// does not.
+	Spread   int
+	From, To uint64
+	Messages []Message // in order, of positions from From up to To
 }
 
 // Upstream is where a spool is forwarded to.
 type Upstream interface {
 	// Forward appends a part, once however often it is given, and makes the topic on
-	// first use. It returns how many partitions the topic has. fault.OutOfOrder: the
+	// first use. It returns how many partitions the topic has: fewer than Spread only
+	// if it has been made anew since. fault.OutOfOrder: the
 	// partition has not come to From, or is beyond it and not at To; nothing was
 	// done. After any other error the outcome is unknown.
 	Forward(ctx context.Context, p *Part) (partitions int, err error)
@@ -45,7 +47,9 @@ const (
 	backOffMax   = 2 * time.Second
 )
 
-// Forwarder brings what a spool holds upstream.
+// Forwarder brings what a spool holds upstream. It is a step machine: Next and Answer
+// do all there is to do, and whoever calls them has the goroutines, the clock and the
+// network; Run is such a one.
 type Forwarder struct {
 	spool    *Spool
 	upstream Upstream
@@ -55,9 +59,11 @@ type Forwarder struct {
 	messages, failures atomic.Uint64
 	reachable          atomic.Bool
 
+	ready chan struct{} // has something while the list may have
+
 	mu    sync.Mutex // guards the following
-	ready chan struct{}
-	list  []*flow // have something to do, each once
+	list  []*flow    // have something to do, each once
+	late  []*flow    // rest because an attempt failed
 	flows map[*topic]*flow
 	// failing are the flows whose last attempt failed, and why; last is the one that
 	// failed last.
@@ -65,21 +71,8 @@ type Forwarder struct {
 	last    *flow
 }
 
-// flow is a topic being forwarded. A worker has it, or the list, or a timer, or
-// nobody; what is not listed below is the worker's.
-type flow struct {
-	t    *topic
-	busy bool // under Forwarder.mu: somebody has it
-	more bool // under Forwarder.mu: it has got something to do meanwhile
-
-	// next is how far each partition has come, by their number; nil: not known.
-	next     []uint64
-	upstream int // partitions that the topic has now; 0: not known
-	backOff  time.Duration
-	refused  fault.Code // that was logged last
-}
-
-// NewForwarder makes the forwarder of a spool that does not run yet.
+// NewForwarder makes the forwarder of a spool that does not run yet. up and log may be
+// nil: without up there is no Run, and without log silence.
 func NewForwarder(s *Spool, up Upstream, log *slog.Logger) *Forwarder {
 	f := &Forwarder{spool: s, upstream: up, log: log, origin: s.origin, ready: make(chan struct{}, workers), flows: make(map[*topic]*flow), failing: make(map[*flow]error)}
 	if log == nil {
@@ -89,6 +82,11 @@ func NewForwarder(s *Spool, up Upstream, log *slog.Logger) *Forwarder {
 		f.origin = newOrigin() // with every start: upstream can't know what it has
 	}
 	s.bell = f.add
+	for _, t := range s.all() {
+		if s.depth(t) > 0 {
+			f.add(t)
+		}
+	}
 	return f
 }
 
@@ -111,11 +109,6 @@ func (f *Forwarder) Stats() ForwarderStats {
 
 // Run forwards until ctx ends, or the spool can't be read.
 func (f *Forwarder) Run(ctx context.Context) error {
-	for _, t := range f.spool.all() {
-		if f.spool.depth(t) > 0 {
-			f.add(t)
-		}
-	}
 	g, working := errgroup.WithContext(ctx)
 	for range workers {
 		g.Go(func() error { return f.work(working) })
@@ -124,6 +117,92 @@ func (f *Forwarder) Run(ctx context.Context) error {
 		return err
 	}
 	return nil // the log may have ended first
+}
+
+// work gives parts upstream, one after the other, of whatever topic is next.
+func (f *Forwarder) work(ctx context.Context) error {
+	for {
+		c, err := f.Next(time.Now())
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil:
+			return err
+		case c == nil:
+			select {
+			case <-f.ready:
+			case <-ctx.Done():
+				return nil
+			}
+			continue
+		}
+		n, err := f.upstream.Forward(ctx, c.Part)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if rest := f.Answer(c, n, err, time.Now()); rest > 0 {
+			time.AfterFunc(rest, f.ring)
+		}
+	}
+}
+
+func (f *Forwarder) ring() {
+	select {
+	case f.ready <- struct{}{}:
+	default:
+	}
+}
+
+// Call is a part on its way upstream.
+type Call struct {
+	Part *Part
+	fl   *flow
+}
+
+// Next is a part to be given upstream now, of which Answer is to be told the outcome;
+// nil when there is none. Of a topic one part is under way at most, of several topics
+// as many. The error is the spool's: it can't be read or written any more. It may wait
+// for a disk to read, and for nothing else.
+func (f *Forwarder) Next(now time.Time) (*Call, error) {
+	for fl := f.take(now); fl != nil; fl = f.take(now) {
+		part, err := f.proceed(fl)
+		if err != nil {
+			return nil, err
+		}
+		if part != nil {
+			return &Call{Part: part, fl: fl}, nil
+		}
+	}
+	return nil, nil
+}
+
+// Answer takes the outcome of a call, as Upstream.Forward has it. It returns for how
+// long the topic rests now because it failed, or 0: Next has nothing of it before.
+func (f *Forwarder) Answer(c *Call, partitions int, err error, now time.Time) (rest time.Duration) {
+	fl := c.fl
+	switch {
+	case err != nil:
+		err = fmt.Errorf("forward topic %s: %w", c.Part.Topic, err)
+	case partitions < 1 || partitions > partitionsMax:
+		err = fault.New(fault.InvalidRequest, "forward topic %s: upstream says that it has %d partitions", c.Part.Topic, partitions)
+	default:
+		fl.upstream = partitions
+	}
+	if err = f.answered(fl, err); err == nil {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.list = slices.Insert(f.list, 0, fl) // what has read its window is done first
+		f.ring()
+		return 0
+	}
+	fl.try = attempt{}
+	f.note(fl, err)
+	fl.backOff = min(max(2*fl.backOff, backOffFirst), backOffMax)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	fl.due = now.Add(fl.backOff)
+	f.late = append(f.late, fl)
+	return fl.backOff
 }
 
 // add notes that a topic has something to forward. It never waits.
@@ -146,62 +225,38 @@ func (f *Forwarder) add(t *topic) {
 // enlist puts a flow on the list. f.mu is held.
 func (f *Forwarder) enlist(fl *flow) {
 	f.list = append(f.list, fl)
-	select {
-	case f.ready <- struct{}{}:
-	default:
-	}
+	f.ring()
 }
 
-// take takes a flow off the list.
-func (f *Forwarder) take(ctx context.Context) *flow {
-	for {
-		f.mu.Lock()
-		if len(f.list) > 0 {
-			fl := f.list[0]
-			f.list = slices.Delete(f.list, 0, 1)
-			fl.more = false
-			f.mu.Unlock()
-			return fl
+// take takes a flow off the list; nil when none has anything to do.
+func (f *Forwarder) take(now time.Time) *flow {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.late = slices.DeleteFunc(f.late, func(fl *flow) bool {
+		if fl.due.After(now) {
+			return false
 		}
-		f.mu.Unlock()
-		select {
-		case <-f.ready:
-		case <-ctx.Done():
-			return nil
-		}
+		f.enlist(fl)
+		return true
+	})
+	if len(f.list) == 0 {
+		return nil
 	}
+	fl := f.list[0]
+	f.list = slices.Delete(f.list, 0, 1)
+	fl.more = false
+	return fl
 }
 
-// work forwards windows of whatever topic is next.
-func (f *Forwarder) work(ctx context.Context) error {
-	for {
-		fl := f.take(ctx)
-		if fl == nil {
-			return nil
-		}
-		more, err := f.step(ctx, fl)
-		if ctx.Err() != nil {
-			return nil
-		}
-		if bad := (*spoolError)(nil); errors.As(err, &bad) {
-			return err
-		}
-		f.note(fl, err)
-		if err != nil {
-			fl.backOff = min(max(2*fl.backOff, backOffFirst), backOffMax)
-			time.AfterFunc(fl.backOff, func() {
-				f.mu.Lock()
-				defer f.mu.Unlock()
-				f.enlist(fl)
-			})
-			continue
-		}
-		fl.backOff = 0
-		f.mu.Lock()
-		if fl.busy = more || fl.more; fl.busy {
-			f.enlist(fl)
-		}
-		f.mu.Unlock()
+// end is the end of an attempt that did not fail. more: there may be more to forward.
+func (f *Forwarder) end(fl *flow, more bool) {
+	fl.try = attempt{}
+	f.note(fl, nil)
+	fl.backOff = 0
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if fl.busy = more || fl.more; fl.busy {
+		f.enlist(fl)
 	}
 }
 
@@ -258,195 +313,4 @@ func again(c fault.Code) bool {
 		return true
 	}
 	return false
-}
-
-// spoolError is an error of the spool itself.
-type spoolError struct{ err error }
-
-func (e *spoolError) Error() string { return e.err.Error() }
-func (e *spoolError) Unwrap() error { return e.err }
-
-// step brings one window of a topic upstream, and reports whether there may be more.
-func (f *Forwarder) step(ctx context.Context, fl *flow) (more bool, err error) {
-	floor, durable, spread := f.spool.progress(fl.t)
-	if floor == durable {
-		return false, nil
-	}
-	if err := f.settle(ctx, fl, floor, durable, spread); err != nil {
-		return false, err
-	}
-	w, err := f.spool.window(fl.t)
-	if err != nil {
-		return false, &spoolError{err}
-	}
-	for p := range fl.next {
-		if fl.next[p] >= w.to {
-			continue
-		}
-		if err := f.give(ctx, fl, p, &w); err != nil {
-			if fault.CodeOf(err) == fault.OutOfOrder {
-				fl.next = nil // it is found out how far each has come
-			}
-			return false, err
-		}
-	}
-	f.spool.advance(fl.t, &w)
-	f.messages.Add(uint64(len(w.msgs)))
-	return true, nil
-}
-
-// settle finds out how far each partition has come, and takes another number of
-// partitions up at a position that none of them has passed.
-func (f *Forwarder) settle(ctx context.Context, fl *flow, floor, durable uint64, spread int) error {
-	if spread == 0 {
-		if err := f.spread(fl, 1); err != nil {
-			return err
-		}
-		spread = 1
-	}
-	if len(fl.next) != spread {
-		var next []uint64
-		for p := 0; p < spread; p++ {
-			at, err := f.locate(ctx, fl, p, floor, durable)
-			if err != nil {
-				return err
-			}
-			next = append(next, at)
-			if fl.upstream < spread { // the topic has been made anew
-				spread = fl.upstream
-				if err := f.spread(fl, spread); err != nil {
-					return err
-				}
-			}
-		}
-		fl.next = next
-	}
-	now := fl.upstream
-	if now == 0 || now == spread || now > spread && slices.Max(fl.next) > floor {
-		return nil
-	}
-	next := fl.next[:min(now, spread)]
-	for p := spread; p < now; p++ {
-		at, err := f.locate(ctx, fl, p, floor, durable)
-		if err != nil {
-			return err
-		}
-		next = append(next, at)
-	}
-	if err := f.spread(fl, now); err != nil {
-		return err
-	}
-	fl.next = next
-	return nil
-}
-
-func (f *Forwarder) spread(fl *flow, partitions int) error {
-	if err := f.spool.spread(fl.t, partitions); err != nil {
-		return &spoolError{err}
-	}
-	return nil
-}
-
-// give brings a partition its messages of a window.
-func (f *Forwarder) give(ctx context.Context, fl *flow, p int, w *window) error {
-	part := f.part(fl, p, fl.next[p], w.to)
-	for i := int(part.From - w.from); i < len(w.msgs); i++ {
-		if partitionOf(w.names[i], len(fl.next)) == p {
-			part.Messages = append(part.Messages, w.msgs[i])
-		}
-	}
-	if err := f.forward(ctx, fl, part); err != nil {
-		return err
-	}
-	fl.next[p] = w.to
-	return nil
-}
-
-func (f *Forwarder) part(fl *flow, p int, from, to uint64) *Part {
-	return &Part{Topic: fl.t.name, Partition: p, Origin: f.origin, From: from, To: to}
-}
-
-func (f *Forwarder) forward(ctx context.Context, fl *flow, p *Part) error {
-	n, err := f.upstream.Forward(ctx, p)
-	if err != nil {
-		return fmt.Errorf("forward topic %s: %w", p.Topic, err)
-	}
-	if n < 1 || n > partitionsMax {
-		return fault.New(fault.InvalidRequest, "forward topic %s: upstream says that it has %d partitions", p.Topic, n)
-	}
-	fl.upstream = n
-	return nil
-}
-
-// partitionOf is the partition, among n, of what a name decides on, or nothing does: as
-// broker.Publish chooses.
-func partitionOf(name []byte, n int) int {
-	if n == 1 || name == nil {
-		return 0
-	}
-	return int(record.Murmur2(name)&0x7fffffff) % n
-}
-
-// locate finds how far a partition has come, which is at floor or beyond: whatever is
-// below is upstream. A partition that does not know the origin, because it is new, or
-// the topic was made anew, or it has seen too many origins since, is told that.
-func (f *Forwarder) locate(ctx context.Context, fl *flow, p int, floor, durable uint64) (uint64, error) {
-	err := f.forward(ctx, fl, f.part(fl, p, 0, floor))
-	if fault.CodeOf(err) == fault.OutOfOrder {
-		err = f.skip(ctx, fl, p, floor)
-	}
-	if err != nil {
-		return 0, err
-	}
-	// Most often it is at floor, or a window beyond it: look near floor first.
-	low, high := floor, durable+1
-	for step := uint64(1); low+step < high; step *= 2 {
-		done, err := f.reached(ctx, fl, p, low+step)
-		switch {
-		case err != nil:
-			return 0, err
-		case !done:
-			high = low + step
-		default:
-			low += step
-		}
-	}
-	return f.between(ctx, fl, p, low, high)
-}
-
-// between finds how far a partition has come: to low, and not to high.
-func (f *Forwarder) between(ctx context.Context, fl *flow, p int, low, high uint64) (uint64, error) {
-	for low+1 < high {
-		middle := low + (high-low)/2
-		done, err := f.reached(ctx, fl, p, middle)
-		if err != nil {
-			return 0, err
-		}
-		if done {
-			low = middle
-		} else {
-			high = middle
-		}
-	}
-	return low, nil
-}
-
-// skip brings a partition to floor that remembers less: upstream has lost what it had
-// answered for, and so is what the spool let go of.
-func (f *Forwarder) skip(ctx context.Context, fl *flow, p int, floor uint64) error {
-	at, err := f.between(ctx, fl, p, 0, floor)
-	if err != nil {
-		return err
-	}
-	f.log.Error("upstream has lost messages that it had taken", "topic", fl.t.name, "partition", p, "messages", floor-at)
-	return f.forward(ctx, fl, f.part(fl, p, at, floor))
-}
-
-// reached asks whether a partition has come to a position.
-func (f *Forwarder) reached(ctx context.Context, fl *flow, p int, position uint64) (bool, error) {
-	err := f.forward(ctx, fl, f.part(fl, p, position, position))
-	if fault.CodeOf(err) == fault.OutOfOrder {
-		return false, nil
-	}
-	return err == nil, err
 }

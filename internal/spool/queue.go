@@ -11,8 +11,8 @@ import (
 )
 
 const (
-	// windowMessages and windowBytes bound what is forwarded at once; one message is
-	// always within them.
+	// windowMessages and windowBytes bound what is forwarded at once, the latter where
+	// Options has nothing else; one message is always within them.
 	windowMessages = 4096
 	windowBytes    = 512 << 10
 	// partitionsMax is how many partitions a topic can have upstream.
@@ -28,6 +28,7 @@ func newOrigin() (o Origin) {
 // window is a stretch of a topic's queue, read to be forwarded.
 type window struct {
 	from, to uint64
+	most     int       // bytes of bodies
 	msgs     []Message // of the positions
 	names    [][]byte  // what decides on the partition of each; nil: nothing does
 	bytes    int       // of the entries that end in it
@@ -38,14 +39,14 @@ type window struct {
 // window reads what comes next in a topic's queue: empty when all is upstream.
 func (s *Spool) window(t *topic) (window, error) {
 	s.state.Lock()
-	w := window{from: t.floor, to: t.floor}
+	w := window{from: t.floor, to: t.floor, most: s.o.Window}
 	at, last, until := t.at, t.durableIndex, t.durable
 	s.state.Unlock()
 	for w.from < until && len(w.msgs) == 0 {
 		if at > last {
 			return w, fmt.Errorf("read spool of topic %s: position %d is missing", t.name, w.from)
 		}
-		entries, err := s.log.Entries(t.shard, at, last+1, windowBytes)
+		entries, err := s.log.Entries(t.shard, at, last+1, w.most)
 		if err != nil {
 			return w, fmt.Errorf("read spool of topic %s: %w", t.name, err)
 		}
@@ -75,7 +76,7 @@ func (w *window) take(e *entry, until uint64, size *int) bool {
 			name = e.msgs[0].ID
 		}
 		for i, m := range e.msgs[w.to-e.from:] {
-			if w.to == until || len(w.msgs) == windowMessages || len(w.msgs) > 0 && *size+len(m.Body) > windowBytes {
+			if w.to == until || len(w.msgs) == windowMessages || len(w.msgs) > 0 && *size+len(m.Body) > w.most {
 				if i > 0 {
 					w.ns = e.ns
 				}
@@ -125,17 +126,15 @@ func (s *Spool) progress(t *topic) (floor, durable uint64, partitions int) {
 }
 
 // spread makes it durable that what has floor and is behind it is spread over so many
-// partitions. It waits for the log.
-func (s *Spool) spread(t *topic, partitions int) error {
-	done := make(chan error, 1)
+// partitions. done is called once, on any goroutine.
+func (s *Spool) spread(t *topic, partitions int, done func(error)) {
 	s.hards.Lock()
+	defer s.hards.Unlock()
 	s.state.Lock()
 	t.partitions = partitions
 	h := t.hard()
 	s.state.Unlock()
-	s.log.Submit(wal.Append{Shard: t.shard, Hard: &h, Sync: true, Done: func(err error) { done <- err }})
-	s.hards.Unlock()
-	return <-done
+	s.log.Submit(wal.Append{Shard: t.shard, Hard: &h, Sync: true, Done: done})
 }
 
 // hard is what is remembered of the topic beside its entries. Spool.state is held.
@@ -187,7 +186,7 @@ func (s *Spool) tidy() error {
 			continue
 		}
 		s.state.Lock()
-		small := t.held <= moveBytes
+		small := t.held <= s.movable()
 		s.state.Unlock()
 		if !small {
 			return nil // it keeps the segment anyway
@@ -236,7 +235,7 @@ func (s *Spool) move(t *topic) error {
 	if at > last {
 		return nil
 	}
-	old, err := s.log.Entries(t.shard, at, last+1, moveBytes)
+	old, err := s.log.Entries(t.shard, at, last+1, s.movable())
 	switch {
 	case errors.Is(err, wal.ErrCompacted): // forwarded meanwhile
 		return nil

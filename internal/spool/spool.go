@@ -33,14 +33,16 @@ const (
 	saveEvery = time.Second
 	saveBytes = 4 << 20
 	// moveBytes is up to what size the rest of a topic is written again so that the
-	// segment it stands in can go.
+	// segment it stands in can go; in a small spool it is the size of a segment, or it
+	// would be filled with what it holds already.
 	moveBytes = 1 << 20
 	// reserveEvery is how often free space is asked for.
 	reserveEvery = 100 * time.Millisecond
 )
 
-// MinSize is the smallest bound of a spool, bytes.
-const MinSize = 1 << 20
+// MinSize is the smallest bound of a spool, bytes: a log of sixteen of the smallest
+// segments.
+const MinSize = 16 * wal.MinSegmentSize
 
 // Origin is the name of a spool upstream: partition.Session.
 type Origin = partition.Session
@@ -53,8 +55,11 @@ type Options struct {
 	Size int64
 	// Reserve is how many bytes of the volume stay free, 0 for none.
 	Reserve int64
-	Logger  *slog.Logger     // nil is silence
-	Clock   func() time.Time // nil: time.Now
+	// Window is how many bytes of bodies are forwarded at once, 512 KiB where it is 0;
+	// one message always is.
+	Window int
+	Logger *slog.Logger     // nil is silence
+	Clock  func() time.Time // nil: time.Now
 }
 
 // Spool is an open spool. Publish and Stats may be called by anyone, what reads and
@@ -103,7 +108,7 @@ type topic struct {
 	saved        uint64 // floor that is durable, or about to be
 	unsaved      int    // bytes of entries between the two
 	saving       bool
-	held         int   // bytes of the entries from at on, above moveBytes only roughly
+	held         int   // bytes of the entries from at on, above movable only roughly
 	messages     int64 // since the process started
 	bytes        int64 // of their bodies
 }
@@ -117,6 +122,9 @@ func Open(o Options) (*Spool, error) {
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Window == 0 {
+		o.Window = windowBytes
 	}
 	if o.Size < MinSize {
 		return nil, fmt.Errorf("open spool: size %d is below %d", o.Size, MinSize)
@@ -143,6 +151,9 @@ func Open(o Options) (*Spool, error) {
 
 // segmentSize is the size of the log's segments: space comes back in steps of it.
 func segmentSize(size int64) int64 { return min(max(size/16, wal.MinSegmentSize), 16<<20) }
+
+// movable is up to what size the rest of a topic is written again, bytes.
+func (s *Spool) movable() int { return int(min(segmentSize(s.o.Size), moveBytes)) }
 
 // recover reads what the log holds.
 func (s *Spool) recover() (err error) {
@@ -221,7 +232,7 @@ func (s *Spool) recoverTopic(t *topic) error {
 				return err
 			}
 			t.oldest = e.ns
-			rest, err := s.log.Entries(t.shard, t.at, t.last+1, moveBytes)
+			rest, err := s.log.Entries(t.shard, t.at, t.last+1, s.movable())
 			if err != nil {
 				return err
 			}
@@ -229,7 +240,7 @@ func (s *Spool) recoverTopic(t *topic) error {
 				t.held += len(rest[i].Data)
 			}
 			if uint64(len(rest)) <= t.last-t.at {
-				t.held = moveBytes + 1
+				t.held = s.movable() + 1
 			}
 		}
 		s.log.Release(t.shard, t.at-1)
@@ -282,8 +293,7 @@ func (s *Spool) Run(ctx context.Context) error {
 		case err := <-ended:
 			return fmt.Errorf("run spool: %w", err)
 		case <-save.C:
-			s.saveAll()
-			if err := s.tidy(); err != nil {
+			if err := s.Tick(); err != nil {
 				return fmt.Errorf("run spool: %w", err)
 			}
 		case <-look.C:
@@ -301,6 +311,16 @@ func (s *Spool) Run(ctx context.Context) error {
 		}
 	}
 }
+
+// Tick writes down how far forwarding has come, and frees what space it can: Run calls
+// it every second. It may wait for a disk to read. The error is the log's.
+func (s *Spool) Tick() error {
+	s.saveAll()
+	return s.tidy()
+}
+
+// Log is the log: who calls its steps, and Tick, and has its own clock, needs no Run.
+func (s *Spool) Log() *wal.WAL { return s.log }
 
 // look compares the volume's free space with the reserve.
 func (s *Spool) look() {

@@ -281,3 +281,29 @@ func FuzzMessages(f *testing.F) {
 		}
 	})
 }
+
+// TestLargeStuckTopic: what a topic holds that upstream refuses is not written again
+// and again, beyond the bound of the spool, when it is most of a small one.
+func TestLargeStuckTopic(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1)
+		e := w.start()
+		defer func() { e.end() }()
+		w.up.refuse("stuck")
+		for range 14 {
+			w.publish(e, "a", "stuck", 500, bytes.Repeat([]byte{'k'}, 100))
+		}
+		written := e.Stats("").Log.Bytes
+		for range 10 {
+			time.Sleep(time.Second)
+			if s := e.Stats(""); s.Bytes > s.Limit || s.Log.Bytes > written+64<<10 {
+				t.Fatalf("%d bytes of %d are used, %d were written since", s.Bytes, s.Limit, s.Log.Bytes-written)
+			}
+		}
+		w.up.refuse("")
+		w.drain(e)
+		for _, p := range w.ledger.verify(t, w.up) {
+			t.Error(p)
+		}
+	})
+}

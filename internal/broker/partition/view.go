@@ -61,6 +61,14 @@ func (v *View) Sent(producer uint64) Link {
 // Producers is how many producers the shard remembers.
 func (v *View) Producers() int { return len(v.m.producers) }
 
+// Session is how far a session has come on a partition; 0 where it is not known there.
+func (v *View) Session(k Key, s Session) uint64 {
+	if p := v.m.partitions[k]; p != nil {
+		return p.ingests.next(s)
+	}
+	return 0
+}
+
 // Leading reports whether this node leads the shard.
 func (v *View) Leading() bool { return v.m.leading }
 

@@ -14,7 +14,8 @@ import (
 
 // PathEdge is where an edge brings what it has taken, by POST, with the grant to
 // publish to the topic. The query has topic; origin, 32 hexadecimal digits;
-// partition, from and to, numbers; the body is spool.AppendMessages of the messages
+// partition, from and to, numbers; and partitions, how many it knows of, which may be
+// missing; the body is spool.AppendMessages of the messages
 // of that partition. The answer is Forwarded, or status 409 and OUT_OF_ORDER where
 // nothing was done because the partition has not come to from.
 const PathEdge = "/edge"
@@ -46,6 +47,12 @@ func httpEdge(f *Front, r *http.Request, q url.Values) (any, error) {
 		return nil, bad("INVALID_PARTITION")
 	}
 	in.Partition = int(part)
+	if known := q.Get("partitions"); known != "" { // edges of before do not say it
+		if part, err = strconv.ParseUint(known, 10, 16); err != nil {
+			return nil, bad("INVALID_PARTITION")
+		}
+		in.Spread = int(part)
+	}
 	for name, to := range map[string]*uint64{"from": &in.From, "to": &in.To} {
 		if *to, err = strconv.ParseUint(q.Get(name), 10, 64); err != nil {
 			return nil, bad("INVALID_POSITION")

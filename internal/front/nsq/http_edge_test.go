@@ -39,10 +39,10 @@ func TestEdge(t *testing.T) {
 		status, text := r.post("/edge?topic=orders&"+query, body)
 		return fmt.Sprint(status, " ", text)
 	}
-	if text := ask("origin="+origin+"&partition=2&from=7&to=11", body); text != `200 {"partitions":3}` {
+	if text := ask("origin="+origin+"&partition=2&partitions=5&from=7&to=11", body); text != `200 {"partitions":3}` {
 		t.Fatal(text)
 	}
-	if got.Topic != "orders" || got.Partition != 2 || got.From != 7 || got.To != 11 || got.Session[15] != 10 || got.Handed ||
+	if got.Topic != "orders" || got.Partition != 2 || got.Spread != 5 || got.From != 7 || got.To != 11 || got.Session[15] != 10 || got.Handed ||
 		len(got.Messages) != 2 || string(got.Messages[0].Key) != "k" || got.Messages[0].DueNs != 5 || string(got.Messages[1].Body) != "y" {
 		t.Errorf("it got %+v", got)
 	}
@@ -56,6 +56,7 @@ func TestEdge(t *testing.T) {
 		{"origin=0a&partition=0&from=0&to=1", body, `400 {"message":"INVALID_ORIGIN"}`},
 		{"origin=" + origin + "0a&partition=0&from=0&to=1", body, `400 {"message":"INVALID_ORIGIN"}`},
 		{"origin=" + origin + "&from=0&to=1", body, `400 {"message":"INVALID_PARTITION"}`},
+		{"origin=" + origin + "&partition=0&partitions=x&from=0&to=1", body, `400 {"message":"INVALID_PARTITION"}`},
 		{"origin=" + origin + "&partition=0&from=0", body, `400 {"message":"INVALID_POSITION"}`},
 		{good, body[1:], `400 {"message":"BAD_BODY"}`},
 		{good, large, `413 {"message":"MSG_TOO_BIG"}`},

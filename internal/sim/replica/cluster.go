@@ -23,6 +23,8 @@ type Options struct {
 	Quiet bool
 	// Raises adds a topic whose number of partitions is raised.
 	Raises bool
+	// Edges adds edges, and the topics that they bring messages to.
+	Edges bool
 	// PinBytes and KeepBytes as in shard.Options; 0: chosen by the seed.
 	PinBytes, KeepBytes int64
 }
@@ -49,6 +51,7 @@ type Cluster struct {
 	net    network
 	shards [groups]*model
 	keyed  *keyed // nil: there is none
+	edges  *edges // nil: there are none
 	sess   []*session
 	raftID uint64 // the last one given
 	boots  uint64 // forwarders so far
@@ -107,6 +110,9 @@ func New(o Options) *Cluster {
 	if o.Raises {
 		c.keyed = newKeyed(c)
 	}
+	if o.Edges {
+		c.edges = newEdges(c)
+	}
 	var voters []uint64
 	for range c.nodes {
 		voters = append(voters, c.newRaftID())
@@ -140,6 +146,9 @@ func Run(o Options) (counts Counts, hash uint64, err error) {
 		}
 	}()
 	c = New(o)
+	if o.Edges {
+		o.Steps /= 3 // there are rounds too
+	}
 	for c.step = range o.Steps {
 		c.random()
 	}
@@ -171,6 +180,10 @@ func (c *Cluster) random() {
 	c.now += c.rng.Int64N(4e5)
 	if c.keyed != nil && c.chance(4) {
 		c.keyed.random()
+		return
+	}
+	if c.edges != nil && c.chance(3) {
+		c.edges.random()
 		return
 	}
 	n := c.nodes[c.rng.IntN(len(c.nodes))]
@@ -400,6 +413,9 @@ func (c *Cluster) Finish() {
 	}
 	if c.keyed != nil {
 		c.keyed.finish()
+	}
+	if c.edges != nil {
+		c.edges.finish()
 	}
 	for s, m := range c.shards {
 		m.verify(c.leader(s))

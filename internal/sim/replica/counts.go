@@ -35,6 +35,29 @@ type Counts struct {
 	Moved     int64 // publishes that were given back
 	Released  int64 // lanes, from a barrier
 	Delivered int64 // messages, for the first time
+
+	// Of edges.
+	EdgeAcked     int64 // messages that their spools acknowledged …
+	EdgeInDark    int64 // … while the whole cluster was down
+	EdgeUnknown   int64 // messages that were not answered
+	EdgeFull      int64 // publishes that a full spool refused
+	EdgeForwarded int64 // parts with messages that were answered
+	EdgeRepeats   int64 // that were done before
+	EdgeMissing   int64 // that were refused because one before them was missing
+	EdgeRouted    int64 // that a node gave to another one
+	EdgeAhead     int64 // to a node that did not know of as many partitions yet
+	EdgeLost      int64 // calls and answers on their way
+	EdgeDoubled   int64 // calls and answers that came twice
+	EdgeReordered int64 // answers that overtook one
+	EdgeTimeouts  int64 // calls without an answer
+	EdgeCuts      int64 // links that went down
+	EdgeCrashes   int64 // ends of a life …
+	EdgeKills     int64 // … that the machine survived
+	EdgeInOp      int64 // … within an operation on the disk
+	EdgeTorn      int64 // power failures that left a write in part
+	EdgeReturns   int64 // lives that began with messages in the spool
+	EdgeRaises    int64 // of their topics' number of partitions
+	Blackouts     int64 // of the whole cluster
 }
 
 // names are those of fields, in its order.
@@ -44,6 +67,9 @@ var names = [...]string{
 	"reads", "stale-entries", "finished",
 	"five-nodes", "resends", "repeats", "out-of-order", "epochs-given-up", "leader-alone", "leader-alone-lost",
 	"raises", "moved", "released", "delivered",
+	"edge-acked", "edge-acked-in-blackout", "edge-unknown", "edge-spool-full", "edge-forwarded", "edge-repeats", "edge-out-of-order",
+	"edge-routed", "edge-ahead-of-node", "edge-lost", "edge-doubled", "edge-reordered", "edge-timeouts", "edge-cuts",
+	"edge-crashes", "edge-kills", "edge-crash-within-operation", "edge-torn-tails", "edge-returns", "edge-raises", "blackouts",
 }
 
 func (c *Counts) fields() []*int64 {
@@ -53,6 +79,9 @@ func (c *Counts) fields() []*int64 {
 		&c.Reads, &c.Stale, &c.Finished,
 		&c.Fives, &c.Resends, &c.Repeats, &c.OutOfOrder, &c.GaveUp, &c.Alone, &c.AloneLost,
 		&c.Raises, &c.Moved, &c.Released, &c.Delivered,
+		&c.EdgeAcked, &c.EdgeInDark, &c.EdgeUnknown, &c.EdgeFull, &c.EdgeForwarded, &c.EdgeRepeats, &c.EdgeMissing,
+		&c.EdgeRouted, &c.EdgeAhead, &c.EdgeLost, &c.EdgeDoubled, &c.EdgeReordered, &c.EdgeTimeouts, &c.EdgeCuts,
+		&c.EdgeCrashes, &c.EdgeKills, &c.EdgeInOp, &c.EdgeTorn, &c.EdgeReturns, &c.EdgeRaises, &c.Blackouts,
 	}
 }
 

@@ -20,6 +20,16 @@
 // nobody waits but for what the protocol has them wait for. Publishes go through
 // origins, and consumers take from the lanes of package delivery.
 //
+// With Options.Edges there are edges: each the spool of package spool on a disk of its
+// own, and its forwarder, stepped. Publishers give them messages of two topics; parts go
+// to any node over links that lose, repeat, delay and reorder calls and answers, and are
+// cut; the node gives them to who leads, again and again for a while, as broker.Forward
+// does. Edges crash and come back, so do nodes, at times all of them at once; spools are
+// small and fill up; the topics get more partitions, which nodes learn of late and
+// forget again when they start. Single steps leave a cluster without leaders for long,
+// so these runs have spells of rounds too. Where partitions may be raised, what an edge
+// has under way outside the log ends with its life: ADR 0018 says why.
+//
 // # What is checked
 //
 //   - An entry that one replica applied at an index is what every replica
@@ -34,6 +44,10 @@
 //     in their order, across partitions only when those before are finished; none of
 //     the topic with keys stands in two places, and every channel gets each that was
 //     acknowledged.
+//   - A message that an edge acknowledged is in one partition, once; one that it
+//     refused is in none; those of an edge and a topic stand in their order in each
+//     partition. No session goes back: what one leader has told of, every later one
+//     knows.
 //   - At the end, when everything is up and the network is whole, all replicas
 //     come to the same index, and agree batch by batch (first offset, last
 //     offset, CRC) and in every channel's state.

@@ -34,6 +34,9 @@ type node struct {
 
 	forwarders []*forwarder // by shard
 	client     *client      // nil without Options.Raises
+	jobs       []*edgeJob   // calls of edges
+
+	known [edgeTopics]int // partitions of the edges' topics, as this node's metadata has it
 }
 
 // group is a replica of a shard: the group, its machine, and what the run wants
@@ -108,6 +111,7 @@ func (n *node) open() (err error) {
 	if c.keyed != nil {
 		n.client = c.newClient(n)
 	}
+	n.forgets()
 	n.wal = w
 	return nil
 }

@@ -29,6 +29,8 @@ var planted = []struct {
 	{"start-at-hand-over", 20, runRaises},
 	{"moved-ignored", 20, runRaises},
 	{"moved-forgotten", 100, runRaises},
+	{"spool-twice", 20, runEdges},
+	{"spool-trims-early", 20, runEdges},
 }
 
 func TestPlantedBugsAreCaught(t *testing.T) {

@@ -19,16 +19,26 @@ var (
 
 // run runs one seed. The Raft library draws its election timeouts from the
 // process-wide source of randomness: that comes from the seed too. Odd seeds
-// take the library's asynchronous discipline, half of either have five nodes, and a
-// third of all a topic whose number of partitions is raised.
-func run(t *testing.T, seed uint64) (Counts, uint64, error) { return runWith(t, seed, seed/4%3 == 2) }
+// take the library's asynchronous discipline, half of either have five nodes, a third
+// of all a topic whose number of partitions is raised, and another third edges.
+func run(t *testing.T, seed uint64) (Counts, uint64, error) {
+	return runWith(t, seed, Options{Raises: seed/4%3 == 2, Edges: seed/4%3 == 1})
+}
 
 // runRaises is run, with raises.
-func runRaises(t *testing.T, seed uint64) (Counts, uint64, error) { return runWith(t, seed, true) }
+func runRaises(t *testing.T, seed uint64) (Counts, uint64, error) {
+	return runWith(t, seed, Options{Raises: true})
+}
 
-func runWith(t *testing.T, seed uint64, raises bool) (Counts, uint64, error) {
+// runEdges is run, with edges.
+func runEdges(t *testing.T, seed uint64) (Counts, uint64, error) {
+	return runWith(t, seed, Options{Edges: true})
+}
+
+func runWith(t *testing.T, seed uint64, o Options) (Counts, uint64, error) {
 	cryptotest.SetGlobalRandom(t, seed)
-	return Run(Options{Seed: seed, Steps: *steps, Async: seed%2 == 1, Nodes: 3 + 2*int(seed/2%2), Raises: raises})
+	o.Seed, o.Steps, o.Async, o.Nodes = seed, *steps, seed%2 == 1, 3+2*int(seed/2%2)
+	return Run(o)
 }
 
 func TestSeed(t *testing.T) {
@@ -59,6 +69,24 @@ func TestSeeds(t *testing.T) {
 	}
 }
 
+// TestSeedsWithEdges is TestSeeds with edges in all of them.
+func TestSeedsWithEdges(t *testing.T) {
+	var total Counts
+	n := 0
+	if testing.Short() {
+		*seeds = min(*seeds, 4)
+	}
+	for seed := *part; seed < *seeds; seed += *parts {
+		counts, _, err := runEdges(t, uint64(seed))
+		if err != nil {
+			t.Fatal(err)
+		}
+		total.Add(counts)
+		n++
+	}
+	fmt.Fprintf(os.Stdout, "counts: seeds=%d %v\n", n, &total)
+}
+
 // TestSeedsWithRaises is TestSeeds with a topic whose number of partitions rises.
 func TestSeedsWithRaises(t *testing.T) {
 	var total Counts
@@ -82,6 +110,14 @@ func TestSeedsWithRaises(t *testing.T) {
 			t.Errorf("none %s", what)
 		}
 	}
+}
+
+func TestSeedWithEdges(t *testing.T) {
+	counts, hash, err := runEdges(t, *seed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("seed %d: hash %016x, %v", *seed, hash, &counts)
 }
 
 func TestSeedWithRaises(t *testing.T) {
