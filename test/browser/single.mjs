@@ -121,6 +121,7 @@ await test('the log is searched, and the address says how', async () => {
   await v.page.locator('main [data-search]').fill('needle');
   await v.sees('1 found in 42 messages');
   await v.page.locator('mark', { hasText: 'needle' }).waitFor();
+  await v.page.locator('main [aria-pressed=true]', { hasText: 'Earliest' }).waitFor(); // where a search begins
   await v.page.reload();
   await v.sees('1 found in 42 messages', EFFECT * 2);
 });

@@ -346,14 +346,14 @@ func TestPattern(t *testing.T) {
 // What is wrong with a body is said in the API's words, not in Go's.
 func TestBodiesThatAreRefused(t *testing.T) {
 	for body, want := range map[string]string{
-		``:                         "the body is empty: want JSON",
+		``:                          "the body is empty: want JSON",
 		`{"name":"a"} {"name":"b"}`: "something follows the JSON",
-		`{"name":"a"} x`:           "invalid character 'x' looking for beginning of value",
-		`[]`:                       "the body is a JSON array: want an object",
-		`{"name":5}`:               "name is not to be a JSON number",
-		`{"body":"a"}`:             "a body or key is not base64: illegal base64 data at input byte 0",
-		`{"nam":"a"}`:              `json: unknown field "nam"`,
-		"{\"name\":\"a\"}\n \t":    "",
+		`{"name":"a"} x`:            "invalid character 'x' looking for beginning of value",
+		`[]`:                        "the body is a JSON array: want an object",
+		`{"name":5}`:                "name is not to be a JSON number",
+		`{"body":"a"}`:              "a body or key is not base64: illegal base64 data at input byte 0",
+		`{"nam":"a"}`:               `json: unknown field "nam"`,
+		"{\"name\":\"a\"}\n \t":     "",
 	} {
 		var into struct {
 			Name string `json:"name"`

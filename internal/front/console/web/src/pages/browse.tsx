@@ -22,9 +22,10 @@ function local(ms: number): string {
 
 export function Browse({ topic, partitions, ephemeral }: { topic: string; partitions: number; ephemeral: boolean }) {
   const { query } = usePlace();
-  const from = (query.get('from') ?? 'latest') as From;
-  const partition = query.get('partition') ?? '';
   const find = query.get('search') ?? '';
+  const asked = (query.get('from') ?? 'latest') as From;
+  const from = find && asked === 'latest' ? 'earliest' : asked; // a search goes forward: there is nothing behind the latest
+  const partition = query.get('partition') ?? '';
   const cursor = query.get('cursor') ?? '';
   const before = query.get('before') ?? '';
   const at = query.get('offset') ?? '0';
@@ -32,16 +33,16 @@ export function Browse({ topic, partitions, ephemeral }: { topic: string; partit
   const scan = query.get('scan') ?? '10000';
   const params = {
     partition: partition || (from === 'offset' ? '0' : ''),
-    from: from === 'earliest' || (find && from === 'latest') ? 'earliest' : from === 'latest' ? 'latest' : '',
+    from: from === 'earliest' || from === 'latest' ? from : '',
     offset: from === 'offset' ? at : '', time: from === 'time' ? time : '',
     search: find, scan: find ? scan : '', limit: LIMIT, cursor, before,
   };
   const page = useGet<MessagePage>(ephemeral ? null : address(['topics', topic, 'messages'], params));
   if (ephemeral) return <Card><Empty icon="topics" title={t('browse.ephemeral')} text={t('browse.ephemeralText')} cli={cli('topic', 'tail', topic)} /></Card>;
   const set = (change: Record<string, string | number | null>) => go(here({ cursor: null, before: null, opened: null, ...change }), true);
-  const starts = [['latest', t('from.latest')], ['earliest', t('from.earliest')], ['offset', t('from.offset')], ['time', t('from.time')]] as const;
+  const starts = [...(find ? [] : [['latest', t('from.latest')] as const]), ['earliest', t('from.earliest')], ['offset', t('from.offset')], ['time', t('from.time')]] as const;
   const data = page.data;
-  const newestFirst = from === 'latest' && !find;
+  const newestFirst = from === 'latest';
   return (
     <Card>
       <div class="bar">
@@ -98,7 +99,7 @@ function peek(from: From, at: string, time: string, partition: string, find: str
   if (partition) out.push('--partition', partition);
   if (from === 'offset') out.push('--offset', at);
   if (from === 'time' && time) out.push('--time', new Date(Number(time)).toISOString());
-  if (from === 'latest' && !find) out.push('--from', 'latest');
+  if (from === 'latest') out.push('--from', 'latest');
   if (find) out.push('--search', find);
   return out;
 }
