@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"slices"
 
 	"github.com/tidings-io/tidings/internal/broker/wire"
 	"github.com/tidings-io/tidings/internal/fault"
@@ -81,39 +82,66 @@ func (b *Broker) changeInMemory(ctx context.Context, verb memoryVerb, topic, cha
 }
 
 // everywhere does a change to a channel here and on all other nodes that can be reached.
-// The home of an ephemeral topic must be among them. fault.Deleting: another node has
-// just been asked to delete it.
+// The home of an ephemeral topic must be among them, and comes last: consumers elsewhere
+// that are still there would have a channel made anew that is deleted. fault.Deleting:
+// another node has just been asked to delete it.
 func (b *Broker) everywhere(ctx context.Context, t *Topic, o memoryOrder) error {
-	answers := make(map[uint64]chan error)
-	for _, id := range append(b.o.Peers.Others(), t.home) {
-		if id != 0 && answers[id] == nil {
-			answers[id] = make(chan error, 1)
-			b.orderAt(ctx, id, o, answers[id])
-		}
+	others := b.o.Peers.Others()
+	if t.home != 0 {
+		others = slices.DeleteFunc(slices.Clone(others), func(id uint64) bool { return id == t.home })
 	}
-	err := b.doInMemory(ctx, o)
-	done, homeless := err == nil, t.away != nil && t.home == 0
-	var failed error
-	for id, answer := range answers {
-		said := <-answer
-		switch code := fault.CodeOf(said); {
-		case said == nil:
-			done = true
-		case id == t.home && code == fault.NotLeader:
-			homeless = true
-		case code == fault.Deleting, failed == nil && code != fault.ChannelNotFound && code != fault.TopicNotFound:
-			failed = said
+	var said outcomes
+	for _, err := range b.orderAll(ctx, others, o) {
+		said.add(err)
+	}
+	here := b.doInMemory(ctx, o)
+	said.add(here)
+	switch {
+	case t.away != nil && t.home == 0:
+		return t.away
+	case t.away != nil:
+		err := b.orderAll(ctx, []uint64{t.home}, o)[0]
+		if fault.CodeOf(err) == fault.NotLeader {
+			return t.away
 		}
+		said.add(err)
 	}
 	switch {
-	case homeless:
-		return t.away
-	case done:
+	case said.done:
 		return nil
-	case failed != nil:
-		return failed
+	case said.failed != nil:
+		return said.failed
 	}
-	return err
+	return here
+}
+
+// outcomes is what nodes say that were asked for the same change.
+type outcomes struct {
+	done   bool  // one has done it
+	failed error // one could not; fault.Deleting before others
+}
+
+func (x *outcomes) add(err error) {
+	switch code := fault.CodeOf(err); {
+	case err == nil:
+		x.done = true
+	case code == fault.Deleting, x.failed == nil && code != fault.ChannelNotFound && code != fault.TopicNotFound:
+		x.failed = err
+	}
+}
+
+// orderAll has other nodes do a change at the same time, and returns their answers.
+func (b *Broker) orderAll(ctx context.Context, ids []uint64, o memoryOrder) []error {
+	got := make([]chan error, len(ids))
+	for i, id := range ids {
+		got[i] = make(chan error, 1)
+		b.orderAt(ctx, id, o, got[i])
+	}
+	errs := make([]error, len(ids))
+	for i := range got {
+		errs[i] = <-got[i]
+	}
+	return errs
 }
 
 // orderAt has another node do a change, within half of patience.
@@ -228,9 +256,7 @@ func (t *Topic) orderHome(ctx context.Context, verb memoryVerb) error {
 	if t.home == 0 {
 		return t.away
 	}
-	got := make(chan error, 1)
-	t.b.orderAt(ctx, t.home, memoryOrder{verb: verb, topic: t.id}, got)
-	err := <-got
+	err := t.b.orderAll(ctx, []uint64{t.home}, memoryOrder{verb: verb, topic: t.id})[0]
 	if fault.CodeOf(err) == fault.NotLeader {
 		return t.away
 	}
