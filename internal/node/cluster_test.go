@@ -299,18 +299,25 @@ func TestLeadershipMoves(t *testing.T) {
 	c.until(0, "all is well", healthy)
 	s := c.until(0, "shard 1 has a leader", func(s cluster.Status) bool { return s.Shards[1].Leader != "" })
 	to := c.names[(strings.Index("abc", s.Shards[1].Leader)+1)%3]
-	for i := range c.names { // whoever is asked
-		resp, err := http.Post("http://"+c.nodes[i].Addrs().Admin+"/api/cluster/transfer", "application/json",
-			strings.NewReader(`{"shard": 1, "to": "`+to+`"}`))
-		if err != nil {
-			t.Fatal(err)
-		}
-		resp.Body.Close()
-		if resp.StatusCode != http.StatusOK {
-			t.Errorf("%s answers %d", c.names[i], resp.StatusCode)
-		}
+	for i := range c.names { // whoever is asked; again, because it goes back where it belongs
+		asked := false
+		c.until(i, "it leads", func(s cluster.Status) bool {
+			if asked && s.Shards[1].Leader == to {
+				return true
+			}
+			asked = true
+			resp, err := http.Post("http://"+c.nodes[i].Addrs().Admin+"/api/cluster/transfer", "application/json",
+				strings.NewReader(`{"shard": 1, "to": "`+to+`"}`))
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+			if resp.StatusCode != http.StatusOK {
+				t.Errorf("%s answers %d", c.names[i], resp.StatusCode)
+			}
+			return false
+		})
 	}
-	c.until(0, "it leads", func(s cluster.Status) bool { return s.Shards[1].Leader == to })
 }
 
 // publish publishes through a node, and expects it to be acknowledged.

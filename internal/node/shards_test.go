@@ -127,10 +127,8 @@ func TestShardsAreAddedToARunningCluster(t *testing.T) {
 			t.Errorf("%d more shards: %d %s", count, status, text)
 		}
 	}
-	want := sum{messages: published + 6, bytes: published + 6, depth: published + 6}
-	if f := c.stats(0, "&scope=cluster"); f.sum().depth != want.depth {
-		t.Errorf("%+v, not %+v", f.sum(), want)
-	}
+	want := published + 6
+	c.untilDepth(0, want)
 	c.serves(c.start(2))
 	s := c.carried(0, 6)
 	for _, sh := range s.Shards[1:] {
@@ -154,9 +152,7 @@ func TestShardsAreAddedToARunningCluster(t *testing.T) {
 	for n := range 12 {
 		c.publish(n%3, fmt.Sprintf("new-%d", n), "x")
 	}
-	if f := c.stats(2, "&scope=cluster"); f.sum().depth != want.depth+12 || len(f.Missing) > 0 {
-		t.Errorf("after the restart: %+v, not %+v", f.sum(), want)
-	}
+	c.untilDepth(2, want+12)
 }
 
 // Wherever a node breaks off while it opens shards that were added, and however often,
@@ -212,9 +208,7 @@ func TestCrashesWhileShardsAreAdded(t *testing.T) {
 	if c.noted(2) != 5 {
 		t.Errorf("c has noted %d shards", c.noted(2))
 	}
-	if f := c.stats(2, "&scope=cluster"); f.sum().depth != 6 {
-		t.Errorf("%+v", f)
-	}
+	c.untilDepth(2, 6)
 }
 
 // A single node gets more shards too, and keeps them.

@@ -281,6 +281,7 @@ func TestPublishersAreHeldBack(t *testing.T) {
 		p := r.dial()
 		done.Go(func() {
 			for range each {
+				p.SetWriteDeadline(time.Now().Add(patience))
 				if _, err := io.WriteString(p, "PUB a\n"+sized(body)); err != nil {
 					t.Error(err)
 					return

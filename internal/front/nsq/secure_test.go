@@ -353,7 +353,7 @@ func TestStalledHandshake(t *testing.T) {
 
 func TestHeartbeatInsideTLS(t *testing.T) {
 	a := newAuthority(t)
-	r := start(t, newFakeBroker(), Options{TLS: a.server(), HeartbeatInterval: 50 * time.Millisecond})
+	r := start(t, newFakeBroker(), Options{TLS: a.server(), HeartbeatInterval: 500 * time.Millisecond})
 	p, err := r.dial().secure(a.client())
 	if err != nil {
 		t.Fatal(err)
