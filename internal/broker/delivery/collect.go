@@ -46,6 +46,11 @@ func (r *Relay) Collect(q *RelayRequest, maxItems int) bool {
 				continue
 			}
 		}
+		if m.reopen && m.closing && all && m.leavesNothing() {
+			// What the leader still has in flight for it came with a reply that was lost.
+			// Whoever has the mirror can let it go so; to open it, he would have to lead.
+			m.reopen, m.ended = false, true
+		}
 		if m.reopen && m.worth() {
 			if opening == nil {
 				opening = make(map[*Subscription]int)
@@ -65,6 +70,12 @@ func (r *Relay) Collect(q *RelayRequest, maxItems int) bool {
 // worth reports whether the leader is to be told of m now.
 func (m *mirror) worth() bool {
 	return m.told || m.want > 0 || m.closing || m.s.inFlightCount > 0 || m.r.ch.cfg.Idle != nil || m.r.opsOf(m.s)
+}
+
+// leavesNothing reports whether the consumer, which has left, has nothing more to
+// answer, nor has answered what the leader may not know.
+func (m *mirror) leavesNothing() bool {
+	return m.s.closed && m.s.inFlightCount == 0 && m.s.pulled.head == 0 && !m.r.opsOf(m.s)
 }
 
 // collect adds what m asks for, or that it closes, which both come after all answers.
