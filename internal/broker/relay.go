@@ -372,6 +372,9 @@ func (v *conversation) failed(err error) {
 	v.relay.Failed(&v.request)
 	v.mu.Lock()
 	pause := max(v.pause, relayPause)
+	if pause == relayPauseMax && fault.CodeOf(err) == fault.NotLeader && fault.CodeOf(v.c.ch.Err()) == fault.ChannelNotFound {
+		defer v.relay.Forgo()
+	}
 	v.pause = min(2*pause, relayPauseMax)
 	v.out, v.resting = false, true
 	v.rest = time.AfterFunc(pause, v.rested)

@@ -80,6 +80,22 @@ func (r *Relay) Retry() {
 	c.unlock()
 }
 
+// Forgo gives up the answers that are to be told, if the channel is closed. It is for a
+// node that leads no more: nobody looks for the leader of a channel that has ended here.
+func (r *Relay) Forgo() {
+	c := r.ch
+	c.mu.Lock()
+	defer c.unlock()
+	if c.closed == nil {
+		return
+	}
+	for _, l := range r.lanes {
+		clear(l.ops)
+		l.ops = l.ops[:0]
+		l.emptyOps()
+	}
+}
+
 // Renew has the leader told of all consumers and what they hold once more: it may
 // have forgotten them, because it heard nothing of this node for too long.
 func (r *Relay) Renew() {
