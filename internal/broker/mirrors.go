@@ -252,7 +252,7 @@ func (b *Broker) relay(ctx context.Context, q *relayed, p *relayReply) error {
 	r.holds(q.Holds)
 	r.ops(q.Ops)
 	r.closes(q.Closes)
-	r.pulls(t.codec, q.Pulls)
+	r.pulls(q.Pulls)
 	if c.ch.Err() != nil {
 		return c.ch.Err()
 	}
@@ -484,11 +484,7 @@ type scratch struct{ got []delivery.Delivery }
 var scratches = sync.Pool{New: func() any { return new(scratch) }}
 
 // pulls gives consumers what they have room for, until the reply is full.
-func (r *relaying) pulls(codec delivery.Codec, list []delivery.MirrorPull) {
-	at := func(id delivery.ID) (int32, int64) {
-		part, offset, _ := codec.Parse(id)
-		return part, offset
-	}
+func (r *relaying) pulls(list []delivery.MirrorPull) {
 	room := scratches.Get().(*scratch)
 	defer scratches.Put(room)
 	got := room.got[:0]
@@ -500,7 +496,7 @@ func (r *relaying) pulls(codec delivery.Codec, list []delivery.MirrorPull) {
 		}
 		left := min(messagesBytes, pullBytes-len(r.p.b))
 		if left <= 0 {
-			r.p.pull(x.Mirror, false, nil, at)
+			r.p.pull(x.Mirror, false, nil)
 			continue
 		}
 		var waits bool
@@ -509,7 +505,7 @@ func (r *relaying) pulls(codec delivery.Codec, list []delivery.MirrorPull) {
 		if err != nil {
 			waits = true // the channel is closed, or its log fails: the leader rings
 		}
-		r.p.pull(x.Mirror, waits, got, at)
+		r.p.pull(x.Mirror, waits, got)
 		clear(got)
 	}
 }

@@ -138,7 +138,7 @@ func (s *Subscription) takeInbox(dst []Delivery, room int) ([]Delivery, int) {
 		e.deadline = e.delivered + s.timeoutNs
 		c.slots.insertByDeadline(&s.inFlight, i)
 		dst = append(dst, Delivery{
-			ID:     c.cfg.Codec.ID(c.lanes[p.lane].part, p.offset),
+			ID: c.cfg.Codec.ID(c.lanes[p.lane].part, p.offset), Part: c.lanes[p.lane].part, Offset: p.offset,
 			TimeNs: p.timeNs, Attempts: p.attempts, Body: p.body, Key: p.key,
 		})
 		s.keep(p.chunk)
