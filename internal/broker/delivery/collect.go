@@ -27,6 +27,7 @@ func (r *Relay) Collect(q *RelayRequest, maxItems int) bool {
 	}
 	now := c.now()
 	all := r.collectOps(q, now, maxItems)
+	r.opsSince = 0
 	todo := r.todo
 	r.todo = nil
 	var opening map[*Subscription]int // places in q.Holds

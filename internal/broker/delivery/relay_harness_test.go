@@ -447,6 +447,7 @@ func (f *fleet) carry(t fataler) {
 				l.retry()
 			}
 			if l.relay.lingers { // no test waits for its timer
+				l.relay.opsSince = 0
 				l.relay.lingered()
 			}
 			if l.bring() || l.send(1000) {
