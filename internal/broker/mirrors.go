@@ -14,7 +14,7 @@ const (
 	// pullBytes bounds the bodies in one reply to a relay, and messagesBytes what one
 	// consumer gets of them.
 	pullBytes     = 1 << 20
-	messagesBytes = 256 << 10
+	messagesBytes = 512 << 10
 	// silence is after how long without a word a node's consumers are taken for gone:
 	// a lease's length.
 	silence = 5 * time.Second
