@@ -14,7 +14,7 @@ const (
 	// pullBytes bounds the bodies in one reply to a relay, and messagesBytes what one
 	// consumer gets of them.
 	pullBytes     = 1 << 20
-	messagesBytes = 256 << 10
+	messagesBytes = 512 << 10
 	// silence is after how long without a word a node's consumers are taken for gone:
 	// a lease's length.
 	silence = 5 * time.Second
@@ -284,7 +284,7 @@ func (b *Broker) relay(ctx context.Context, q *relayed, p *relayReply) error {
 	r.holds(q.Holds)
 	r.ops(q.Ops)
 	r.closes(q.Closes)
-	r.pulls(t.codec, q.Pulls)
+	r.pulls(q.Pulls)
 	if c.ch.Err() != nil {
 		return c.ch.Err()
 	}
@@ -519,11 +519,7 @@ type scratch struct{ got []delivery.Delivery }
 var scratches = sync.Pool{New: func() any { return new(scratch) }}
 
 // pulls gives consumers what they have room for, until the reply is full.
-func (r *relaying) pulls(codec delivery.Codec, list []delivery.MirrorPull) {
-	at := func(id delivery.ID) (int32, int64) {
-		part, offset, _ := codec.Parse(id)
-		return part, offset
-	}
+func (r *relaying) pulls(list []delivery.MirrorPull) {
 	room := scratches.Get().(*scratch)
 	defer scratches.Put(room)
 	got := room.got[:0]
@@ -535,7 +531,7 @@ func (r *relaying) pulls(codec delivery.Codec, list []delivery.MirrorPull) {
 		}
 		left := min(messagesBytes, pullBytes-len(r.p.b))
 		if left <= 0 {
-			r.p.pull(x.Mirror, false, nil, at)
+			r.p.pull(x.Mirror, false, nil)
 			continue
 		}
 		var waits bool
@@ -544,7 +540,7 @@ func (r *relaying) pulls(codec delivery.Codec, list []delivery.MirrorPull) {
 		if err != nil {
 			waits = true // the channel is closed, or its log fails: the leader rings
 		}
-		r.p.pull(x.Mirror, waits, got, at)
+		r.p.pull(x.Mirror, waits, got)
 		clear(got)
 	}
 }

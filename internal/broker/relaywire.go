@@ -12,9 +12,9 @@ import (
 	"github.com/tidings-io/tidings/internal/fault"
 )
 
-// What nodes tell each other about consumers, on a wire: format 2, then the fields
+// What nodes tell each other about consumers, on a wire: format 3, then the fields
 // of the structs below in their order. Durations in µs.
-const relayFormat = 2
+const relayFormat = 3
 
 // opsMax bounds the answers in one request.
 const opsMax = 64 << 10
@@ -73,8 +73,9 @@ func appendOps(b []byte, ops []delivery.RelayedOp) []byte {
 	for len(ops) > 0 {
 		o := &ops[0]
 		n := 1
-		for next := *o; n < len(ops); n++ {
-			if next.Offset++; ops[n] != next {
+		for ; n < len(ops); n++ {
+			x := &ops[n]
+			if x.Offset != o.Offset+int64(n) || x.Mirror != o.Mirror || x.Kind != o.Kind || x.Part != o.Part || x.Attempts != o.Attempts || x.Delay != o.Delay {
 				break
 			}
 		}
@@ -189,19 +190,48 @@ func (p *relayReply) begin() {
 	}
 }
 
-func (p *relayReply) pull(mirror uint64, waits bool, got []delivery.Delivery, at func(delivery.ID) (part int32, offset int64)) {
+func (p *relayReply) pull(mirror uint64, waits bool, got []delivery.Delivery) {
 	p.begin()
 	b := wire.AppendUints(p.b, 1, mirror, flag(waits), uint64(len(got)))
-	for i := range got {
-		d := &got[i]
-		part, offset := at(d.ID)
-		b = wire.AppendUints(b, uint64(part), uint64(offset), uint64(d.TimeNs), uint64(d.Attempts), flag(d.Key != nil))
+	for len(got) > 0 {
+		n := runOf(got)
+		b = appendRun(b, got[:n])
+		got = got[n:]
+	}
+	p.b = b
+}
+
+// runOf is how many messages, from the first on, are a run: neighbours in a partition
+// that have the same number of deliveries behind them, and all a key or none.
+func runOf(got []delivery.Delivery) int {
+	first := &got[0]
+	n := 1
+	for ; n < len(got); n++ {
+		d := &got[n]
+		if d.Offset != first.Offset+int64(n) || d.Part != first.Part || d.Attempts != first.Attempts ||
+			d.TimeNs < got[n-1].TimeNs || (d.Key == nil) != (first.Key == nil) {
+			break
+		}
+	}
+	return n
+}
+
+// appendRun writes what the messages of a run have in common, and then of each how much
+// later than the one before it was published, its body, and its key.
+func appendRun(b []byte, run []delivery.Delivery) []byte {
+	first := &run[0]
+	b = wire.AppendUints(b, uint64(len(run)), uint64(first.Part), uint64(first.Offset), uint64(first.TimeNs), uint64(first.Attempts), flag(first.Key != nil))
+	before := first.TimeNs
+	for i := range run {
+		d := &run[i]
+		b = binary.AppendUvarint(b, uint64(d.TimeNs-before))
 		b = wire.AppendBytes(b, d.Body)
 		if d.Key != nil {
 			b = wire.AppendBytes(b, d.Key)
 		}
+		before = d.TimeNs
 	}
-	p.b = b
+	return b
 }
 
 // encode ends the reply.
@@ -252,8 +282,10 @@ func decodeRelayReply(b []byte, p *relayAnswer) error {
 		m := delivery.MirrorPulled{Mirror: r.Uint(), Waits: r.UpTo(1) == 1}
 		from, n := len(p.messages), r.Count()
 		p.messages = slices.Grow(p.messages, n)
-		for range n {
-			p.messages = append(p.messages, readRelayedMessage(r))
+		for left := uint64(n); left > 0 && !r.Bad; {
+			k := r.UpTo(left)
+			p.messages = readRun(r, p.messages, k)
+			left -= k
 		}
 		m.Messages = p.messages[from:len(p.messages):len(p.messages)]
 		p.Pulled = append(p.Pulled, m)
@@ -274,16 +306,23 @@ func decodeRelayReply(b []byte, p *relayAnswer) error {
 	return nil
 }
 
-func readRelayedMessage(r *wire.Reader) delivery.RelayedMessage {
+// readRun appends a run of n messages to dst.
+func readRun(r *wire.Reader, dst []delivery.RelayedMessage, n uint64) []delivery.RelayedMessage {
 	m := delivery.RelayedMessage{
 		Part: part32(r), Offset: offset(r), TimeNs: int64(r.UpTo(math.MaxInt64)), Attempts: uint16(r.UpTo(math.MaxUint16)),
 	}
-	key := r.UpTo(1) == 1
-	m.Body = r.Bytes()
-	if key {
-		m.Key = r.Bytes()
+	keys := r.UpTo(1) == 1
+	r.Bad = r.Bad || n == 0 || uint64(m.Offset) > math.MaxInt64-n
+	for ; n > 0 && !r.Bad; n-- {
+		m.TimeNs += int64(r.UpTo(uint64(math.MaxInt64 - m.TimeNs)))
+		m.Body = r.Bytes()
+		if keys {
+			m.Key = r.Bytes()
+		}
+		dst = append(dst, m)
+		m.Offset++
 	}
-	return m
+	return dst
 }
 
 // rung is what a leader tells a node without being asked: mirrors that it has

@@ -42,15 +42,21 @@ func TestRelayWire(t *testing.T) {
 		t.Error(d)
 	}
 
-	codec := delivery.NewCodec(1, 2)
 	var p relayReply
 	p.fail(0, fault.NotOwner)
 	p.lose(1, &delivery.HeldMessage{Part: 1, Offset: 2})
 	p.unknownMirror(9)
-	p.pull(1, true, []delivery.Delivery{{ID: codec.ID(3, 4), TimeNs: 5, Attempts: 6, Body: []byte("body"), Key: []byte("key")}}, func(id delivery.ID) (int32, int64) {
-		part, offset, _ := codec.Parse(id)
-		return part, offset
+	body, key := []byte("body"), []byte("key")
+	p.pull(1, true, []delivery.Delivery{ // two in a run, and then each with something that ends it
+		{Part: 3, Offset: 4, TimeNs: 500, Attempts: 6, Body: body, Key: key},
+		{Part: 3, Offset: 5, TimeNs: 900, Attempts: 6, Body: body, Key: key[:0]},
+		{Part: 3, Offset: 6, TimeNs: 901, Attempts: 6, Body: body},
+		{Part: 3, Offset: 8, TimeNs: 903, Attempts: 6, Body: body[:0]},
+		{Part: 3, Offset: 9, TimeNs: 902, Attempts: 6, Body: body},
+		{Part: 3, Offset: 10, TimeNs: 903, Attempts: 7, Body: body},
+		{Part: 2, Offset: 11, TimeNs: 904, Attempts: 7, Body: body},
 	})
+	p.pull(2, false, nil)
 	p.life = 1 << 63
 	var reply relayAnswer
 	bad := decodeRelayReply(p.encode(fault.New(fault.NotLeader, "gone")), &reply)
@@ -60,8 +66,14 @@ func TestRelayWire(t *testing.T) {
 	if d := cmp.Diff(delivery.RelayReply{
 		Failures: []delivery.OpFailure{{Index: 0, Owner: true}}, Lost: []delivery.HoldLost{{Mirror: 1, Part: 1, Offset: 2}}, Unknown: []uint64{9},
 		Pulled: []delivery.MirrorPulled{{Mirror: 1, Waits: true, Messages: []delivery.RelayedMessage{
-			{Part: 3, Offset: 4, TimeNs: 5, Attempts: 6, Body: []byte("body"), Key: []byte("key")},
-		}}},
+			{Part: 3, Offset: 4, TimeNs: 500, Attempts: 6, Body: body, Key: key},
+			{Part: 3, Offset: 5, TimeNs: 900, Attempts: 6, Body: body, Key: key[:0]},
+			{Part: 3, Offset: 6, TimeNs: 901, Attempts: 6, Body: body},
+			{Part: 3, Offset: 8, TimeNs: 903, Attempts: 6, Body: body[:0]},
+			{Part: 3, Offset: 9, TimeNs: 902, Attempts: 6, Body: body},
+			{Part: 3, Offset: 10, TimeNs: 903, Attempts: 7, Body: body},
+			{Part: 2, Offset: 11, TimeNs: 904, Attempts: 7, Body: body},
+		}}, {Mirror: 2, Messages: []delivery.RelayedMessage{}}},
 	}, reply.RelayReply); d != "" {
 		t.Error(d)
 	}

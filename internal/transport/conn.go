@@ -23,13 +23,12 @@ type rawConn struct {
 	mu   sync.Mutex
 	buf  []byte
 	hold bool
+	most int // of buf
 }
 
-// maxHeld is how many bytes of records are held back at most.
-const maxHeld = 64 << 10
-
-func newRawConn(c net.Conn, idle, stall time.Duration, readBuffer int, m *meter) *rawConn {
-	r := &rawConn{Conn: c, idle: idle, stall: stall}
+// newRawConn holds back heldMost bytes of records at most.
+func newRawConn(c net.Conn, idle, stall time.Duration, readBuffer, heldMost int, m *meter) *rawConn {
+	r := &rawConn{Conn: c, idle: idle, stall: stall, most: heldMost}
 	r.meter.Store(m)
 	r.br = bufio.NewReaderSize(readerFunc(r.fill), readBuffer)
 	return r
@@ -59,7 +58,7 @@ func (c *rawConn) Write(p []byte) (int, error) {
 		return len(p), c.send(p)
 	}
 	c.buf = append(c.buf, p...)
-	if len(c.buf) < maxHeld {
+	if len(c.buf) < c.most {
 		return len(p), nil
 	}
 	return len(p), c.flush()

@@ -84,7 +84,7 @@ func FuzzServer(f *testing.F) {
 		ctx, cancel := context.WithCancelCause(context.Background())
 		in := &inbound{
 			t: tr, hello: &hello{Node: "fuzz", RaftID: 5}, cancel: cancel,
-			wire: &wire{limit: 1 << 16, raw: newRawConn(&memConn{n: local}, time.Second, time.Second, 16, new(meter))},
+			wire: &wire{limit: 1 << 16, raw: newRawConn(&memConn{n: local}, time.Second, time.Second, 16, 64<<10, new(meter))},
 		}
 		s := newServer(ctx, in, box)
 		for ; len(script) >= 3; script = script[3:] {

@@ -45,9 +45,19 @@ func bufferOf(c Class) int {
 	return 32 << 10
 }
 
+// heldOf is how many bytes of TLS records go to the socket in one write at most. Each
+// write wakes up the other side, which costs both more than to wait for a reply of many
+// messages as a whole.
+func heldOf(c Class) int {
+	if c == Calls {
+		return 256 << 10
+	}
+	return 64 << 10
+}
+
 func newWire(o *Options, c net.Conn, class Class, m *meter) *wire {
 	return &wire{
-		o: o, class: class, raw: newRawConn(c, o.DeadAfter, o.WriteTimeout, bufferOf(class), m),
+		o: o, class: class, raw: newRawConn(c, o.DeadAfter, o.WriteTimeout, bufferOf(class), heldOf(class), m),
 		limit: maxHello, shards: make(map[uint32]struct{}), made: time.Now(),
 	}
 }

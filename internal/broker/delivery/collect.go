@@ -27,6 +27,7 @@ func (r *Relay) Collect(q *RelayRequest, maxItems int) bool {
 	}
 	now := c.now()
 	all := r.collectOps(q, now, maxItems)
+	r.opsSince = 0
 	todo := r.todo
 	r.todo = nil
 	var opening map[*Subscription]int // places in q.Holds
@@ -101,8 +102,12 @@ func (r *Relay) collectOps(q *RelayRequest, now int64, n int) (all bool) {
 	for i := range r.lanes {
 		l := r.lanes[(r.nextLane+i)%len(r.lanes)]
 		k := min(len(l.ops), n-len(r.out))
-		for _, op := range l.ops[:k] {
-			m := r.mirror(op.sub, true)
+		var m *mirror
+		for j := range l.ops[:k] {
+			op := &l.ops[j]
+			if m == nil || m.s != op.sub {
+				m = r.mirror(op.sub, true)
+			}
 			if m.reopen || m.closing {
 				m.enqueue()
 			}
@@ -110,7 +115,7 @@ func (r *Relay) collectOps(q *RelayRequest, now int64, n int) (all bool) {
 				Mirror: m.id, Kind: op.kind, Part: l.part, Offset: op.offset, Attempts: op.attempts, Delay: op.left(now),
 			})
 			op.lane = l
-			r.out = append(r.out, op)
+			r.out = append(r.out, *op)
 		}
 		rest := copy(l.ops, l.ops[k:])
 		clear(l.ops[rest:])

@@ -58,7 +58,7 @@ func (l *Lane) claim(s *Subscription, dst []Delivery, n, room int, now int64) ([
 		if len(dst) == had {
 			s.keep(r.chunk) // all that follow stand in it too
 		}
-		dst = l.deliver(dst, e.attempts)
+		dst = l.deliver(s, dst, e.attempts)
 		if c.latency != nil {
 			c.slots.published(i, dst[len(dst)-1].TimeNs)
 		}
@@ -73,13 +73,16 @@ func (l *Lane) claim(s *Subscription, dst []Delivery, n, room int, now int64) ([
 	return dst, n, room
 }
 
-// deliver appends the record at the cursor as a consumer gets it. It is written
+// deliver appends the record at the cursor as s gets it. It is written
 // in place: a Delivery is long to copy.
-func (l *Lane) deliver(dst []Delivery, attempts uint16) []Delivery {
+func (l *Lane) deliver(s *Subscription, dst []Delivery, attempts uint16) []Delivery {
 	n := len(dst)
 	dst = slices.Grow(dst, 1)[:n+1]
 	d := &dst[n]
-	d.ID = l.ch.cfg.Codec.ID(l.part, l.cursor)
+	if d.ID = (ID{}); !s.relayed {
+		d.ID = l.ch.cfg.Codec.ID(l.part, l.cursor)
+	}
+	d.Part, d.Offset = l.part, l.cursor
 	r := l.ahead
 	d.TimeNs = r.loaded[r.batch].TimeNs + int64(r.record.Delta)
 	d.Attempts = attempts

@@ -138,7 +138,7 @@ func (s *Subscription) takeInbox(dst []Delivery, room int) ([]Delivery, int) {
 		e.deadline = e.delivered + s.timeoutNs
 		c.slots.insertByDeadline(&s.inFlight, i)
 		dst = append(dst, Delivery{
-			ID:     c.cfg.Codec.ID(c.lanes[p.lane].part, p.offset),
+			ID: c.cfg.Codec.ID(c.lanes[p.lane].part, p.offset), Part: c.lanes[p.lane].part, Offset: p.offset,
 			TimeNs: p.timeNs, Attempts: p.attempts, Body: p.body, Key: p.key,
 		})
 		s.keep(p.chunk)
@@ -248,15 +248,17 @@ func (s *Subscription) narrow() {
 
 // share promises what is open of the window to leaders elsewhere that may have
 // something, as long as those here leave something of it: all get the same part, or
-// one message each in turn. It is called after everything that may have opened the
-// window or brought a leader something.
+// one message each in turn. As long as the consumer has not taken what has come, that
+// is half of the window at least: pulls stay large, and leaders gather the next one
+// while the consumer is busy with this. It is called after everything that may have
+// opened the window or brought a leader something.
 func (s *Subscription) share() {
 	c := s.ch
-	if len(c.relays) == 0 || s.relayed || s.closed || c.paused || c.closed != nil || s.inbox.len() > 0 {
+	if len(c.relays) == 0 || s.relayed || s.closed || c.paused || c.closed != nil {
 		return
 	}
 	open := s.open() - s.claim
-	if open <= 0 {
+	if open <= 0 || s.inbox.len() > 0 && open < s.window/2 {
 		return
 	}
 	parts := int64(0)

@@ -82,8 +82,7 @@ func (d *relayedDrain) step(t testing.TB) (n int) {
 		p := &d.pulled[0]
 		p.Mirror, p.Waits, p.Messages = d.q.Pulls[0].Mirror, waits, p.Messages[:0]
 		for i := range out {
-			_, offset, _ := testCodec.Parse(out[i].ID)
-			p.Messages = append(p.Messages, RelayedMessage{Offset: offset, TimeNs: out[i].TimeNs, Attempts: out[i].Attempts, Body: out[i].Body})
+			p.Messages = append(p.Messages, RelayedMessage{Offset: out[i].Offset, TimeNs: out[i].TimeNs, Attempts: out[i].Attempts, Body: out[i].Body})
 		}
 		reply.Pulled, reply.Chunk = d.pulled[:], d.chunks.Get(1<<10)
 	}

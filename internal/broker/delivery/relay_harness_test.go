@@ -368,8 +368,7 @@ func (n *fleetNode) pull(t fataler, s *Subscription, x MirrorPull, asked int64) 
 	out := MirrorPulled{Mirror: x.Mirror, Waits: waits}
 	for i := range ds {
 		d := &ds[i]
-		part, offset, _ := testCodec.Parse(d.ID)
-		offsetOf(t, d)
+		part, offset := d.Part, d.Offset
 		n.f.delivered(part, offset, d.Attempts, asked)
 		out.Messages = append(out.Messages, RelayedMessage{
 			Part: part, Offset: offset, TimeNs: d.TimeNs, Attempts: d.Attempts, Body: bytes.Clone(d.Body),
@@ -448,6 +447,7 @@ func (f *fleet) carry(t fataler) {
 				l.retry()
 			}
 			if l.relay.lingers { // no test waits for its timer
+				l.relay.opsSince = 0
 				l.relay.lingered()
 			}
 			if l.bring() || l.send(1000) {

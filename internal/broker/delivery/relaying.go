@@ -24,6 +24,7 @@ type Relay struct {
 	woken    bool      // since Collect
 	hasty    bool      // since Collect, something was answered that is more than FIN
 	lingers  bool      // timer is set, for FINs that wait for company
+	opsSince int64     // unix ns when the first of them was given; 0: long ago
 	late     bool      // it has fired since Collect
 	timer    Timer
 }
@@ -229,6 +230,10 @@ func (r *Relay) lingered() {
 	c := r.ch
 	c.mu.Lock()
 	defer c.unlock()
+	if left := r.opsSince + int64(lingerFor) - c.now(); left > 0 && !r.isOut {
+		r.timer.Reset(time.Duration(left)) // it was set for others, which have been told
+		return
+	}
 	r.lingers, r.late = false, !r.isOut
 	r.call()
 }

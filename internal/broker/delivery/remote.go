@@ -303,6 +303,9 @@ func (l *Lane) tell(op relayOp) {
 	l.ops = append(l.ops, op)
 	if r != nil {
 		r.hasty = r.hasty || op.kind != Finish
+		if r.opsSince == 0 {
+			r.opsSince = op.since
+		}
 		r.call()
 	}
 }

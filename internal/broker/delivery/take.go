@@ -14,8 +14,10 @@ import (
 // that many share: they are not to be changed, and not to be looked at after
 // the next Take of the subscription, which gives their memory back.
 type Delivery struct {
-	ID       ID
-	TimeNs   int64  // when it was published, unix ns; strictly increasing in a partition
+	ID       ID    // from Take; Pull leaves it empty
+	Offset   int64 // its place in the partition Part
+	TimeNs   int64 // when it was published, unix ns; strictly increasing in a partition
+	Part     int32
 	Attempts uint16 // 1 for the first delivery
 	Body     []byte
 	Key      []byte // nil without one
@@ -91,6 +93,14 @@ func (s *Subscription) Take(dst []Delivery, maxBytes int) ([]Delivery, error) {
 	c.ring()
 	c.unlock()
 	return dst, err
+}
+
+// idFor is what s is to know a message by: the node that pulls makes the id itself.
+func (c *Channel) idFor(s *Subscription, part int32, offset int64) (id ID) {
+	if !s.relayed {
+		id = c.cfg.Codec.ID(part, offset)
+	}
+	return id
 }
 
 // bodies is how long the bodies of deliveries are together.
@@ -272,7 +282,7 @@ func (s *Subscription) redeliver(dst []Delivery, room int) ([]Delivery, error) {
 	had := len(dst)
 	for _, p := range s.picks {
 		dst = append(dst, Delivery{
-			ID:       c.cfg.Codec.ID(p.lane.part, p.offset),
+			ID: c.idFor(s, p.lane.part, p.offset), Part: p.lane.part, Offset: p.offset,
 			Attempts: c.slots.slots[p.slot].attempts,
 		})
 	}

@@ -78,6 +78,11 @@ func (r *Reader) Byte() byte {
 
 // Uint takes an integer.
 func (r *Reader) Uint() uint64 {
+	if len(r.B) > 0 && r.B[0] < 0x80 && !r.Bad { // most are small
+		v := uint64(r.B[0])
+		r.B = r.B[1:]
+		return v
+	}
 	v, n := binary.Uvarint(r.B)
 	if r.Bad || n <= 0 {
 		r.Bad = true
