@@ -95,7 +95,7 @@ func (r *relays) run(ctx context.Context) {
 			s.send(ctx, r.b)
 		}
 		if len(todo) > 0 {
-			continue
+			ring(r.bell) // what came meanwhile is next, and the tick has its turn too
 		}
 		select {
 		case <-r.bell:
