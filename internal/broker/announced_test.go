@@ -20,7 +20,7 @@ func TestAnnouncedChannelWithoutConsumers(t *testing.T) {
 	c := withTopic(t, 1)
 	c.leads(c.shardOf("orders"), 1)
 	two := c.node(2)
-	two.ok(two.Announce(two.ctx(), "orders", "tail#ephemeral", 1))
+	c.until("a leader that has just begun takes it", func() bool { return two.Announce(two.ctx(), "orders", "tail#ephemeral", 1) == nil })
 	c.until("the channel is there", func() bool { return c.channelsOn(1, "orders") == 1 })
 	c.until("the channel has gone", func() bool { return c.channelsOn(1, "orders") == 0 })
 }

@@ -61,6 +61,7 @@ func (c *clusterRig) partitionOn(id uint64, topic string) (pv partition.Partitio
 // TestPublishAtAnyNode: what is published at any node is consumed, in the order of
 // each publisher, at the node that leads, before and after the leadership moves.
 func TestPublishAtAnyNode(t *testing.T) {
+	t.Parallel()
 	c := withTopic(t, 1)
 	s := c.shardOf("orders")
 	for _, leader := range []uint64{1, 2, 3, 1} {
@@ -90,6 +91,7 @@ func TestPublishAtAnyNode(t *testing.T) {
 
 // TestCommandsAtAnyNode: what is asked of a node that does not lead is done.
 func TestCommandsAtAnyNode(t *testing.T) {
+	t.Parallel()
 	c := withTopic(t, 1)
 	three := c.node(3)
 	three.ok(three.CreateChannel(three.ctx(), "orders", "audit"))
@@ -127,6 +129,7 @@ func TestCommandsAtAnyNode(t *testing.T) {
 
 // TestOtherNodesDeletionsAndPauses take effect for the consumers here.
 func TestOtherNodesDeletionsAndPauses(t *testing.T) {
+	t.Parallel()
 	c := withTopic(t, 1)
 	one, two := c.node(1), c.node(2)
 	audit := one.subscribe("orders", "audit", 5)
@@ -160,6 +163,7 @@ func TestOtherNodesDeletionsAndPauses(t *testing.T) {
 // TestDeletionWithoutItsAuthor: a topic and a channel that were marked by somebody
 // who died are gone soon.
 func TestDeletionWithoutItsAuthor(t *testing.T) {
+	t.Parallel()
 	c := withTopic(t, 1)
 	one := c.node(1)
 	one.publish("orders", "a")
@@ -183,6 +187,7 @@ func TestDeletionWithoutItsAuthor(t *testing.T) {
 // TestStatsOfWhatIsLed: figures stand at the node that leads; the others show the
 // topic with zeros, and their own consumers.
 func TestStatsOfWhatIsLed(t *testing.T) {
+	t.Parallel()
 	c := withTopic(t, 1)
 	c.node(2).ok(c.node(2).CreateChannel(c.node(2).ctx(), "orders", "audit"))
 	c.node(2).publish("orders", "a", "b")
@@ -199,6 +204,7 @@ func TestStatsOfWhatIsLed(t *testing.T) {
 // TestNewLeaderReconciles: what metadata says and no shard was told, because its
 // author died, is made true by the next leader.
 func TestNewLeaderReconciles(t *testing.T) {
+	t.Parallel()
 	c := withTopic(t, 1)
 	one := c.node(1)
 	one.publish("orders", "a")
@@ -224,6 +230,7 @@ func TestNewLeaderReconciles(t *testing.T) {
 // TestReconcileBehindAChange: a leader that still acts on metadata of a moment ago,
 // when the change has been to the shard already, leaves nothing behind.
 func TestReconcileBehindAChange(t *testing.T) {
+	t.Parallel()
 	c := withTopic(t, 1)
 	one := c.node(1)
 	one.ok(one.CreateChannel(one.ctx(), "orders", "audit"))
@@ -242,6 +249,7 @@ func TestReconcileBehindAChange(t *testing.T) {
 // TestLeaderIsCutOff: the majority goes on without an error; the minority refuses
 // when the time is over, and then at once.
 func TestLeaderIsCutOff(t *testing.T) {
+	t.Parallel()
 	c := withTopic(t, 1)
 	one, two := c.node(1), c.node(2)
 	two.publish("orders", "a")
@@ -267,6 +275,7 @@ func TestLeaderIsCutOff(t *testing.T) {
 
 // TestRunEndsWithPublishesWaiting: they are answered.
 func TestRunEndsWithPublishesWaiting(t *testing.T) {
+	t.Parallel()
 	c := withTopic(t, 1)
 	c.setCut(2, true)
 	two := c.node(2)
@@ -286,6 +295,7 @@ func TestRunEndsWithPublishesWaiting(t *testing.T) {
 
 // TestServeRefusesNonsense: what no node would send is refused, and harms nothing.
 func TestServeRefusesNonsense(t *testing.T) {
+	t.Parallel()
 	c := withTopic(t, 1)
 	one := c.node(1)
 	for _, method := range []broker.Method{broker.MethodPublish, broker.MethodCommand, 99} {

@@ -65,6 +65,7 @@ func (f completionFunc) Published(_ int64, err error) { f(err) }
 // TestFailovers: whatever happens to the leader, what is acknowledged is there once
 // and in order, and what is refused for certain is not.
 func TestFailovers(t *testing.T) {
+	t.Parallel()
 	c := withTopic(t, 1)
 	one := c.node(1)
 	one.ok(one.CreateChannel(one.ctx(), "orders", "audit"))

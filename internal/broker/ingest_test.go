@@ -140,6 +140,7 @@ func TestIngestRefuses(t *testing.T) {
 
 // A node that does not lead passes it on; a change of leader doubles nothing.
 func TestIngestThroughOtherNodes(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t)
 	c.node(1).ready("orders", "a", "b")
 	for id := uint64(1); id <= 3; id++ {
@@ -175,6 +176,7 @@ func TestIngestThroughOtherNodes(t *testing.T) {
 
 // What an edge forwards makes its topic, through any node, and is there once.
 func TestForward(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t)
 	in := &broker.Ingest{Topic: "fresh", Session: broker.Session{7}, To: 2, Messages: []broker.Message{{Body: []byte("x")}, {Body: []byte("y"), Key: []byte("k")}}}
 	for id := uint64(1); id <= 3; id++ {
@@ -218,6 +220,7 @@ func TestForward(t *testing.T) {
 // A node that has not yet seen a raise does not tell an edge that knows of it that there
 // are fewer partitions: the edge would take the topic for one that was made anew.
 func TestForwardAtANodeThatLags(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t)
 	for s := uint32(0); s <= clusterShards; s++ {
 		c.leads(s, 1)
