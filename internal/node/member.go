@@ -375,12 +375,15 @@ func (mb *member) reportLatencies(ctx context.Context) {
 	}
 }
 
-// settled waits until this node knows the cluster's metadata: the fronts can
-// answer then. It ends too with the engine, which may break before that.
+// settledFor bounds how long a node that starts waits for what happened to metadata
+// while it was away. One that is cut off serves with what it knew.
+const settledFor = 5 * time.Second
+
+// settled waits until this node knows the cluster's metadata, and, if its leader can be
+// reached, as of now: the fronts can answer then. With less, a publish to a topic that
+// the node itself acknowledges could overtake what its spool holds. It ends too with the
+// engine, which may break before that.
 func (mb *member) settled(ctx, engine context.Context) error {
-	if mb.n.meta.View().Formed() {
-		return nil
-	}
 	formed := make(chan struct{})
 	told := false
 	mb.n.meta.Watch(func(_, now *meta.View) {
@@ -389,14 +392,32 @@ func (mb *member) settled(ctx, engine context.Context) error {
 			close(formed)
 		}
 	})
-	mb.n.log.Info("waiting for the metadata of the cluster")
-	select {
-	case <-formed:
-		return nil
-	case <-engine.Done():
-		return context.Cause(engine)
-	case <-ctx.Done():
-		return ctx.Err()
+	if !mb.n.meta.View().Formed() {
+		mb.n.log.Info("waiting for the metadata of the cluster")
+	}
+	var late, again <-chan time.Time
+	synced := make(chan error, 1) // one is asked for at a time
+	ask := func() { mb.n.meta.Sync(func(err error) { synced <- err }) }
+	for began := formed; ; {
+		select {
+		case <-began:
+			began, late = nil, time.After(settledFor)
+			ask()
+		case err := <-synced:
+			if err == nil {
+				return nil
+			}
+			again = time.After(cluster.LeaseInterval / 10)
+		case <-again:
+			ask()
+		case <-late:
+			mb.n.log.Warn("metadata may be old: its leader can't be reached")
+			return nil
+		case <-engine.Done():
+			return context.Cause(engine)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 }
 
