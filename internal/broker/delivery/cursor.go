@@ -79,9 +79,7 @@ func (l *Lane) deliver(s *Subscription, dst []Delivery, attempts uint16) []Deliv
 	n := len(dst)
 	dst = slices.Grow(dst, 1)[:n+1]
 	d := &dst[n]
-	if d.ID = (ID{}); !s.relayed {
-		d.ID = l.ch.cfg.Codec.ID(l.part, l.cursor)
-	}
+	d.ID = l.ch.idFor(s, l.part, l.cursor)
 	d.Part, d.Offset = l.part, l.cursor
 	r := l.ahead
 	d.TimeNs = r.loaded[r.batch].TimeNs + int64(r.record.Delta)
